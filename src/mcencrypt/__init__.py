@@ -1,0 +1,1 @@
+"""mcencrypt: every byte between MultiChain nodes encrypted and authenticated, without touching multichaind."""

@@ -1,0 +1,1 @@
+"""The protocol, without I/O: bytes, direction and time in; verdicts, packets and events out."""

@@ -1,0 +1,1 @@
+"""Everything that touches the kernel: sockets, clocks, files, subprocesses and randomness."""
