@@ -1,0 +1,109 @@
+"""One log format for every deployment: ``time level message key=value``, on stderr.
+
+A log line is a sentence that stays the same for the same kind of event, and fields that vary::
+
+    log.info("connection encrypted", extra=fields(peer="10.0.0.2:7331", identity="3q2+7w=="))
+
+gives ``2026-01-31T12:00:00.123+00:00 INFO connection encrypted peer=10.0.0.2:7331 identity="3q2+7w=="``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from datetime import UTC, datetime
+from typing import IO, Any
+
+LEVELS = ("debug", "info", "warning", "error")
+
+_BARE = re.compile(r"[A-Za-z0-9_.:/,+@%\[\]-]+")
+
+
+def fields(**values: Any) -> dict[str, Any]:
+    """The ``extra=`` of a logging call: `` key=value`` at the line's end for each value that is not None."""
+    return {"fields": {key: value for key, value in values.items() if value is not None}}
+
+
+def render(value: Any) -> str:
+    """A value as it stands in a log line: bare if it is one plain word, else a JSON string.
+
+    What a peer sent can be in here. JSON's escapes keep line breaks and terminal sequences out of the log.
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = value.hex() if isinstance(value, bytes) else str(value)
+    return text if _BARE.fullmatch(text) else json.dumps(text)
+
+
+class KeyValueFormatter(logging.Formatter):
+    """``time level message key=value``; an exception's traceback follows on lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        message = record.getMessage()
+        if not message.isprintable():
+            message = json.dumps(message)[1:-1]
+        parts = [when, record.levelname, message]
+        parts += [f"{key}={render(value)}" for key, value in getattr(record, "fields", {}).items()]
+        line = " ".join(parts)
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def setup(level: str, stream: IO[str] | None = None) -> None:
+    """Send everything from `level` ("debug", "info", "warning", "error") upward to `stream` (default stderr).
+
+    Replaces what an earlier call set up.
+
+    Raises:
+        ValueError: `level` is none of the four.
+    """
+    if level.lower() not in LEVELS:
+        raise ValueError(f"log level {level!r} is none of {', '.join(LEVELS)}")
+    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    handler.setFormatter(KeyValueFormatter())
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    # A failed write to the log must not print a traceback through the packet path.
+    logging.raiseExceptions = False
+
+
+class RateLimit:
+    """A token bucket for log lines that a stranger can cause.
+
+    Args:
+        per_second: lines that may be written in the long run.
+        burst: lines that may be written at once after a quiet time, at least 1.
+    """
+
+    def __init__(self, per_second: float, burst: int) -> None:
+        if per_second <= 0 or burst < 1:
+            raise ValueError("a rate limit needs per_second > 0 and burst >= 1")
+        self._per_second = per_second
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._last: float | None = None
+        self._suppressed = 0
+
+    def allow(self, now: float) -> bool:
+        """Whether a line may be written at `now` (seconds, any clock that does not run backwards)."""
+        if self._last is not None:
+            earned = max(0.0, now - self._last) * self._per_second
+            self._tokens = min(self._burst, self._tokens + earned)
+        self._last = now
+        if self._tokens >= 1.0:
+            self._tokens -= 1.0
+            return True
+        self._suppressed += 1
+        return False
+
+    def take_suppressed(self) -> int:
+        """How many lines were refused since this was last asked, for the next line to say."""
+        count, self._suppressed = self._suppressed, 0
+        return count

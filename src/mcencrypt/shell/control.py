@@ -1,0 +1,337 @@
+"""The control socket: how the command line talks to a running daemon.
+
+UNIX stream socket ``run_dir/control.sock``, one JSON object per line: ``{"command": NAME, ...arguments}`` is
+answered by ``{"ok": true, "result": {...}}`` or ``{"ok": false, "error": "one line"}``. Whoever may open the
+socket may turn encryption off, so it is 0600, and both ends ask the kernel who the other one is (SO_PEERCRED,
+unix(7)).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import socket
+import stat
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from mcencrypt.errors import OperatorError
+from mcencrypt.shell.runlock import RunLock
+
+SOCKET_NAME = "control.sock"
+MAX_LINE = 64 * 1024
+"""Longest request, in bytes with its line feed."""
+MAX_REPLY = 64 * 1024 * 1024
+"""Longest reply that a client reads, in bytes."""
+MAX_CLIENTS = 16
+"""Clients at one time; one more closes the one that connected first."""
+_SUN_PATH = 107  # sizeof(sockaddr_un.sun_path) less its NUL
+_CHUNK = 64 * 1024
+
+Handler = Callable[[str, dict[str, Any]], dict[str, Any]]
+
+log = logging.getLogger(__name__)
+
+
+class NoDaemonError(OperatorError):
+    """Nothing listens on the control socket (as against: a daemon is there, but refused or failed)."""
+
+
+class Readers(Protocol):
+    """What the daemon's event loop offers: `callback` is called while `fd` is readable (level-triggered)."""
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None: ...
+
+    def remove_reader(self, fd: int) -> None: ...
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """The user id of the process at the other end of a UNIX socket, as the kernel recorded it."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _pid, uid, _gid = struct.unpack("3i", raw)
+    return int(uid)
+
+
+class _Client:
+    """One connection: bytes not yet understood, bytes not yet sent."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.incoming = bytearray()
+        self.outgoing = bytearray()
+        self.ending = False
+
+
+class ControlServer:
+    """The daemon's end.
+
+    It has an epoll of its own for the listener and the clients, and an epoll is readable when one of its
+    members is ready: so one `add_reader` is all that the daemon's loop has to offer, for writing too.
+
+    Creating it takes the lock of the run directory (unless the caller holds it already) and listens.
+
+    Args:
+        path: the socket; its folder is made (0700) if missing, and holds the lock.
+        handler: called with command and arguments, returns the result. Its OperatorError becomes an error
+            reply; any other exception is logged and becomes a reply that says so.
+        lock: the run directory's lock if the caller took it earlier. It stays the caller's.
+
+    Raises:
+        OperatorError: a daemon already runs there, or the socket cannot be made.
+    """
+
+    def __init__(self, path: Path, handler: Handler, lock: RunLock | None = None) -> None:
+        _check_length(path)
+        self.path = path
+        self._handler = handler
+        self._own_lock = RunLock.acquire(path.parent) if lock is None else None
+        self._clients: dict[int, _Client] = {}
+        self._loop: Readers | None = None
+        self._listener: socket.socket | None = None
+        self._epoll = select.epoll()
+        try:
+            self._listener = _listen(path)
+        except OSError as error:
+            self.close()
+            raise OperatorError(
+                f"cannot make the control socket {path}: {error.strerror}; choose another --run-dir"
+            ) from None
+        self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+
+    def fileno(self) -> int:
+        """One descriptor that is readable whenever `ready` has something to do."""
+        return self._epoll.fileno()
+
+    def attach(self, loop: Readers) -> None:
+        """Let `loop` drive the server until `close`."""
+        loop.add_reader(self.fileno(), self.ready)
+        self._loop = loop
+
+    def ready(self) -> None:
+        """Do what can be done without waiting. Never raises for anything that a client does."""
+        assert self._listener is not None, "closed"
+        for fd, mask in self._epoll.poll(0):
+            if fd == self._listener.fileno():
+                self._accept()
+                continue
+            client = self._clients.get(fd)
+            if client is None:
+                continue
+            try:
+                self._advance(client, mask)
+            except OSError:
+                self._drop(client)
+
+    def close(self) -> None:
+        """Stop listening, drop the clients, unlink the socket, give back the lock. May be called twice."""
+        if self._loop is not None:
+            self._loop.remove_reader(self.fileno())
+            self._loop = None
+        for client in list(self._clients.values()):
+            self._drop(client)
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            self.path.unlink(missing_ok=True)
+        self._epoll.close()
+        if self._own_lock is not None:
+            self._own_lock.release()
+            self._own_lock = None
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            # Out of descriptors: the backlog stays readable, so make room, or this would spin.
+            log.error("control: cannot accept a connection: %s", error.strerror)
+            self._drop_oldest()
+            return
+        connection.setblocking(False)
+        if len(self._clients) >= MAX_CLIENTS:
+            self._drop_oldest()
+        client = _Client(connection)
+        self._clients[connection.fileno()] = client
+        self._epoll.register(connection.fileno(), select.EPOLLIN)
+        uid = peer_uid(connection)
+        if uid not in (0, os.geteuid()):
+            log.warning("control: refused a request by user id %d", uid)
+            self._answer(client, {"ok": False, "error": "only root or the daemon's own user may control it"})
+            client.ending = True
+            try:
+                self._flush(client)
+            except OSError:
+                self._drop(client)
+
+    def _advance(self, client: _Client, mask: int) -> None:
+        if mask & (select.EPOLLERR | select.EPOLLHUP) and not mask & (select.EPOLLIN | select.EPOLLOUT):
+            self._drop(client)
+            return
+        if mask & select.EPOLLIN and not client.outgoing and not client.ending:
+            try:
+                data = client.socket.recv(_CHUNK)
+            except (BlockingIOError, InterruptedError):
+                return
+            client.incoming += data
+            client.ending = not data
+        self._flush(client)
+
+    def _next_reply(self, client: _Client) -> bool:
+        """Answer the next complete line; False if there is none."""
+        end = client.incoming.find(b"\n")
+        if end >= MAX_LINE or (end < 0 and len(client.incoming) >= MAX_LINE):
+            self._answer(client, {"ok": False, "error": f"a request is at most {MAX_LINE} bytes"})
+            client.incoming.clear()
+            client.ending = True
+            return True
+        if end < 0:
+            return False
+        line = bytes(client.incoming[:end])
+        del client.incoming[: end + 1]
+        self._answer(client, self._call(line))
+        return True
+
+    def _call(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            command = request.pop("command")
+            if not isinstance(command, str):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return {"ok": False, "error": 'a request is one JSON object with a "command", on one line'}
+        try:
+            return {"ok": True, "result": self._handler(command, request)}
+        except OperatorError as error:
+            return {"ok": False, "error": str(error)}
+        except Exception:
+            log.exception("control: command %s failed", json.dumps(command))
+            return {"ok": False, "error": "the daemon failed at this command; its log says why"}
+
+    def _answer(self, client: _Client, reply: dict[str, Any]) -> None:
+        client.outgoing += json.dumps(reply, separators=(",", ":")).encode() + b"\n"
+
+    def _flush(self, client: _Client) -> None:
+        """Send what the socket takes, answer what has come in, and wait for what is missing."""
+        while client.outgoing or self._next_reply(client):
+            try:
+                sent = client.socket.send(client.outgoing)
+            except (BlockingIOError, InterruptedError):
+                # A client that does not read its reply is not read from either: its memory stays bounded.
+                self._epoll.modify(client.socket.fileno(), select.EPOLLOUT)
+                return
+            del client.outgoing[:sent]
+        if client.ending:
+            self._drop(client)
+            return
+        self._epoll.modify(client.socket.fileno(), select.EPOLLIN)
+
+    def _drop_oldest(self) -> None:
+        if self._clients:
+            self._drop(next(iter(self._clients.values())))
+
+    def _drop(self, client: _Client) -> None:
+        self._clients.pop(client.socket.fileno(), None)
+        client.socket.close()
+
+
+def _check_length(path: Path) -> None:
+    if len(os.fsencode(path)) > _SUN_PATH:
+        raise OperatorError(
+            f"the control socket's path {path} is longer than {_SUN_PATH} bytes: choose a shorter --run-dir"
+        )
+
+
+def _listen(path: Path) -> socket.socket:
+    """A listening socket at `path`, 0600 from its first instant. The caller holds the run directory's lock,
+    so whatever is there was left by a daemon that is dead."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            if stat.S_ISSOCK(os.lstat(path).st_mode):
+                path.unlink()
+        except FileNotFoundError:
+            pass
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.setblocking(False)
+        listener.listen(MAX_CLIENTS)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def request(run_dir: Path, command: str, timeout: float = 10.0, **args: Any) -> dict[str, Any]:
+    """Ask the daemon of `run_dir` and return its result.
+
+    Args:
+        timeout: seconds for the whole exchange.
+        args: the command's arguments, anything that JSON can say.
+
+    Raises:
+        NoDaemonError: none answers there.
+        OperatorError: it refused or failed, took too long, or may not be asked by this user.
+    """
+    path = run_dir / SOCKET_NAME
+    _check_length(path)
+    deadline = time.monotonic() + timeout
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.settimeout(timeout)
+            connection.connect(str(path))
+            if peer_uid(connection) not in (0, os.geteuid()):
+                raise OperatorError(f"{path} belongs to another user, not to a daemon of yours or root's")
+            connection.sendall(json.dumps({**args, "command": command}).encode() + b"\n")
+            line = _read_line(connection, deadline)
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            raise NoDaemonError(
+                f"no daemon answers at {path}: start it with `mcencrypt on` or `systemctl start mcencrypt`"
+            ) from None
+        except PermissionError:
+            raise OperatorError(f"you may not use {path}: run this as root") from None
+        except TimeoutError:
+            raise OperatorError(
+                f"the daemon at {path} did not answer `{command}` within {timeout:g} s: look at its log"
+            ) from None
+        except OSError as error:
+            raise OperatorError(f"cannot talk to the daemon at {path}: {error.strerror}") from None
+    return _result(line, path)
+
+
+def _read_line(connection: socket.socket, deadline: float) -> bytes:
+    received = bytearray()
+    while not received.endswith(b"\n"):
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError
+        connection.settimeout(remaining)
+        data = connection.recv(_CHUNK)
+        received += data
+        if not data or len(received) > MAX_REPLY:
+            break
+    return bytes(received)
+
+
+def _result(line: bytes, path: Path) -> dict[str, Any]:
+    if not line.endswith(b"\n"):
+        raise OperatorError(f"the daemon at {path} broke off its answer: look at its log")
+    try:
+        reply = json.loads(line)
+        if reply["ok"]:
+            result = reply["result"]
+            if isinstance(result, dict):
+                return result
+        error = str(reply["error"])
+    except (ValueError, KeyError, TypeError):
+        raise OperatorError(f"what answers at {path} is not a daemon of mcencrypt") from None
+    raise OperatorError(error)

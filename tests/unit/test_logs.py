@@ -1,0 +1,79 @@
+"""The log format, and the limit on lines that a stranger can cause."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from mcencrypt import logs
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    before, level, raising = list(root.handlers), root.level, logging.raiseExceptions
+    out = io.StringIO()
+    logs.setup("info", out)
+    yield out
+    root.handlers[:] = before
+    root.setLevel(level)
+    logging.raiseExceptions = raising
+
+
+def test_a_line_is_time_level_message_and_fields(stream: io.StringIO) -> None:
+    extra = logs.fields(peer="[::1]:7331", n=2, no=None)
+    logging.getLogger("x").info("connection %s", "encrypted", extra=extra)
+    when, rest = stream.getvalue().split(" ", 1)
+    assert rest == "INFO connection encrypted peer=[::1]:7331 n=2\n"
+    assert when.endswith("+00:00") and "T" in when
+
+
+def test_what_a_peer_sent_cannot_forge_a_line(stream: io.StringIO) -> None:
+    extra = logs.fields(name='a "b"=\n2026 INFO ok\x1b[2J', raw=b"\n")
+    logging.getLogger("x").warning("refused\nroot", extra=extra)
+    text = stream.getvalue()
+    assert text.count("\n") == 1 and "\x1b" not in text
+    assert text.endswith('WARNING refused\\nroot name="a \\"b\\"=\\n2026 INFO ok\\u001b[2J" raw=0a\n')
+
+
+def test_the_level_is_kept_and_setting_up_twice_writes_once(stream: io.StringIO) -> None:
+    logs.setup("warning", stream)
+    logging.getLogger("x").info("quiet")
+    logging.getLogger("x").error("loud")
+    assert stream.getvalue().count("\n") == 1 and "ERROR loud" in stream.getvalue()
+    with pytest.raises(ValueError, match="shout"):
+        logs.setup("shout")
+
+
+def test_a_traceback_follows_its_line(stream: io.StringIO) -> None:
+    try:
+        raise ValueError("inside")
+    except ValueError:
+        logging.getLogger("x").exception("failed", extra=logs.fields(at=1))
+    lines = stream.getvalue().splitlines()
+    assert lines[0].endswith("ERROR failed at=1") and lines[-1] == "ValueError: inside"
+
+
+def test_a_burst_passes_then_the_rate_holds_and_what_was_refused_is_counted() -> None:
+    limit = logs.RateLimit(2.0, 3)
+    assert [limit.allow(100.0) for _ in range(5)] == [True, True, True, False, False]
+    assert limit.take_suppressed() == 2 and limit.take_suppressed() == 0
+    assert not limit.allow(100.4)
+    assert limit.allow(100.5) and not limit.allow(100.5)
+    assert [limit.allow(1000.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_clock_that_steps_back_earns_nothing() -> None:
+    limit = logs.RateLimit(1.0, 1)
+    assert limit.allow(50.0)
+    assert not limit.allow(40.0)
+    assert limit.allow(41.0)
+
+
+@pytest.mark.parametrize(("per_second", "burst"), [(0.0, 1), (1.0, 0)])
+def test_a_limit_that_never_lets_anything_through_is_a_mistake(per_second: float, burst: int) -> None:
+    with pytest.raises(ValueError, match="rate limit"):
+        logs.RateLimit(per_second, burst)
