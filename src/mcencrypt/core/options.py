@@ -1,0 +1,105 @@
+"""TCP options (RFC 9293 section 3.1): what a SYN may offer, and SACK blocks (RFC 2018, RFC 2883)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from .packet import MASK32, Buffer
+
+END, NOP, MSS, WINDOW_SCALE, SACK_PERMITTED, SACK, TIMESTAMPS = 0, 1, 2, 3, 4, 5, 8
+MD5, AUTHENTICATION, MPTCP, FAST_OPEN, EXPERIMENT = 19, 29, 30, 34, 254
+
+#: NOP NOP TIMESTAMPS(10): what nearly every segment after the handshake carries, and nothing to translate.
+ONLY_TIMESTAMPS: Final = b"\x01\x01\x08\x0a"
+#: MSS assumed when a SYN names none (RFC 9293 section 3.7.1).
+DEFAULT_MSS: Final = {False: 536, True: 1220}
+
+_EXPERIMENTAL_FAST_OPEN: Final = b"\xf9\x89"  # RFC 7413 section 4.1.1
+_word = Struct("!I").unpack_from
+
+
+def walk(options: Buffer) -> Iterator[tuple[int, int, int]]:
+    """(kind, start, end) of each option with a length; stops at END or at the first malformed one."""
+    at, end = 0, len(options)
+    while at < end:
+        kind = options[at]
+        if kind == END:
+            return
+        if kind == NOP:
+            at += 1
+            continue
+        if at + 1 >= end:
+            return
+        length = options[at + 1]
+        if length < 2 or at + length > end:
+            return
+        yield kind, at, at + length
+        at += length
+
+
+@dataclass(frozen=True, slots=True)
+class SynOptions:
+    """What the options of a SYN or SYN-ACK say, and what of them may be passed on."""
+
+    passed: bytes
+    mss: int | None
+    window_scale: int | None
+    #: Length in bytes of what each later segment carries for timestamps: 12 if offered, else 0.
+    timestamps: int
+    #: TCP MD5 or TCP-AO: signed segments cannot be rewritten.
+    signed: bool
+
+
+def read_syn(options: Buffer, mss_limit: int | None = None) -> SynOptions:
+    """Read a SYN's options; blank out Fast Open and Multipath, and lower the MSS to `mss_limit`.
+
+    Neither can work under mcencrypt: Fast Open puts data where the handshake is, Multipath acknowledges
+    positions in a stream that a single connection does not show.
+    """
+    passed = bytearray(options)
+    mss = scale = None
+    timestamps, signed = 0, False
+    for kind, start, end in walk(options):
+        if kind == MSS and end - start == 4:
+            mss = passed[start + 2] << 8 | passed[start + 3]
+            if mss_limit is not None and mss > mss_limit:
+                passed[start + 2 : end] = mss_limit.to_bytes(2, "big")
+        elif kind == WINDOW_SCALE and end - start == 3:
+            scale = min(passed[start + 2], 14)  # RFC 7323 section 2.3
+        elif kind == TIMESTAMPS and end - start == 10:
+            timestamps = 12
+        elif kind in (MD5, AUTHENTICATION):
+            signed = True
+        elif kind in (MPTCP, FAST_OPEN) or (
+            kind == EXPERIMENT and bytes(passed[start + 2 : start + 4]) == _EXPERIMENTAL_FAST_OPEN
+        ):
+            passed[start:end] = bytes((NOP,)) * (end - start)
+    if mss is None and mss_limit is not None and not signed:
+        # Without the option the peer's MSS is the default, which our limit can still undercut.
+        passed = bytearray((MSS, 4)) + mss_limit.to_bytes(2, "big") + passed if len(passed) <= 36 else passed
+    return SynOptions(bytes(passed), mss, scale, timestamps, signed)
+
+
+def translate_sack(options: Buffer, block: Callable[[int, int, bool], tuple[int, int] | None]) -> bytes | None:
+    """The options with each SACK block (left edge, right edge, whether it is the first) put through `block`.
+
+    `block` gives the new edges, or None for a block that vanishes.  Returns None if there is no SACK option.
+    What vanishes becomes NOPs, so that the header keeps its length.
+    """
+    if bytes(options[:4]) == ONLY_TIMESTAMPS and len(options) == 12:
+        return None
+    for kind, start, end in walk(options):
+        if kind != SACK:
+            continue
+        blocks: list[bytes] = []
+        for at in range(start + 2, end - 7, 8):
+            edges = block(_word(options, at)[0], _word(options, at + 4)[0], at == start + 2)
+            if edges is not None:
+                blocks.append((edges[0] & MASK32).to_bytes(4, "big") + (edges[1] & MASK32).to_bytes(4, "big"))
+        new = b"".join(blocks)
+        option = bytes((SACK, 2 + len(new))) + new if new else b""
+        return bytes(options[:start]) + option + bytes((NOP,)) * (end - start - len(option)) + bytes(options[end:])
+    return None

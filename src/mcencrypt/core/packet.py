@@ -1,0 +1,158 @@
+"""TCP segments in IP packets: a view of the headers, and new packets made from an old one's headers.
+
+A `Segment` is read once per packet and never written; what leaves is built by `rebuild`, which
+writes lengths and both checksums in full, because the kernel takes a mangled packet as it is
+(CHECKSUM_NONE).  IPv4 (RFC 791), IPv6 (RFC 8200), TCP (RFC 9293).
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+from .checksum import ipv4_header_checksum, write_tcp_checksum
+
+Buffer = bytes | bytearray | memoryview
+
+FIN: Final = 0x01
+SYN: Final = 0x02
+RST: Final = 0x04
+PSH: Final = 0x08
+ACK: Final = 0x10
+URG: Final = 0x20
+
+MASK32: Final = 0xFFFFFFFF
+#: The largest packet that a verdict can carry: nla_len is 16 bits wide and counts its own 4-byte header.
+VERDICT_LIMIT: Final = 65531
+
+_tcp = Struct("!HHIIBBHHH").unpack_from
+_write_seq_ack = Struct("!II").pack_into
+_write_u16 = Struct("!H").pack_into
+
+
+class Unusable(Exception):
+    """A packet that is not a plain TCP segment; the text is the reason it is counted under."""
+
+
+class Segment:
+    """One TCP segment (or GSO batch of segments) as NFQUEUE hands it over.
+
+    `packet` is only valid while the verdict is being decided.  `source_first` is addresses and ports in
+    the order of the packet, and identifies the connection together with the direction.
+    """
+
+    __slots__ = ("ack", "end", "flags", "ipv6", "packet", "payload_at", "seq", "source_first", "tcp_at", "window")
+
+    def __init__(self, packet: Buffer) -> None:
+        """Raises Unusable: truncated packets, fragments, extension headers, anything but TCP."""
+        length = len(packet)
+        if length < 40:
+            raise Unusable("truncated")
+        version = packet[0] >> 4
+        if version == 4:
+            tcp_at = (packet[0] & 15) * 4
+            end = packet[2] << 8 | packet[3]
+            if packet[6] & 0x3F or packet[7]:
+                raise Unusable("fragment")
+            if packet[9] != 6:
+                raise Unusable("not-tcp")
+            if tcp_at < 20:
+                raise Unusable("malformed")
+            ports_at = tcp_at
+            self.ipv6 = False
+        elif version == 6:
+            tcp_at = 40
+            end = 40 + (packet[4] << 8 | packet[5])
+            if packet[6] != 6:
+                raise Unusable("fragment" if packet[6] == 44 else "extension-header")
+            ports_at = 40
+            self.ipv6 = True
+        else:
+            raise Unusable("not-ip")
+        if end > length:
+            raise Unusable("truncated")
+        if end < length or end < tcp_at + 20:
+            raise Unusable("malformed")
+        _, _, self.seq, self.ack, offset, self.flags, self.window, _, _ = _tcp(packet, tcp_at)
+        payload_at = tcp_at + (offset >> 4) * 4
+        if payload_at < tcp_at + 20 or payload_at > end:
+            raise Unusable("malformed")
+        self.packet = packet
+        self.tcp_at = tcp_at
+        self.payload_at = payload_at
+        self.end = end
+        addresses_at = 8 if version == 6 else 12
+        if tcp_at == 20 or version == 6:  # addresses and ports stand side by side
+            self.source_first = bytes(packet[addresses_at : ports_at + 4])
+        else:
+            self.source_first = bytes(packet[12:20]) + bytes(packet[ports_at : ports_at + 4])
+
+    def options(self) -> Buffer:
+        """The TCP options, padding included."""
+        return self.packet[self.tcp_at + 20 : self.payload_at]
+
+    def payload(self) -> Buffer:
+        return self.packet[self.payload_at : self.end]
+
+
+def reversed_key(key: bytes) -> bytes:
+    """The same connection's key as packets of the other direction show it."""
+    half = (len(key) - 4) // 2
+    return key[half : 2 * half] + key[:half] + key[-2:] + key[-4:-2]
+
+
+def rebuild(
+    segment: Segment,
+    seq: int,
+    ack: int,
+    *payload: Buffer,
+    flags: int | None = None,
+    window: int | None = None,
+    options: bytes | None = None,
+    identification_step: int = 0,
+) -> bytes:
+    """A packet with `segment`'s headers and new numbers, payload and, where given, flags, window and options.
+
+    `seq` and `ack` are taken modulo 2^32.  The urgent pointer is cleared: one flipped URG bit would make the
+    receiver lose a byte.  `options` must be padded to a multiple of 4 bytes.  `identification_step` is added to
+    the IPv4 identification, for packets that travel beside the original; 0 is avoided, since the kernel would replace it.
+    """
+    old, tcp_at = segment.packet, segment.tcp_at
+    if options is None:
+        head = old[: segment.payload_at]
+    else:
+        head = b"".join((old[: tcp_at + 20], options))
+    packet = bytearray().join((head, *payload))
+    _write_seq_ack(packet, tcp_at + 4, seq & MASK32, ack & MASK32)
+    if options is not None:
+        packet[tcp_at + 12] = (20 + len(options)) << 2 | packet[tcp_at + 12] & 0x0F
+    packet[tcp_at + 13] = (segment.flags if flags is None else flags) & ~URG
+    if window is not None:
+        _write_u16(packet, tcp_at + 14, window)
+    _write_u16(packet, tcp_at + 18, 0)
+    if segment.ipv6:
+        _write_u16(packet, 4, len(packet) - 40)
+    else:
+        _write_u16(packet, 2, len(packet))
+        if identification_step:
+            _write_u16(packet, 4, ((packet[4] << 8 | packet[5]) + identification_step) & 0xFFFF or 1)
+        _write_u16(packet, 10, ipv4_header_checksum(packet, tcp_at))
+    write_tcp_checksum(packet, tcp_at, segment.ipv6)
+    return bytes(packet)
+
+
+def bare(source_first: bytes, seq: int, ack: int, flags: int, window: int = 0) -> bytes:
+    """A segment without options or payload between the addresses and ports of `source_first`.
+
+    For resets: RFC 9293 section 3.5.2 says which numbers they carry; a reset with ACK set acknowledges `ack`.
+    """
+    half = (len(source_first) - 4) // 2
+    tcp = source_first[-4:] + Struct("!IIBBHHH").pack(seq & MASK32, ack & MASK32, 5 << 4, flags, window, 0, 0)
+    if half == 16:
+        packet = bytearray(b"\x60\0\0\0\0\x14\x06\x40" + source_first[:32] + tcp)
+        write_tcp_checksum(packet, 40, True)
+    else:
+        packet = bytearray(b"\x45\0\0\x28\0\x01\x40\0\x40\x06\0\0" + source_first[:8] + tcp)
+        _write_u16(packet, 10, ipv4_header_checksum(packet, 20))
+        write_tcp_checksum(packet, 20, False)
+    return bytes(packet)

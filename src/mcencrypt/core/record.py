@@ -1,0 +1,170 @@
+"""Records: what the wire carries after the handshake.
+
+    length:u16 (bit 15 = FINAL) | plain offset mod 2^32:u32 | ciphertext | tag:16
+
+The first 6 bytes are associated data.  The nonce is 4 zero bytes and the 64-bit wire offset of the record's first
+byte, big-endian, which is Noise's layout for AES-GCM (12.3); a wire offset is sealed once, so a nonce is used once.
+The plain offset makes a record self-describing: it opens and lands correctly in whatever order records come.
+
+Keys change with the wire offset: epoch = wire offset >> epoch_bits, and each epoch's key is Noise REKEY of
+the one before.  Both ends derive it from the offset; nothing is signalled.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from .noise import rekey
+from .packet import MASK32, Buffer
+
+HEADER: Final = 6
+TAG: Final = 16
+OVERHEAD: Final = HEADER + TAG
+FINAL: Final = 0x8000
+LENGTH_MASK: Final = 0x7FFF
+#: The largest plaintext of one record, in bytes.
+MAX_PLAIN: Final = 0x7FFF
+EPOCH_BITS: Final = 32
+
+_header = Struct("!HI").pack
+_read_header = Struct("!HI").unpack_from
+_nonce = Struct("!IQ").pack
+
+
+class Keys:
+    """One direction's keys by epoch.
+
+    Remembers the newest epoch that was proven, the one before it (late retransmissions) and
+    the ciphers derived for trial; a raw key older than that is gone for good.
+    """
+
+    __slots__ = ("_base", "_ciphers", "_epoch", "epoch_bits")
+
+    #: How many epochs ahead of the proven one a record may claim to be.
+    AHEAD: Final = 8
+
+    def __init__(self, key: bytes, epoch_bits: int = EPOCH_BITS) -> None:
+        self.epoch_bits = epoch_bits
+        self._epoch, self._base = 0, key
+        self._ciphers = {0: AESGCM(key)}
+
+    def cipher(self, wire: int) -> AESGCM | None:
+        """The cipher for a record that starts at `wire`; None if its epoch is out of reach."""
+        epoch = wire >> self.epoch_bits
+        cipher = self._ciphers.get(epoch)
+        if cipher is None and self._epoch < epoch <= self._epoch + self.AHEAD:
+            key = self._base
+            for number in range(self._epoch + 1, epoch + 1):
+                key = rekey(key)
+                self._ciphers.setdefault(number, AESGCM(key))
+            cipher = self._ciphers[epoch]
+        return cipher
+
+    def prove(self, wire: int) -> None:
+        """A record at `wire` was authentic (or is ours): forget what lies two epochs back."""
+        epoch = wire >> self.epoch_bits
+        if epoch > self._epoch:
+            for _ in range(epoch - self._epoch):
+                self._base = rekey(self._base)
+            self._epoch = epoch
+            self._ciphers = {number: cipher for number, cipher in self._ciphers.items() if number >= epoch - 1}
+
+
+def seal(keys: Keys, data: Buffer, plain: int, wire: int, size: int, final: bool) -> list[bytes]:
+    """Seal `data`, which starts at plain offset `plain`, into records of `size` plaintext bytes from `wire` on.
+
+    Returns the records' headers and bodies in wire order, to be joined.  With `final` the last record carries FINAL;
+    with no data that is an empty record.
+    """
+    pieces: list[bytes] = []
+    add = pieces.append
+    length = len(data)
+    last_start = max(0, (length - 1) // size * size)
+    cipher = keys.cipher(wire)
+    bits = keys.epoch_bits
+    boundary = ((wire >> bits) + 1) << bits
+    for at in range(0, length or 1, size):
+        if wire >= boundary:
+            keys.prove(wire)
+            cipher = keys.cipher(wire)
+            boundary = ((wire >> bits) + 1) << bits
+        assert cipher is not None, "the epochs of what we seal follow one another"
+        body = data[at : at + size]
+        count = len(body)
+        header = _header(count | FINAL if final and at == last_start else count, plain + at & MASK32)
+        add(header)
+        add(cipher.encrypt(_nonce(0, wire), body, header))
+        wire += count + OVERHEAD
+    return pieces
+
+
+def peek(data: Buffer, at: int) -> tuple[int, int, bool]:
+    """(plaintext length, plain offset mod 2^32, FINAL) that a record header at `at` claims."""
+    length, plain = _read_header(data, at)
+    return length & LENGTH_MASK, plain, bool(length & FINAL)
+
+
+class Opened:
+    """What `open_run` found at the start of some wire bytes."""
+
+    __slots__ = ("chunks", "consumed", "final", "forged", "plain", "plain_length")
+
+    def __init__(self) -> None:
+        #: Plaintext of each record, in order; record i + 1 continues the stream where record i ends.
+        self.chunks: list[bytes] = []
+        #: Wire bytes of these records, and their plaintext bytes.
+        self.consumed = self.plain_length = 0
+        #: Plain offset of the first, modulo 2^32.
+        self.plain = 0
+        #: The last of them carries FINAL.
+        self.final = False
+        #: What follows claims to be a whole record, and its tag does not verify.
+        self.forged = False
+
+
+def open_run(keys: Keys, data: Buffer, wire: int) -> Opened:
+    """Open the whole records at the start of `data`, whose first byte has wire offset `wire`.
+
+    Stops before a record that is not all there, at one that does not verify, behind FINAL, and before one that
+    does not continue the stream.  Changes no state: the caller calls `keys.prove`.
+    """
+    opened = Opened()
+    add = opened.chunks.append
+    at = plain_length = expected = 0
+    end = len(data)
+    bits = keys.epoch_bits
+    cipher = keys.cipher(wire)
+    boundary = ((wire >> bits) + 1) << bits
+    while at + OVERHEAD <= end:
+        length, plain = _read_header(data, at)
+        if length >= FINAL:
+            opened.final = True
+            length &= LENGTH_MASK
+        stop = at + length + OVERHEAD
+        if at == 0:
+            opened.plain = expected = plain
+        if stop > end or plain != expected:
+            opened.final = False
+            break
+        if wire >= boundary:
+            cipher = keys.cipher(wire)
+            boundary = ((wire >> bits) + 1) << bits
+        try:
+            if cipher is None:
+                raise InvalidTag
+            add(cipher.decrypt(_nonce(0, wire), data[at + HEADER : stop], data[at : at + HEADER]))
+        except InvalidTag:
+            opened.forged, opened.final = True, False
+            break
+        wire += stop - at
+        at = stop
+        plain_length += length
+        expected = plain + length & MASK32
+        if opened.final:
+            break
+    opened.consumed, opened.plain_length = at, plain_length
+    return opened

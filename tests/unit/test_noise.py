@@ -1,0 +1,140 @@
+"""Noise IXpsk0 against the public test vectors (flynn/noise, BSD-3-Clause) and against noiseprotocol."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from mcencrypt.core import noise
+
+VECTORS = Path(__file__).with_name("noise-ixpsk0-vectors.txt")
+
+
+def vectors() -> list[dict[str, bytes]]:
+    blocks = VECTORS.read_text().split("\n\n")
+    parsed = []
+    for block in blocks:
+        fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if fields:
+            assert fields.pop("handshake").encode() == noise.PROTOCOL_NAME
+            parsed.append({name: bytes.fromhex(value) for name, value in fields.items()})
+    return parsed
+
+
+def private(raw: bytes) -> X25519PrivateKey:
+    return X25519PrivateKey.from_private_bytes(raw)
+
+
+def transport(key: bytes, plaintext: bytes) -> bytes:
+    return AESGCM(key).encrypt(bytes(12), plaintext, b"")
+
+
+def test_there_are_vectors() -> None:
+    assert len(vectors()) >= 4
+
+
+@pytest.mark.parametrize("vector", vectors())
+def test_vector(vector: dict[str, bytes]) -> None:
+    psk, prologue = vector["preshared_key"], vector.get("prologue", b"")
+    ours = noise.Initiator(psk, prologue, private(vector["init_static"]), private(vector["gen_init_ephemeral"]))
+    theirs = noise.Responder(psk, prologue, private(vector["resp_static"]))
+
+    message_1 = ours.write_message_1(vector["msg_0_payload"])
+    assert message_1 == vector["msg_0_ciphertext"]
+    assert theirs.read_message_1(message_1) == vector["msg_0_payload"]
+    assert theirs.remote_static == noise.public_bytes(private(vector["init_static"]))
+
+    message_2, sends, receives = theirs.write_message_2(
+        vector["msg_1_payload"], private(vector["gen_resp_ephemeral"])
+    )
+    assert message_2 == vector["msg_1_ciphertext"]
+    payload, initiator_sends, initiator_receives = ours.read_message_2(message_2)
+    assert payload == vector["msg_1_payload"]
+    assert ours.remote_static == noise.public_bytes(private(vector["resp_static"]))
+    assert (initiator_sends, initiator_receives) == (receives, sends)
+    assert transport(initiator_sends, vector["msg_2_payload"]) == vector["msg_2_ciphertext"]
+    assert transport(sends, vector["msg_3_payload"]) == vector["msg_3_ciphertext"]
+
+
+def fresh() -> tuple[noise.Initiator, noise.Responder]:
+    psk = os.urandom(32)
+    generate = X25519PrivateKey.generate
+    return (
+        noise.Initiator(psk, b"p", generate(), generate()),
+        noise.Responder(psk, b"p", generate()),
+    )
+
+
+def test_every_flipped_bit_of_message_1_is_refused() -> None:
+    initiator, responder = fresh()
+    message = initiator.write_message_1(b"payload")
+    for bit in range(len(message) * 8):
+        broken = bytearray(message)
+        broken[bit // 8] ^= 1 << bit % 8
+        twin = noise.Responder.__new__(noise.Responder)
+        twin._static, twin._symmetric = responder._static, noise._copy(responder._symmetric)
+        with pytest.raises(noise.NoiseError):
+            twin.read_message_1(bytes(broken))
+
+
+def test_a_forged_message_2_does_not_spoil_the_handshake() -> None:
+    initiator, responder = fresh()
+    responder.read_message_1(initiator.write_message_1(b""))
+    message_2, sending, receiving = responder.write_message_2(b"hello", X25519PrivateKey.generate())
+    forged = bytearray(message_2)
+    forged[-1] ^= 1
+    with pytest.raises(noise.NoiseError):
+        initiator.read_message_2(bytes(forged))
+    assert initiator.remote_static == b""
+    assert initiator.read_message_2(message_2) == (b"hello", receiving, sending)
+
+
+def test_each_answer_to_one_message_1_has_its_own_keys() -> None:
+    initiator, responder = fresh()
+    responder.read_message_1(initiator.write_message_1(b""))
+    first = responder.write_message_2(b"", X25519PrivateKey.generate())
+    second = responder.write_message_2(b"", X25519PrivateKey.generate())
+    assert len({*first[1:], *second[1:]}) == 4
+
+
+@pytest.mark.parametrize("length", [0, 31, 95])
+def test_short_messages_are_refused(length: int) -> None:
+    initiator, responder = fresh()
+    with pytest.raises(noise.NoiseError):
+        responder.read_message_1(bytes(length))
+    with pytest.raises(noise.NoiseError):
+        initiator.read_message_2(bytes(length))
+
+
+def test_low_order_keys_are_refused() -> None:
+    initiator, _ = fresh()
+    with pytest.raises(noise.NoiseError, match="low-order"):
+        initiator.read_message_2(bytes(96))
+
+
+def test_against_noiseprotocol() -> None:
+    """The second oracle, with random keys and rekeying."""
+    from noise.connection import Keypair, NoiseConnection
+
+    psk, static, ephemeral = os.urandom(32), X25519PrivateKey.generate(), X25519PrivateKey.generate()
+    other = NoiseConnection.from_name(b"Noise_IXpsk0_25519_AESGCM_SHA256")
+    other.set_as_responder()
+    other.set_psks(psk)
+    other.set_prologue(b"mcencrypt")
+    other.set_keypair_from_private_bytes(Keypair.STATIC, os.urandom(32))
+    other.start_handshake()
+
+    ours = noise.Initiator(psk, b"mcencrypt", static, ephemeral)
+    assert other.read_message(ours.write_message_1(b"one")) == b"one"
+    payload, sending, receiving = ours.read_message_2(bytes(other.write_message(b"two")))
+    assert payload == b"two"
+    assert other.decrypt(transport(sending, b"three")) == b"three"
+    assert bytes(other.encrypt(b"four")) == transport(receiving, b"four")
+    cipher = other.noise_protocol.cipher_state_decrypt
+    cipher.rekey()
+    cipher.n = 0
+    assert other.decrypt(transport(noise.rekey(sending), b"five")) == b"five"
