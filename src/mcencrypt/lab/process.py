@@ -1,0 +1,136 @@
+"""A program that runs beside the test or demo, with its output in a file, ended with all its children."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from .namespace import LabError, wait_for
+
+
+class Process:
+    """A started program, leader of a process group of its own.
+
+    Its standard output and error go to `log`, where they stay readable after its end.
+    """
+
+    def __init__(
+        self,
+        argv: list[str],
+        log: Path,
+        env: dict[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.argv = argv
+        self.log = log
+        with open(log, "ab") as out:
+            try:
+                self._popen = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env=env,
+                    cwd=cwd,
+                )
+            except FileNotFoundError:
+                raise LabError(f"{argv[0]}: not installed") from None
+
+    @property
+    def pid(self) -> int:
+        """The program's process id."""
+        return self._popen.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, minus the signal that ended it, or None while it runs."""
+        return self._popen.poll()
+
+    def output(self) -> str:
+        """All it has written so far."""
+        return self.log.read_text(errors="replace")
+
+    def events(self) -> list[dict[str, Any]]:
+        """The complete JSON objects, one per line, that it has written so far."""
+        found = []
+        for line in self.output().splitlines(keepends=True):
+            if line.startswith("{") and line.endswith("\n"):
+                with contextlib.suppress(ValueError):
+                    found.append(json.loads(line))
+        return found
+
+    def wait_for(self, text: str, seconds: float = 10) -> None:
+        """Wait until it has written `text`.
+
+        :raises LabError: it ended first, or `seconds` passed; with the tail of its output.
+        """
+
+        def there() -> bool:
+            ended = self.exit_code is not None
+            if text in self.output():
+                return True
+            if ended:
+                raise LabError(f"{self} ended with {self.exit_code} before {text!r}: {self._tail()}")
+            return False
+
+        try:
+            wait_for(there, f"{text!r} from {self}", seconds)
+        except LabError as problem:
+            raise LabError(f"{problem}; it wrote: {self._tail()}") from None
+
+    def wait(self, seconds: float = 60) -> int:
+        """Wait for its end; returns the exit code.
+
+        :raises LabError: it still runs after `seconds`.
+        """
+        try:
+            return self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise LabError(f"{self} still runs after {seconds:g} s; it wrote: {self._tail()}") from None
+
+    def result(self, seconds: float = 60) -> dict[str, Any]:
+        """Wait for its end and return the last JSON object it wrote.
+
+        :raises LabError: it did not end in time, wrote none, or failed.
+        """
+        code = self.wait(seconds)
+        events = self.events()
+        if code or not events:
+            raise LabError(f"{self} exit {code}: {self._tail()}")
+        return events[-1]
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the program itself, not to its children."""
+        self._popen.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL to the whole process group, and wait."""
+        if self.exit_code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self._popen.wait()
+
+    def stop(self, seconds: float = 5) -> int:
+        """SIGTERM to the whole process group; SIGKILL if it has not ended after `seconds`.
+
+        Returns the exit code.
+        """
+        if self.exit_code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(seconds)
+        self.kill()
+        return self._popen.returncode
+
+    def _tail(self) -> str:
+        return self.output()[-800:].strip() or "nothing"
+
+    def __str__(self) -> str:
+        return f"{Path(self.argv[0]).name} (pid {self.pid})"
