@@ -8,6 +8,7 @@ from .net import Host, Lab, Offloads, missing
 from .process import Process
 from .router import Router
 from .topology import Pair, TwoHosts, direct_pair, lan, two_hosts
+from .transfer import Result, Running, measure, start, transfer
 from .wire import Capture, Recording, Segment
 
 __all__ = [
@@ -19,12 +20,17 @@ __all__ = [
     "Pair",
     "Process",
     "Recording",
+    "Result",
     "Router",
+    "Running",
     "Segment",
     "TwoHosts",
     "direct_pair",
     "lan",
+    "measure",
     "missing",
+    "start",
+    "transfer",
     "two_hosts",
     "wait_for",
 ]

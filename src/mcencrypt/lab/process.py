@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .namespace import LabError, wait_for
 
@@ -102,8 +102,12 @@ class Process:
         code = self.wait(seconds)
         events = self.events()
         if code or not events:
-            raise LabError(f"{self} exit {code}: {self._tail()}")
+            self.failed("failed" if code else "no result")
         return events[-1]
+
+    def failed(self, why: str) -> NoReturn:
+        """Raise a LabError that says so, with the exit code and the tail of the output."""
+        raise LabError(f"{self}: {why} (exit {self.exit_code}): {self._tail()}")
 
     def signal(self, number: int) -> None:
         """Send a signal to the program itself, not to its children."""
