@@ -1,0 +1,142 @@
+"""Running iptables-save and iptables-restore, of whichever backend the host has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mcencrypt.errors import OperatorError
+
+V4 = "ipv4"
+V6 = "ipv6"
+
+_TIMEOUT = 10.0
+_LOCK_TIMEOUT = "5"
+_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+_VARIANTS = ("iptables", "iptables-nft", "iptables-legacy")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One set of iptables commands, named by its IPv4 one (``iptables``, ``iptables-legacy``, or a path)."""
+
+    name: str
+    path: str
+
+    def has(self, family: str) -> bool:
+        """True if this family's commands are there."""
+        return all(shutil.which(self._name(family, verb), path=self.path) for verb in ("save", "restore"))
+
+    def command(self, family: str, verb: str) -> str:
+        """The absolute path of the command for "save" or "restore". Raises OperatorError without it."""
+        name = self._name(family, verb)
+        found = shutil.which(name, path=self.path)
+        if not found:
+            raise OperatorError(
+                f"{name} was not found in {self.path}: "
+                "install iptables, or set MCENCRYPT_IPTABLES to its command"
+            )
+        return found
+
+    def save(self, family: str) -> str:
+        """The tables raw and mangle as text. Raises OperatorError."""
+        return "".join(self._run(family, "save", ["-t", table]) for table in ("raw", "mangle"))
+
+    def save_existing(self, family: str) -> str:
+        """All tables that exist, as text; unlike `save`, makes iptables-legacy create none.
+
+        Raises OperatorError.
+        """
+        return self._run(family, "save", [])
+
+    def restore(self, family: str, text: str) -> None:
+        """Apply `text` on top of what is there. Raises OperatorError."""
+        self._run(family, "restore", ["--noflush", "-w", _LOCK_TIMEOUT], text)
+
+    def _name(self, family: str, verb: str) -> str:
+        directory, _, name = self.name.rpartition("/")
+        if family == V6:
+            name = "ip6" + name.removeprefix("ip")
+        return f"{directory}/{name}-{verb}" if directory else f"{name}-{verb}"
+
+    def _run(self, family: str, verb: str, arguments: list[str], text: str = "") -> str:
+        command = self.command(family, verb)
+        try:
+            done = subprocess.run(
+                [command, *arguments],
+                input=text,
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT,
+                check=False,
+                env={"PATH": self.path, "LC_ALL": "C"},
+            )
+        except subprocess.TimeoutExpired:
+            raise OperatorError(
+                f"{command} gave no answer within {_TIMEOUT:.0f} s: see which process holds /run/xtables.lock"
+            ) from None
+        except OSError as error:
+            reason = error.strerror
+            raise OperatorError(f"{command} cannot be run: {reason}: repair the iptables package") from None
+        if done.returncode:
+            reason = _one_line(done.stderr) or f"exit status {done.returncode}"
+            raise OperatorError(f"{command} failed: {reason}: {_advice(done.stderr)}")
+        return done.stdout
+
+
+def backends(environ: Mapping[str, str]) -> list[Backend]:
+    """The backend to use, followed by every other one on this host that may hold rules of ours.
+
+    MCENCRYPT_IPTABLES names the first; otherwise it is ``iptables`` of PATH and the system directories.
+    """
+    path = f"{environ['PATH']}:{_SBIN}" if environ.get("PATH") else _SBIN
+    chosen = Backend(environ.get("MCENCRYPT_IPTABLES") or "iptables", path)
+    found = [chosen]
+    programs = {os.path.realpath(chosen.command(V4, "save"))}
+    for name in _VARIANTS:
+        backend = Backend(name, path)
+        if not backend.has(V4):
+            continue
+        program = os.path.realpath(backend.command(V4, "save"))
+        if program not in programs:
+            programs.add(program)
+            found.append(backend)
+    return found
+
+
+def ipv6_in_kernel() -> bool:
+    """True if the running kernel speaks IPv6, be it disabled by sysctl or not.
+
+    False with the module not loaded and not loadable, or with ``ipv6.disable=1``. Two signs are asked, since
+    a sandbox can hide the socket family (systemd's RestrictAddressFamilies) but not the file.
+    """
+    if Path("/proc/thread-self/net/if_inet6").exists():
+        return True
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+    except OSError:
+        return False
+    return True
+
+
+def _one_line(text: str) -> str:
+    lines = (line.strip() for line in text.splitlines())
+    return "; ".join(line for line in lines if line and not line.startswith(("#", "Try `", "Error occurred")))
+
+
+def _advice(stderr: str) -> str:
+    if "ermission denied" in stderr or "must be root" in stderr:
+        return "run as root, or with CAP_NET_ADMIN and CAP_NET_RAW"
+    if "xtables lock" in stderr:
+        return "another program holds the xtables lock; try again"
+    if "does not exist" in stderr or "No such file" in stderr or "Couldn't load" in stderr:
+        return (
+            "the kernel lacks a part that is needed (tables raw and mangle; multiport, comment, NFQUEUE); "
+            "load its module, or set MCENCRYPT_IPTABLES to iptables-legacy or iptables-nft"
+        )
+    return "see whether the same command works by hand"

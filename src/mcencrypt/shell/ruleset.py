@@ -1,0 +1,192 @@
+"""Rule sets as text: what iptables-save shows, what we want, and the change that leads from one to the other.
+
+Nothing here runs a command. Only rules in chains named ``MCENCRYPT-...`` and jumps to them are ours.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+PREFIX = "MCENCRYPT-"
+
+
+class State(enum.Enum):
+    """What became of our rules; a larger value is worse."""
+
+    PRESENT = 0
+    """All are in place, and the jumps to them come first."""
+    DISPLACED = 1
+    """All are in place, but a rule comes before a jump: packets pass us by if that rule accepts them."""
+    UNKNOWN = 2
+    """iptables-save could not be asked."""
+    MISSING = 3
+    """Some are gone or changed: packets may have passed us by."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: its chain, and the rest of its iptables-save line."""
+
+    chain: str
+    spec: str
+
+    @property
+    def ours(self) -> bool:
+        return self.chain.startswith(PREFIX)
+
+    @property
+    def is_jump(self) -> bool:
+        """True for a rule in somebody else's chain that leads to one of ours."""
+        # The plain search saves taking others' rules apart, of which there can be many.
+        return PREFIX in self.spec and not self.ours and self.value("-j", "-g").startswith(PREFIX)
+
+    @property
+    def comment(self) -> str:
+        return self.value("--comment")
+
+    def value(self, *options: str) -> str:
+        """The word after the first of these options, or "" without them."""
+        words = _words(self.spec)
+        return next((after for word, after in itertools.pairwise(words) if word in options), "")
+
+    def same(self, other: Rule) -> bool:
+        return self.chain == other.chain and (
+            self.spec == other.spec or _words(self.spec) == _words(other.spec)
+        )
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: the names of the chains that are declared in it, and its rules in order."""
+
+    chains: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+    def jumps(self) -> list[Rule]:
+        return [rule for rule in self.rules if rule.is_jump]
+
+    def own_rules(self) -> list[Rule]:
+        return [rule for rule in self.rules if rule.ours]
+
+    def own_chains(self) -> list[str]:
+        return [chain for chain in self.chains if chain.startswith(PREFIX)]
+
+    def first(self, chain: str) -> Rule | None:
+        return next((rule for rule in self.rules if rule.chain == chain), None)
+
+
+@dataclass(frozen=True)
+class Ruleset:
+    """Tables by name."""
+
+    tables: Mapping[str, Table] = field(default_factory=dict)
+
+    @staticmethod
+    def parse(text: str) -> Ruleset:
+        """Read iptables-save output, or iptables-restore input (``:CHAIN``, ``-A``, ``-I CHAIN 1``)."""
+        tables: dict[str, Table] = {}
+        chains: list[str] = []
+        rules: list[Rule] = []
+        for line in text.splitlines():
+            if line.startswith("*"):
+                name, chains, rules = line[1:].strip(), [], []
+            elif line.startswith(":"):
+                chains.append(line[1:].split()[0])
+            elif line.startswith("-A "):
+                _, chain, spec = line.split(maxsplit=2)
+                rules.append(Rule(chain, spec))
+            elif line.startswith("-I "):
+                _, chain, _, spec = line.split(maxsplit=3)
+                rules.append(Rule(chain, spec))
+            elif line.strip() == "COMMIT":
+                tables[name] = Table(tuple(chains), tuple(rules))
+        return Ruleset(tables)
+
+    def ours(self) -> Ruleset:
+        """This rule set without what belongs to others."""
+        return Ruleset(
+            {
+                name: Table(tuple(table.own_chains()), tuple(r for r in table.rules if r.ours or r.is_jump))
+                for name, table in self.tables.items()
+                if table.own_chains()
+            }
+        )
+
+    def same_shape(self, wanted: Ruleset) -> bool:
+        """True if our rules are these as far as their comments tell, with the jumps first.
+
+        For a kernel or iptables that accepted our text and shows it in other words.
+        """
+        return all(
+            [(rule.chain, rule.comment) for rule in table.own_rules()]
+            == [(rule.chain, rule.comment) for rule in goal.own_rules()]
+            and [(jump.chain, jump.comment) for jump in table.jumps()]
+            == [(jump.chain, jump.comment) for jump in goal.jumps()]
+            and all(table.first(jump.chain) == jump for jump in table.jumps())
+            for goal, table in (
+                (goal, self.tables.get(name, Table())) for name, goal in wanted.tables.items()
+            )
+        )
+
+
+def judge(saved: Ruleset, wanted: Ruleset, shown: Ruleset | None = None) -> State:
+    """Compare what iptables-save shows with what we want, or with what it showed for it earlier (`shown`)."""
+    state = State.PRESENT
+    for name, goal in (shown or wanted).tables.items():
+        table = saved.tables.get(name, Table())
+        if not _all_same(table.own_rules(), goal.own_rules()):
+            return State.MISSING
+        for jump in goal.jumps():
+            there = [rule.same(jump) for rule in table.rules if rule.chain == jump.chain]
+            if not any(there):
+                return State.MISSING
+            if not there[0]:
+                state = State.DISPLACED
+    return state
+
+
+def change(saved: Ruleset, wanted: Ruleset) -> str:
+    """Input of ``iptables-restore --noflush`` that turns `saved` into `wanted` (empty: all of ours goes).
+
+    "" if nothing is to be done. Each table is one transaction: where rules replace rules, a packet meets
+    either the old or the new ones. A jump that is right and first stays; any other jump to our chains goes.
+    """
+    lines: list[str] = []
+    for name in dict.fromkeys([*wanted.tables, *saved.tables]):
+        goal = wanted.tables.get(name, Table())
+        table = saved.tables.get(name, Table())
+        chains = list(dict.fromkeys([*goal.own_chains(), *table.own_chains()]))
+        # Deleting by specification takes the first match, so among equal jumps none can be kept.
+        keep = _all_same(table.jumps(), goal.jumps()) and all(
+            (first := table.first(jump.chain)) and first.same(jump) for jump in goal.jumps()
+        )
+        if (
+            keep
+            and sorted(table.own_chains()) == sorted(goal.own_chains())
+            and _all_same(table.own_rules(), goal.own_rules())
+        ):
+            continue
+        lines.append(f"*{name}")
+        lines += [f":{chain} - [0:0]" for chain in chains]
+        if not keep:
+            lines += [f"-D {jump.chain} {jump.spec}" for jump in table.jumps()]
+            lines += [f"-I {jump.chain} 1 {jump.spec}" for jump in goal.jumps()]
+        lines += [f"-A {rule.chain} {rule.spec}" for rule in goal.own_rules()]
+        lines += [f"-X {chain}" for chain in chains if chain not in goal.chains]
+        lines.append("COMMIT")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _all_same(some: list[Rule], others: list[Rule]) -> bool:
+    return len(some) == len(others) and all(map(Rule.same, some, others))
+
+
+def _words(spec: str) -> list[str]:
+    try:
+        return shlex.split(spec)
+    except ValueError:
+        return spec.split()

@@ -1,0 +1,227 @@
+"""The rules in a real kernel: a namespace of their own for every test, both iptables backends."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mcencrypt.shell.firewall import Firewall
+from mcencrypt.shell.iptables import V4
+from mcencrypt.shell.ruleset import State
+
+from .netns import inside, namespace
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: installs iptables rules in a namespace"),
+    pytest.mark.skipif(not shutil.which("iptables"), reason="needs iptables"),
+]
+
+PORTS = list(range(7001, 7018))
+
+
+@pytest.fixture(autouse=True)
+def in_namespace() -> Iterator[None]:
+    with namespace() as name, inside(name):
+        yield
+
+
+@pytest.fixture(params=["iptables-nft", "iptables-legacy"])
+def tables(request: pytest.FixtureRequest) -> str:
+    if not shutil.which(request.param):
+        pytest.skip(f"needs {request.param}")
+    return str(request.param)
+
+
+@pytest.fixture
+def firewall(tables: str) -> Firewall:
+    return Firewall(PORTS, 40, {**os.environ, "MCENCRYPT_IPTABLES": tables})
+
+
+def shell(command: str) -> str:
+    return subprocess.run(["sh", "-ec", command], check=True, capture_output=True, text=True).stdout
+
+
+def everything() -> str:
+    commands = [f"ip{v}tables-{backend}-save" for v in ("", "6") for backend in ("nft", "legacy")]
+    return "".join(shell(command) for command in commands if shutil.which(command))
+
+
+def ended(check: object) -> State:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        select.select([check], [], [], 1)
+        if (state := check.poll()) is not None:  # type: ignore[attr-defined]
+            return state
+    raise AssertionError("the check did not end")
+
+
+def test_install_twice_and_remove_twice(firewall: Firewall) -> None:
+    assert not firewall.present()
+    for _ in range(2):
+        firewall.install()
+        assert firewall.present()
+    assert everything().count("-j NFQUEUE --queue-num 40\n") == 16
+    for _ in range(2):
+        firewall.remove()
+        assert not firewall.present()
+        assert "mcencrypt" not in everything().lower()
+
+
+def test_what_the_kernel_shows_is_what_was_rendered(firewall: Firewall, tables: str) -> None:
+    firewall.install()
+    shown = shell(f"{tables}-save -t raw; {tables}-save -t mangle")
+    for line in firewall.render()[V4].splitlines():
+        if line.startswith("-"):
+            assert line.replace("-I OUTPUT 1", "-A OUTPUT").replace("-I INPUT 1", "-A INPUT") in shown
+
+
+def test_rules_of_others_stay_and_come_after_ours(firewall: Firewall, tables: str) -> None:
+    shell(f"{tables} -t raw -A OUTPUT -d 192.0.2.1 -j ACCEPT; {tables} -t raw -N theirs")
+    firewall.install()
+    shell(f"{tables} -t raw -I OUTPUT 1 -d 192.0.2.2 -j ACCEPT")
+    assert ended(firewall.start_check()) is State.DISPLACED
+    firewall.install()
+    order = [line.split()[-1] for line in shell(f"{tables} -t raw -S OUTPUT").splitlines()[1:]]
+    assert order == ["MCENCRYPT-OUT", "ACCEPT", "ACCEPT"]
+    firewall.remove()
+    left = shell(f"{tables} -t raw -S")
+    assert "192.0.2.1" in left and "192.0.2.2" in left and "theirs" in left
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "-t raw -F",
+        "-t mangle -F",
+        "-t raw -D OUTPUT 1",
+        "-t mangle -D MCENCRYPT-IN 1",
+        "-t raw -F OUTPUT; {} -t raw -F; {} -t raw -X",
+    ],
+)
+@pytest.mark.parametrize("family", ["", "6"])
+def test_damage_is_noticed_repaired_and_does_not_hinder_removal(
+    firewall: Firewall, tables: str, damage: str, family: str
+) -> None:
+    command = tables.replace("iptables", f"ip{family}tables")
+    firewall.install()
+    shell(f"{command} {damage.replace('{}', command)}")
+    assert ended(firewall.start_check()) is State.MISSING
+    assert not firewall.present()
+    firewall.install()
+    assert ended(firewall.start_check()) is State.PRESENT
+    shell(f"{command} {damage.replace('{}', command)}")
+    firewall.remove()
+    assert "mcencrypt" not in everything().lower()
+
+
+def test_a_jump_that_was_added_again_by_hand_is_reduced_to_one(firewall: Firewall, tables: str) -> None:
+    firewall.install()
+    jump = shell(f"{tables} -t raw -S OUTPUT").splitlines()[1]
+    shell(f"{tables} -t raw {jump}; {tables} -t raw -A PREROUTING -j MCENCRYPT-OUT")
+    firewall.install()
+    assert shell(f"{tables} -t raw -S").count("-j MCENCRYPT-OUT") == 1
+    assert firewall.present()
+
+
+def test_changing_backend_leaves_no_second_set_that_would_queue_everything_twice() -> None:
+    if not (shutil.which("iptables-nft") and shutil.which("iptables-legacy")):
+        pytest.skip("needs both backends")
+    for tables in ("iptables-nft", "iptables-legacy", "iptables-nft"):
+        Firewall(PORTS, 40, {**os.environ, "MCENCRYPT_IPTABLES": tables}).install()
+        assert everything().count("-j NFQUEUE --queue-num 40\n") == 16
+
+
+def test_removal_cleans_up_what_another_backend_holds() -> None:
+    for tables in ("iptables-nft", "iptables-legacy"):
+        if shutil.which(tables):
+            Firewall(PORTS, 40, {**os.environ, "MCENCRYPT_IPTABLES": tables}).install()
+    Firewall(PORTS, 40).remove()
+    assert "mcencrypt" not in everything().lower()
+
+
+def test_replacing_rules_never_lets_a_packet_pass(firewall: Firewall, tables: str) -> None:
+    """With no daemon the queue drops: no segment of a flood may leave while ports change to and fro."""
+    shell(
+        "ip link add name va type veth peer name vb; ip addr add 192.0.2.1/24 dev va;"
+        "ip link set va up; ip link set vb up; ip neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev va;"
+        f"{tables} -t mangle -A POSTROUTING -o va -p tcp"
+    )
+    firewall.install()
+    flood = (
+        "import socket, struct\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)\n"
+        "p = struct.pack('!HHIIBBHHH', 7001, 50000, 1, 1, 0x50, 0x10, 99, 0, 0)\n"
+        "while True:\n"
+        "    try: s.sendto(p, ('192.0.2.2', 0))\n"
+        "    except PermissionError: pass\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", flood])
+    try:
+        await_(lambda: packets(tables, "raw", "OUTPUT") > 0)
+        for number in range(6):
+            ports = PORTS if number % 2 else [7001, 9000]
+            Firewall(ports, 40, {**os.environ, "MCENCRYPT_IPTABLES": tables}).install()
+            seen = packets(tables, "raw", "OUTPUT")
+            await_(lambda seen=seen: packets(tables, "raw", "OUTPUT") > seen)
+        assert packets(tables, "mangle", "POSTROUTING") == 0
+        firewall.remove()
+        await_(lambda: packets(tables, "mangle", "POSTROUTING") > 0)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def packets(tables: str, table: str, chain: str) -> int:
+    """What the first rule of a chain has counted."""
+    return int(shell(f"{tables} -t {table} -nvxL {chain}").splitlines()[2].split()[0])
+
+
+def await_(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "waited 10 s in vain"
+
+
+def test_nf_tables_changes_wake_the_watcher(firewall: Firewall, tables: str) -> None:
+    if tables != "iptables-nft":
+        pytest.skip("iptables-legacy raises no event")
+    firewall.install()
+    events = firewall.events()
+    assert not events.handle_events()
+    shell(f"{tables} -t raw -F")
+    assert select.select([events], [], [], 5)[0]
+    assert events.handle_events()
+    events.close()
+
+
+def test_a_check_that_is_cancelled_is_unknown_and_leaves_no_process(firewall: Firewall) -> None:
+    check = firewall.start_check()
+    check.cancel()
+    assert check.poll() is State.UNKNOWN
+    with pytest.raises(ChildProcessError):
+        os.waitpid(check._process.pid, os.WNOHANG)
+
+
+def test_a_failing_iptables_save_is_unknown_not_missing(firewall: Firewall, tmp_path: Path) -> None:
+    for name in ("iptables-save", "ip6tables-save", "iptables-restore", "ip6tables-restore"):
+        (tmp_path / name).write_text("#!/bin/sh\necho out of order >&2\nexit 3\n")
+        (tmp_path / name).chmod(0o755)
+    broken = Firewall(PORTS, 40, {"PATH": str(tmp_path)})
+    assert ended(broken.start_check()) is State.UNKNOWN
+    with pytest.raises(Exception, match="iptables-save failed: out of order"):
+        broken.present()
+
+
+def test_ipv6_disabled_by_sysctl_still_gets_rules(firewall: Firewall) -> None:
+    Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
+    firewall.install()
+    assert "ipv6" in firewall.families()
+    assert firewall.present()
