@@ -1,0 +1,82 @@
+"""Interfaces that mcencrypt cannot work with: BIG TCP, and VRF."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from mcencrypt.errors import OperatorError
+from mcencrypt.shell.netlink import NETLINK_ROUTE, Netlink, attributes
+
+LEGACY_MAX_SIZE = 65536
+"""GSO_LEGACY_MAX_SIZE: batches up to this size have a length that fits an IP header."""
+
+_RTM_GETLINK = 18
+_IFF_LOOPBACK = 8
+_IFLA_IFNAME = 3
+_IFLA_LINKINFO = 18
+_IFLA_INFO_KIND = 1
+_SIZES = {41: "gso_max_size", 58: "gro_max_size", 63: "gso_ipv4_max_size", 64: "gro_ipv4_max_size"}
+# struct ifinfomsg: family, type, index, flags, change.
+_LINK = struct.Struct("=BxHiII")
+_U32 = struct.Struct("=I")
+
+
+class Link(NamedTuple):
+    """What matters here of one interface; `sizes` are its batch limits in bytes, by ip-link(8)'s name."""
+
+    name: str
+    kind: str
+    loopback: bool
+    sizes: dict[str, int]
+
+
+def check_links(links: Iterable[Link] | None = None) -> None:
+    """Refuse interfaces with BIG TCP (batches over 64 KiB, too large for a verdict), and VRF devices.
+
+    Loopback is never queued and may have any size. Without `links` those of this network namespace are
+    read, in well under a millisecond for a few; a setting can change later, with an event of `Routes`.
+    Raises OperatorError.
+    """
+    for link in read_links() if links is None else links:
+        large = [name for name, size in link.sizes.items() if size > LEGACY_MAX_SIZE]
+        if large and not link.loopback:
+            settings = " ".join(f"{name} {LEGACY_MAX_SIZE}" for name in large)
+            raise OperatorError(
+                f"interface {link.name} uses BIG TCP ({large[0]} {link.sizes[large[0]]}), which cannot be "
+                f"encrypted: ip link set dev {link.name} {settings}"
+            )
+        if link.kind == "vrf":
+            raise OperatorError(
+                f"interface {link.name} is a VRF device, whose connections cannot be followed: run the node "
+                f"in a network namespace instead, or remove it: ip link delete {link.name}"
+            )
+
+
+def read_links() -> list[Link]:
+    """The interfaces of this network namespace. Raises OperatorError."""
+    netlink = Netlink(NETLINK_ROUTE)
+    try:
+        return [_decode(body) for body in netlink.dump(_RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0))]
+    except OSError as error:
+        raise OperatorError(f"network interfaces cannot be listed: {error.strerror}: run as root") from None
+    finally:
+        netlink.close()
+
+
+def _decode(body: bytes) -> Link:
+    flags = _LINK.unpack_from(body)[3]
+    name, kind, sizes = "", "", {}
+    for number, value in attributes(body, _LINK.size):
+        if number == _IFLA_IFNAME:
+            name = _text(value)
+        elif number == _IFLA_LINKINFO:
+            kind = next((_text(inner) for key, inner in attributes(value) if key == _IFLA_INFO_KIND), "")
+        elif number in _SIZES:
+            sizes[_SIZES[number]] = _U32.unpack_from(value)[0]
+    return Link(name, kind, bool(flags & _IFF_LOOPBACK), sizes)
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")

@@ -1,0 +1,432 @@
+"""Routes, links and sockets of a real kernel, in namespaces of their own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import shutil
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from mcencrypt.errors import OperatorError
+from mcencrypt.shell import links, routes, sockets
+from mcencrypt.shell.kernel import Routes, Sockets, Tcp, check_links
+from mcencrypt.shell.links import Link, read_links
+from mcencrypt.shell.netlink import NETLINK_ROUTE, NLM_F_ACK, Netlink
+
+from .netns import inside, namespace
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes network namespaces"),
+    pytest.mark.skipif(not shutil.which("ip"), reason="needs iproute2"),
+]
+
+V4 = socket.AF_INET
+V6 = socket.AF_INET6
+
+
+@pytest.fixture(autouse=True)
+def in_namespace() -> Iterator[None]:
+    with namespace() as name, inside(name):
+        yield
+
+
+@pytest.fixture
+def table() -> Iterator[Sockets]:
+    table = Sockets()
+    yield table
+    table.close()
+
+
+def shell(*commands: str) -> str:
+    return subprocess.run(
+        ["sh", "-ec", "\n".join(commands)], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def pack(address: str) -> bytes:
+    return socket.inet_pton(V6 if ":" in address else V4, address)
+
+
+def await_(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "waited 10 s in vain"
+
+
+@contextmanager
+def connection(listen: str, dial: str, scope: int = 0) -> Iterator[tuple[socket.socket, socket.socket, int]]:
+    """A TCP connection from `dial` to itself: (client, accepted socket, listening port)."""
+    family = V6 if ":" in listen else V4
+    to = V6 if ":" in dial else V4
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server((listen, 0), family=family))
+        port = server.getsockname()[1]
+        client = stack.enter_context(socket.socket(to))
+        client.connect((dial, port, 0, scope) if to == V6 else (dial, port))
+        accepted = stack.enter_context(server.accept()[0])
+        yield client, accepted, port
+
+
+# Sockets
+
+
+@pytest.mark.parametrize(
+    ("listen", "dial"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1"), ("::", "::1")]
+)
+def test_both_ends_of_a_connection_are_found(table: Sockets, listen: str, dial: str) -> None:
+    if listen == "::":
+        opened = socket.create_server(("::", 0), family=V6, dualstack_ipv6=True)
+    else:
+        opened = socket.create_server((listen, 0), family=V6 if ":" in listen else V4)
+    with opened as server, socket.create_connection((dial, server.getsockname()[1])) as client:
+        accepted, _ = server.accept()
+        port, other = server.getsockname()[1], client.getsockname()[1]
+        ip = pack(dial)
+        with accepted:
+            assert table.state(ip, port, ip, other) == Tcp.ESTABLISHED
+            assert table.state(ip, other, ip, port) == Tcp.ESTABLISHED
+            assert table.state(ip, port, ip, other ^ 1) is None, "only the listener is left"
+            assert table.state(ip, port ^ 1, ip, other) is None
+            assert sorted(table.connected([port])) == sorted(
+                [(ip, port, ip, other, Tcp.ESTABLISHED), (ip, other, ip, port, Tcp.ESTABLISHED)]
+            )
+            assert table.connected([port ^ 1]) == []
+
+
+def test_states_from_half_close_to_time_wait(table: Sockets) -> None:
+    with connection("127.0.0.1", "127.0.0.1") as (client, accepted, port):
+        ip, other = pack("127.0.0.1"), client.getsockname()[1]
+        client.shutdown(socket.SHUT_WR)
+        await_(lambda: table.state(ip, other, ip, port) == Tcp.FIN_WAIT2)
+        assert table.state(ip, port, ip, other) == Tcp.CLOSE_WAIT
+        accepted.close()
+        await_(lambda: table.state(ip, other, ip, port) == Tcp.TIME_WAIT)
+        assert table.state(ip, port, ip, other) is None
+        assert (ip, other, ip, port, Tcp.TIME_WAIT) in table.connected([port])
+
+
+def test_half_open_on_either_side(table: Sockets) -> None:
+    """A dial into the void is SYN_SENT; one whose answer is swallowed leaves SYN_RECV at the listener."""
+    shell(
+        "ip link add name va type veth peer name vb",
+        "ip addr add 192.0.2.1/24 dev va; ip link set va up; ip link set vb up",
+        "ip neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev va",
+    )
+    with socket.socket() as dialling:
+        dialling.setblocking(False)
+        assert dialling.connect_ex(("192.0.2.2", 7331)) == errno.EINPROGRESS
+        port = dialling.getsockname()[1]
+        assert table.state(pack("192.0.2.1"), port, pack("192.0.2.2"), 7331) == Tcp.SYN_SENT
+        assert table.destroy(pack("192.0.2.1"), port, pack("192.0.2.2"), 7331)
+        assert dialling.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNABORTED
+    if not shutil.which("iptables"):
+        pytest.skip("needs iptables to swallow a packet")
+    shell("iptables -A OUTPUT -p tcp --tcp-flags SYN,ACK SYN,ACK -j DROP")
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as dialling:
+        dialling.setblocking(False)
+        dialling.connect_ex(server.getsockname())
+        ip, port, other = pack("127.0.0.1"), server.getsockname()[1], dialling.getsockname()[1]
+        assert table.state(ip, port, ip, other) == Tcp.SYN_RECV
+        assert (ip, port, ip, other, Tcp.SYN_RECV) in table.connected([port])
+        assert table.destroy(ip, port, ip, other)
+        assert table.state(ip, port, ip, other) is None
+
+
+@pytest.mark.parametrize(("listen", "dial"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1")])
+def test_destroying_ends_the_connection_and_only_once(table: Sockets, listen: str, dial: str) -> None:
+    assert table.can_destroy()
+    with connection(listen, dial) as (client, accepted, port):
+        ip, other = pack(dial), client.getsockname()[1]
+        assert table.destroy(ip, port, ip, other)
+        with pytest.raises(ConnectionAbortedError):
+            accepted.recv(1)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        assert not table.destroy(ip, port, ip, other)
+
+
+def test_destroying_an_accepted_socket_of_a_dual_stack_listener(table: Sockets) -> None:
+    with (
+        socket.create_server(("::", 0), family=V6, dualstack_ipv6=True) as server,
+        socket.create_connection(("127.0.0.1", server.getsockname()[1])) as client,
+    ):
+        accepted, _ = server.accept()
+        with accepted:
+            ip = pack("127.0.0.1")
+            assert table.destroy(ip, server.getsockname()[1], ip, client.getsockname()[1])
+            with pytest.raises(ConnectionAbortedError):
+                accepted.recv(1)
+
+
+def test_destroying_what_is_not_connected_spares_the_listener(table: Sockets) -> None:
+    """The kernel's lookup ends at the listener, and would close it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert not table.destroy(pack("127.0.0.1"), port, pack("127.0.0.1"), 1)
+        with socket.create_connection(("127.0.0.1", port)):
+            server.accept()[0].close()
+
+
+def test_destroying_time_wait(table: Sockets) -> None:
+    with connection("127.0.0.1", "127.0.0.1") as (client, accepted, port):
+        ip, other = pack("127.0.0.1"), client.getsockname()[1]
+        client.close()
+        accepted.close()
+        await_(lambda: table.state(ip, other, ip, port) == Tcp.TIME_WAIT)
+        assert table.destroy(ip, other, ip, port)
+        assert table.state(ip, other, ip, port) is None
+
+
+def test_link_local_peers_with_and_without_the_interface(table: Sockets) -> None:
+    shell(
+        "ip link add name va type veth peer name vb; ip link set va addrgenmode none",
+        "ip addr add fe80::7/64 dev va nodad; ip link set va up; ip link set vb up",
+    )
+    scope = socket.if_nametoindex("va")
+    with connection("::", "fe80::7", scope) as (client, _, port):
+        ip, other = pack("fe80::7"), client.getsockname()[1]
+        assert table.state(ip, other, ip, port, scope) == Tcp.ESTABLISHED
+        assert table.state(ip, other, ip, port) == Tcp.ESTABLISHED
+        assert table.state(ip, other, ip, port, socket.if_nametoindex("vb")) is None
+        assert table.destroy(ip, other, ip, port)
+        assert table.state(ip, other, ip, port) is None
+
+
+def test_a_socket_bound_to_a_device_is_found_by_its_interface(table: Sockets) -> None:
+    lo = socket.if_nametoindex("lo")
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        client.connect(server.getsockname())
+        ip, other, port = pack("127.0.0.1"), client.getsockname()[1], server.getsockname()[1]
+        assert table.state(ip, other, ip, port, lo) == Tcp.ESTABLISHED
+        assert table.state(ip, port, ip, other, lo) == Tcp.ESTABLISHED, "also right for one that is not bound"
+
+
+def test_a_missing_module_is_an_error_not_an_empty_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A protocol without a handler stands for TCP without tcp_diag: the kernel answers both alike."""
+    monkeypatch.setattr(socket, "IPPROTO_TCP", 251)
+    with pytest.raises(OperatorError, match="modprobe tcp_diag"):
+        Sockets()
+
+
+def test_a_kernel_without_destroy_says_so(table: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(kind: int, flags: int, body: bytes) -> bytes:
+        if kind == sockets._SOCK_DESTROY:
+            raise OSError(errno.EOPNOTSUPP, "not supported")
+        return ask(kind, flags, body)
+
+    ask = table._netlink.request
+    with connection("127.0.0.1", "127.0.0.1") as (client, _, port):
+        monkeypatch.setattr(table._netlink, "request", refuse)
+        ip = pack("127.0.0.1")
+        assert not table.can_destroy()
+        with pytest.raises(sockets.CannotDestroyError, match="CONFIG_INET_DIAG_DESTROY"):
+            table.destroy(ip, port, ip, client.getsockname()[1])
+
+
+def test_a_dump_longer_than_one_datagram_is_complete(table: Sockets) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as server, ExitStack() as stack:
+        ports = set()
+        for _ in range(400):
+            client = stack.enter_context(socket.create_connection(server.getsockname()))
+            stack.enter_context(server.accept()[0])
+            ports.add(client.getsockname()[1])
+        found = table.connected([server.getsockname()[1]])
+        assert len(found) == 800
+        assert {one.lport for one in found} - {server.getsockname()[1]} == ports
+
+
+def test_requests_are_what_pyroute2_would_send() -> None:
+    diag = pytest.importorskip("pyroute2.netlink.diag")
+    request = diag.inet_diag_req()
+    request["sdiag_family"], request["sdiag_protocol"] = V4, socket.IPPROTO_TCP
+    request["idiag_states"] = 0xFFFFFFFF
+    request["idiag_sport"], request["idiag_dport"] = 7331, 50001
+    request["idiag_src"], request["idiag_dst"] = (0xC0000201, 0, 0, 0), (0xC6336402, 0, 0, 0)
+    request["idiag_if"], request["idiag_cookie"] = 3, 0xFFFFFFFFFFFFFFFF
+    request.encode()
+    ours = sockets._encode(pack("192.0.2.1"), 7331, pack("198.51.100.2"), 50001, 3, sockets._NO_COOKIE)
+    assert ours == bytes(request.data)[16:]
+
+
+# Routes
+
+
+@pytest.fixture
+def table_of_routes() -> Iterator[Routes]:
+    shell(
+        "ip link add name va type veth peer name vb",
+        "ip link set vb up; ip link set va up",
+        "ip addr add 192.0.2.1/24 dev va; ip addr add 192.0.2.9/32 dev va",
+        "ip addr add 2001:db8::1/64 dev va nodad",
+        "ip route add 198.51.100.0/24 via 192.0.2.2 mtu 1400",
+        "ip route add 203.0.113.0/24 via 192.0.2.2",
+        "ip route add 2001:db8:1::/48 via 2001:db8::2 mtu 1380",
+        "ip route add blackhole 10.9.0.0/16; ip route add unreachable 2001:db8:9::/48",
+        "ip rule add from 192.0.2.9 lookup 77; ip route add default via 192.0.2.2 mtu 1300 table 77",
+    )
+    made = Routes()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("peer", "mtu"),
+    [
+        ("192.0.2.7", 1500),
+        ("198.51.100.7", 1400),
+        ("203.0.113.7", 1500),
+        ("2001:db8::7", 1500),
+        ("2001:db8:1::7", 1380),
+        ("10.9.0.1", 576),
+        ("2001:db8:9::1", 1280),
+        ("10.8.0.1", 576),
+        ("2001:db8:8::1", 1280),
+    ],
+)
+def test_mtu_of_a_route(table_of_routes: Routes, peer: str, mtu: int) -> None:
+    assert table_of_routes.mtu(pack(peer)) == mtu
+
+
+def test_mtu_where_the_source_address_decides(table_of_routes: Routes) -> None:
+    peer = pack("198.51.100.7")
+    assert table_of_routes.mtu(peer, pack("192.0.2.9")) == 1300
+    assert table_of_routes.mtu(peer, pack("192.0.2.1")) == 1400
+    assert table_of_routes.mtu(peer, pack("192.0.2.200")) == 1400, "not an address of this host: ignored"
+
+
+def test_mtu_of_ipv6_on_a_link_where_it_is_smaller(table_of_routes: Routes) -> None:
+    """As a router advertisement sets it."""
+    Path("/proc/sys/net/ipv6/conf/va/mtu").write_text("1320")
+    assert table_of_routes.mtu(pack("2001:db8::7")) == 1320
+    assert table_of_routes.mtu(pack("192.0.2.7")) == 1500
+
+
+def test_mtu_of_link_local_peers(table_of_routes: Routes) -> None:
+    shell("ip link set va mtu 1390")
+    assert table_of_routes.mtu(pack("fe80::1234"), interface=socket.if_nametoindex("va")) == 1390
+    assert table_of_routes.mtu(pack("fe80::1234")) == 1280
+
+
+@pytest.mark.parametrize(
+    ("command", "mtu"),
+    [
+        ("ip route replace 198.51.100.0/24 via 192.0.2.2 mtu 1350", 1350),
+        ("ip route del 198.51.100.0/24; ip link set va mtu 1450; ip route add default via 192.0.2.2", 1450),
+        ("ip link set va down", 576),
+    ],
+)
+def test_changes_of_routes_and_links_are_seen_at_once(
+    table_of_routes: Routes, command: str, mtu: int
+) -> None:
+    made = table_of_routes
+    made.handle_events()
+    before = made.generation
+    assert not made.handle_events() and made.generation == before
+    assert made.mtu(pack("198.51.100.7")) == 1400
+    shell(command)
+    assert made.mtu(pack("198.51.100.7")) == 1400, "cached until the event is handled"
+    assert select.select([made], [], [], 5)[0]
+    assert made.handle_events()
+    assert made.generation > before
+    assert made.mtu(pack("198.51.100.7")) == mtu
+
+
+def test_answers_expire_and_the_cache_is_bounded(
+    table_of_routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+    monkeypatch.setattr(routes, "_ask", lambda address, source, interface: asked.append(address) or 1234)
+    monkeypatch.setattr(routes, "CAPACITY", 3)
+    peers = [bytes([10, 0, 0, last]) for last in range(4)]
+    for now in (100.0, 104.9, 105.0):
+        table_of_routes.mtu(peers[0], now=now)
+    assert asked == [peers[0]] * 2
+    for peer in peers[1:]:
+        table_of_routes.mtu(peer, now=106.0)
+    assert len(table_of_routes._cache) == 3
+    table_of_routes.mtu(peers[3], now=106.0)
+    table_of_routes.mtu(peers[0], now=106.0)
+    assert asked[2:] == [*peers[1:], peers[0]]
+
+
+def test_mtu_below_what_every_host_takes_is_told_as_it_is(table_of_routes: Routes) -> None:
+    shell("ip route replace 198.51.100.0/24 via 192.0.2.2 mtu 552")
+    assert table_of_routes.mtu(pack("198.51.100.7")) == 552
+
+
+def test_an_overrun_of_events_counts_as_a_change(table_of_routes: Routes) -> None:
+    made = table_of_routes
+    made.handle_events()
+    made._listener._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    shell(
+        "for i in $(seq 60); do ip route add 172.16.$i.0/24 via 192.0.2.2; done",
+        "ip route del 198.51.100.0/24",
+    )
+    assert made.handle_events()
+    assert made.mtu(pack("198.51.100.7")) == 576
+
+
+# Links
+
+
+def test_ordinary_links_pass() -> None:
+    shell("ip link add name va type veth peer name vb")
+    check_links()
+    assert {(link.name, link.kind, link.loopback) for link in read_links()} >= {
+        ("lo", "", True),
+        ("va", "veth", False),
+    }
+
+
+@pytest.mark.parametrize(
+    "setting", ["gso_max_size", "gro_max_size", "gso_ipv4_max_size", "gro_ipv4_max_size"]
+)
+def test_big_tcp_is_refused_with_the_command_that_mends_it(setting: str) -> None:
+    shell("ip link add name va type veth peer name vb")
+    set_size("va", setting, 185000)
+    with pytest.raises(OperatorError, match=r"interface va uses BIG TCP .*ip link set dev va") as caught:
+        check_links()
+    assert f"{setting} 65536" in str(caught.value)
+    if "ipv4" in setting:
+        set_size("va", setting, 65536)  # an ip that is older than the kernel does not know the word
+    else:
+        shell(str(caught.value).split("encrypted: ")[1])
+    check_links()
+
+
+def set_size(name: str, setting: str, size: int) -> None:
+    number = next(number for number, known in links._SIZES.items() if known == setting)
+    netlink = Netlink(NETLINK_ROUTE)
+    try:
+        body = links._LINK.pack(0, 0, socket.if_nametoindex(name), 0, 0) + struct.pack(
+            "=HHI", 8, number, size
+        )
+        netlink.request(16, NLM_F_ACK, body)
+    except OSError as error:
+        pytest.skip(f"this kernel cannot set {setting}: {error}")
+    finally:
+        netlink.close()
+
+
+def test_big_tcp_on_loopback_does_not_matter() -> None:
+    set_size("lo", "gso_max_size", 185000)
+    check_links()
+
+
+def test_vrf_devices_are_refused() -> None:
+    with pytest.raises(OperatorError, match="interface red is a VRF device"):
+        check_links([Link("eth0", "", False, {}), Link("red", "vrf", False, {"gso_max_size": 65536})])
+    add = ["ip", "link", "add", "red", "type", "vrf", "table", "9"]
+    if not subprocess.run(add, capture_output=True).returncode:
+        with pytest.raises(OperatorError, match="interface red is a VRF device"):
+            check_links()
