@@ -24,8 +24,8 @@ _ten_words = Struct("!10H").unpack_from
 
 def ipv4_header_checksum(packet: bytes | bytearray | memoryview, length: int) -> int:
     """The checksum of an IPv4 header of `length` bytes, whatever its checksum field holds now."""
-    words = _ten_words(packet, 0)
-    total = sum(words) - words[5]
+    words: tuple[int, ...] = _ten_words(packet, 0)
+    total: int = sum(words) - words[5]
     if length > 20:
         total += sum(Struct(f"!{(length - 20) // 2}H").unpack_from(packet, 20))
     total = (total & 0xFFFF) + (total >> 16)

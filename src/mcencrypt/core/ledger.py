@@ -58,6 +58,11 @@ class Run:
         """Plain offset of the first record boundary at or behind `wire`."""
         return min(self.plain_end, self.plain - (self.wire - wire) // (self.size + OVERHEAD) * self.size)
 
+    def takes(self, length: int) -> bool:
+        """Whether `length` more bytes in records of `size` could follow: the last record is full and none is empty."""
+        have = self.plain_end - self.plain
+        return length > 0 and have > 0 and have % self.size == 0
+
     def boundary(self, index: int) -> int:
         """Wire offset at which record `index` starts; the run's end for `count`."""
         return min(self.wire_end, self.wire + index * (self.size + OVERHEAD))
@@ -73,7 +78,7 @@ class Ledger:
     the stream is known without a hole, `plain_top` and `wire_top` the end of the last run.
     """
 
-    __slots__ = ("origin", "plain_edge", "plain_top", "runs", "wire_edge", "wire_top")
+    __slots__ = ("_acked", "origin", "plain_edge", "plain_top", "runs", "wire_edge", "wire_top")
 
     #: Runs kept below the acknowledgement, for D-SACK blocks and late duplicates.
     RETIRED: Final = 256
@@ -84,6 +89,7 @@ class Ledger:
         self.origin = self.wire_edge = self.wire_top = origin
         self.plain_edge = self.plain_top = 0
         self.runs: list[Run] = []
+        self._acked = 0
 
     def append(self, run: Run) -> None:
         """Add what directly follows the top."""
@@ -100,13 +106,7 @@ class Ledger:
         """
         if run.wire == self.wire_top and run.plain == self.plain_top:
             last = self.runs[-1] if self.runs else None
-            if (
-                last is not None
-                and last.size == run.size
-                and last.plain_end == run.plain
-                and (last.plain_end - last.plain) % last.size == 0
-                and last.plain_end > last.plain
-            ):
+            if last is not None and last.size == run.size and last.takes(run.plain_end - run.plain):
                 last.count += run.count
                 last.plain_end, last.wire_end = run.plain_end, run.wire_end
             else:
@@ -115,44 +115,44 @@ class Ledger:
                 self.plain_edge, self.wire_edge = run.plain_end, run.wire_end
             self.plain_top, self.wire_top = run.plain_end, run.wire_end
             return True
-        if run.wire < self.origin or run.plain < 0:
-            return False
-        index = bisect_right(self.runs, run.wire, key=_by_wire)
-        before = self.runs[index - 1] if index else None
-        if before is not None and run.wire < before.wire_end:
-            if not before.is_boundary(run.wire) or before.plain_floor(run.wire) != run.plain:
+        for index in range(run.count):
+            wire = run.boundary(index)
+            plain = run.plain + index * run.size
+            if not self._place(plain, wire, min(run.size, run.plain_end - plain)):
                 return False
-            if run.wire_end <= before.wire_end:
-                return before.is_boundary(run.wire_end)
-            # The part behind `before` may be new: cut there.
-            return self._insert_tail(run, before)
-        if before is not None and run.plain < before.plain_end:
-            return False
-        after = self.runs[index] if index < len(self.runs) else None
-        if after is not None and run.wire_end > after.wire:
-            if not run.is_boundary(after.wire) or run.plain_floor(after.wire) != after.plain:
-                return False
-            head = Run(run.plain, run.wire, after.plain - run.plain, run.size)
-            fits = run.wire_end <= after.wire_end or self._insert_tail(run, after)
-            return fits and (head.wire_end != after.wire or self.insert(head))
-        if after is not None and run.plain_end > after.plain:
-            return False
-        if len(self.runs) >= self.MAX_RUNS:
-            return False
-        self.runs.insert(index, run)
-        if run.wire_end > self.wire_top:
-            self.plain_top, self.wire_top = run.plain_end, run.wire_end
-        while index < len(self.runs) and self.runs[index].wire == self.wire_edge:
-            self.plain_edge, self.wire_edge = self.runs[index].plain_end, self.runs[index].wire_end
-            index += 1
         return True
 
-    def _insert_tail(self, run: Run, known: Run) -> bool:
-        """Insert the part of `run` that lies behind `known`, which it overlaps."""
-        if not run.is_boundary(known.wire_end) or run.plain_floor(known.wire_end) != known.plain_end:
+    def _place(self, plain: int, wire: int, length: int) -> bool:
+        """Insert one record that does not extend the top."""
+        if wire < self.origin or plain < 0:
             return False
-        tail = Run(known.plain_end, known.wire_end, run.plain_end - known.plain_end, run.size)
-        return tail.wire_end == run.wire_end and self.insert(tail)
+        runs = self.runs
+        index = bisect_right(runs, wire, key=_by_wire)
+        before = runs[index - 1] if index else None
+        if before is not None and wire < before.wire_end:
+            return before.is_boundary(wire) and before.plain_floor(wire) == plain
+        end, plain_end = wire + length + OVERHEAD, plain + length
+        after = runs[index] if index < len(runs) else None
+        if (before is not None and plain < before.plain_end) or (
+            after is not None and (end > after.wire or plain_end > after.plain)
+        ):
+            return False
+        if before is not None and before.wire_end == wire and length <= before.size and before.takes(length):
+            before.count += 1
+            before.plain_end, before.wire_end = plain_end, end
+        elif len(runs) >= self.MAX_RUNS:
+            return False
+        else:
+            runs.insert(index, Run(plain, wire, length, max(length, 1)))
+            index += 1
+        if end > self.wire_top:
+            self.plain_top, self.wire_top = plain_end, end
+        if wire == self.wire_edge:
+            self.plain_edge, self.wire_edge = plain_end, end
+            while index < len(runs) and runs[index].wire == self.wire_edge:
+                self.plain_edge, self.wire_edge = runs[index].plain_end, runs[index].wire_end
+                index += 1
+        return True
 
     def at_plain(self, plain: int) -> int:
         """Index of the last run that starts at or before `plain`; -1 if there is none."""
@@ -208,11 +208,52 @@ class Ledger:
 
     def forget(self, wire: int) -> None:
         """Everything before `wire` is acknowledged: drop its ciphertext, and all but the newest of its runs."""
-        runs = self.runs
-        done = 0
-        while done < len(runs) and runs[done].wire_end <= wire:
-            done += 1
-        for run in runs[max(0, done - 2 * self.RETIRED) : done]:
-            run.blob = b""
-        if done >= 2 * self.RETIRED:
-            del runs[: done - self.RETIRED]
+        runs, acked = self.runs, self._acked
+        while acked < len(runs) and runs[acked].wire_end <= wire:
+            runs[acked].blob = b""
+            acked += 1
+        if acked >= 2 * self.RETIRED:
+            del runs[: acked - self.RETIRED]
+            acked = self.RETIRED
+        self._acked = acked
+
+    def between(self, start: int, end: int) -> list[memoryview]:
+        """The sealed bytes of wire offsets [start, end), which must not have been forgotten (egress)."""
+        pieces: list[memoryview] = []
+        index = self.at_wire(start)
+        while start < end:
+            run = self.runs[index]
+            stop = min(end, run.wire_end)
+            at = run.blob_at - run.wire
+            pieces.append(memoryview(run.blob)[at + start : at + stop])
+            start, index = stop, index + 1
+        return pieces
+
+    def records_of(self, plain: int, plain_end: int) -> tuple[int, int]:
+        """Wire range of the records whose first byte lies in [plain, plain_end), or of the one that holds `plain`.
+
+        For retransmissions: a socket cuts its stream anew each time, a record stays what it is.  Ledger without holes,
+        non-empty range of known bytes.
+        """
+        index = max(self.at_plain(plain), 0)
+        run = self.runs[index]
+        start = run.boundary(max(0, -(-(plain - run.plain) // run.size)))
+        last = self.runs[max(self.at_plain(plain_end - 1), 0)]
+        end = last.boundary(max(0, -(-(plain_end - last.plain) // last.size)))
+        if start >= end:
+            start = run.wire_floor(plain)
+            end = self.next_boundary(start)
+        return start, end
+
+    def next_boundary(self, wire: int) -> int:
+        """The first record boundary behind `wire` (ledger without holes); the top at most."""
+        run = self.runs[max(self.at_wire(wire), 0)]
+        return run.boundary((wire - run.wire) // (run.size + OVERHEAD) + 1)
+
+    def last_boundary(self, wire: int) -> int:
+        """The last record boundary at or before `wire` (ledger without holes)."""
+        index = self.at_wire(wire)
+        if index < 0:
+            return self.origin
+        run = self.runs[index]
+        return run.wire_end if wire >= run.wire_end else run.boundary((wire - run.wire) // (run.size + OVERHEAD))

@@ -8,6 +8,7 @@ from struct import Struct
 from typing import Final
 
 from .packet import MASK32, Buffer
+from .record import OVERHEAD
 
 END, NOP, MSS, WINDOW_SCALE, SACK_PERMITTED, SACK, TIMESTAMPS = 0, 1, 2, 3, 4, 5, 8
 MD5, AUTHENTICATION, MPTCP, FAST_OPEN, EXPERIMENT = 19, 29, 30, 34, 254
@@ -16,6 +17,8 @@ MD5, AUTHENTICATION, MPTCP, FAST_OPEN, EXPERIMENT = 19, 29, 30, 34, 254
 ONLY_TIMESTAMPS: Final = b"\x01\x01\x08\x0a"
 #: MSS assumed when a SYN names none (RFC 9293 section 3.7.1).
 DEFAULT_MSS: Final = {False: 536, True: 1220}
+#: Linux takes no smaller one (tcp_min_snd_mss).
+SMALLEST_MSS: Final = 48
 
 _EXPERIMENTAL_FAST_OPEN: Final = b"\xf9\x89"  # RFC 7413 section 4.1.1
 _word = Struct("!I").unpack_from
@@ -45,7 +48,8 @@ class SynOptions:
     """What the options of a SYN or SYN-ACK say, and what of them may be passed on."""
 
     passed: bytes
-    mss: int | None
+    #: Bytes, as passed on.
+    mss: int
     window_scale: int | None
     #: Length in bytes of what each later segment carries for timestamps: 12 if offered, else 0.
     timestamps: int
@@ -53,20 +57,23 @@ class SynOptions:
     signed: bool
 
 
-def read_syn(options: Buffer, mss_limit: int | None = None) -> SynOptions:
-    """Read a SYN's options; blank out Fast Open and Multipath, and lower the MSS to `mss_limit`.
+def read_syn(options: Buffer, mss_limit: int | None = None, ipv6: bool = False) -> SynOptions:
+    """Read a SYN's options, and blank out Fast Open and Multipath.
 
     Neither can work under mcencrypt: Fast Open puts data where the handshake is, Multipath acknowledges
     positions in a stream that a single connection does not show.
+
+    With `mss_limit`, for a peer's SYN, the MSS becomes min(peer's MSS, limit) less a record's overhead.
     """
     passed = bytearray(options)
-    mss = scale = None
+    mss_at = 0
+    mss = DEFAULT_MSS[ipv6]
+    scale = None
     timestamps, signed = 0, False
     for kind, start, end in walk(options):
         if kind == MSS and end - start == 4:
-            mss = passed[start + 2] << 8 | passed[start + 3]
-            if mss_limit is not None and mss > mss_limit:
-                passed[start + 2 : end] = mss_limit.to_bytes(2, "big")
+            mss_at = start + 2
+            mss = passed[mss_at] << 8 | passed[mss_at + 1]
         elif kind == WINDOW_SCALE and end - start == 3:
             scale = min(passed[start + 2], 14)  # RFC 7323 section 2.3
         elif kind == TIMESTAMPS and end - start == 10:
@@ -77,9 +84,12 @@ def read_syn(options: Buffer, mss_limit: int | None = None) -> SynOptions:
             kind == EXPERIMENT and bytes(passed[start + 2 : start + 4]) == _EXPERIMENTAL_FAST_OPEN
         ):
             passed[start:end] = bytes((NOP,)) * (end - start)
-    if mss is None and mss_limit is not None and not signed:
-        # Without the option the peer's MSS is the default, which our limit can still undercut.
-        passed = bytearray((MSS, 4)) + mss_limit.to_bytes(2, "big") + passed if len(passed) <= 36 else passed
+    if mss_limit is not None:
+        mss = max(min(mss, mss_limit) - OVERHEAD, SMALLEST_MSS)
+        if mss_at:
+            passed[mss_at : mss_at + 2] = mss.to_bytes(2, "big")
+        elif len(passed) <= 36:  # the header has room for 40 bytes of options
+            passed[:0] = bytes((MSS, 4)) + mss.to_bytes(2, "big")
     return SynOptions(bytes(passed), mss, scale, timestamps, signed)
 
 

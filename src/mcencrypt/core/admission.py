@@ -1,0 +1,307 @@
+"""SYN and SYN-ACK: the handshake rides in them, and the policy is applied to them.
+
+An attempt is what becomes a flow when its handshake is done.  `Dialling` is one that our socket started,
+`Answering` one that a peer did.  Both are bounded in number and in time, and neither harms a connection that lives
+on the same addresses and ports: it is replaced only once the handshake of the new one has succeeded.
+
+A connection attempt is told apart by both initial sequence numbers.  The same SYN-ACK again carries the same bytes; one
+with another initial sequence number (SYN cookies, a socket made anew) gets a message 2 of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from .egress import Egress
+from .flow import Flow
+from .handshake import (
+    HELLO_LENGTH,
+    Answer,
+    Dial,
+    NetworkSecret,
+    Refused,
+    ReplayCache,
+    Session,
+    ephemeral_key,
+)
+from .ingress import Ingress
+from .options import SynOptions, read_syn
+from .packet import ACK, MASK32, RST, Segment, rebuild, reversed_key
+from .policy import Outcome, Policy, Surroundings, address_of, endpoints
+from .record import Keys
+from .verdict import ACCEPT, DROP, Event, Verdict
+
+#: Seconds that an attempt may take; a Linux SYN-ACK is given up after 63.
+LIFETIME: Final = 75.0
+#: Attempts of peers under way at once: in all, and from one address.
+MAX_ANSWERING: Final = 4096
+MAX_PER_ADDRESS: Final = 1024
+MAX_DIALLING: Final = 4096
+#: SYN-ACKs with different sequence numbers that one SYN may get.
+MAX_REPLIES: Final = 4
+
+#: Reasons for which a peer counts as one without mcencrypt, so that the policy may allow plaintext.
+_STRANGER: Final = frozenset({"not-a-handshake", "wrong-key", "other-version"})
+
+
+class Dialling:
+    """Our socket's SYN: sent with message 1, waiting for a SYN-ACK."""
+
+    __slots__ = ("dial", "expires", "isn", "scale", "window")
+
+    def __init__(self, dial: Dial, segment: Segment, options: SynOptions, now: float) -> None:
+        self.dial, self.isn, self.scale, self.window = dial, segment.seq, options.window_scale, segment.window
+        self.expires = now + LIFETIME
+
+
+class Answering:
+    """A peer's SYN with a valid message 1: passed to our socket, whose SYN-ACKs carry message 2."""
+
+    __slots__ = ("answer", "expires", "hello", "isn", "mss", "replies", "scale", "window")
+
+    def __init__(self, answer: Answer, hello: bytes, segment: Segment, options: SynOptions, mss: int, now: float) -> None:
+        self.answer, self.hello, self.isn = answer, hello, segment.seq
+        self.scale, self.window, self.mss = options.window_scale, segment.window, mss
+        #: By our initial sequence number: message 2, the session, our window scale and window.
+        self.replies: dict[int, tuple[bytes, Session, int | None, int]] = {}
+        self.expires = now + LIFETIME
+
+
+class Admission:
+    """Attempts in both directions, until they are flows."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        secret: NetworkSecret,
+        static: X25519PrivateKey,
+        surroundings: Surroundings,
+        outcome: Outcome,
+        establish: Callable[[Flow], bool],
+        plaintext: Callable[[bytes, float], object],
+    ) -> None:
+        """`establish` takes a new flow into the table (False: table full), `plaintext` a connection that runs without us."""
+        self._policy, self._secret, self._static = policy, secret, static
+        self._around, self._outcome = surroundings, outcome
+        self._establish, self._plaintext = establish, plaintext
+        self._replays = ReplayCache()
+        self._per_address: Counter[bytes] = Counter()
+        #: By connection key, ours first.
+        self.dialling: dict[bytes, Dialling] = {}
+        self.answering: dict[bytes, Answering] = {}
+
+    # -- our socket's SYN and SYN-ACK
+
+    def syn_out(self, segment: Segment, key: bytes, now: float) -> Verdict:
+        """Our socket dials: message 1 joins the SYN."""
+        if not self._policy.enabled:
+            self._plaintext(key, now)
+            return ACCEPT
+        options = read_syn(segment.options())
+        if options.signed:
+            return self._refuse(key, "signed-tcp", "the socket uses TCP-MD5 or TCP-AO, which cannot be encrypted")
+        attempt = self.dialling.get(key)
+        if attempt is None or attempt.isn != segment.seq:
+            if attempt is None and len(self.dialling) >= MAX_DIALLING:
+                return self._refuse(key, "too-many-attempts", "too many connections are being opened at once")
+            ephemeral = ephemeral_key(self._around.random)
+            dial = Dial(self._secret, self._static, ephemeral, self._around.unix_ms())
+            attempt = self.dialling[key] = Dialling(dial, segment, options, now)
+        return rebuild(segment, segment.seq, 0, attempt.dial.hello, options=options.passed)
+
+    def syn_ack_out(self, segment: Segment, key: bytes, live: Flow | None) -> Verdict | None:
+        """Our socket answers: message 2 joins the SYN-ACK.  None if no attempt of a peer is behind it."""
+        if live is not None and live.egress.isn == segment.seq and live.hello:
+            hello = live.hello
+        else:
+            attempt = self.answering.get(key)
+            if attempt is None or attempt.isn + 1 & MASK32 != segment.ack:
+                return None
+            reply = attempt.replies.get(segment.seq)
+            if reply is None:
+                if len(attempt.replies) >= MAX_REPLIES:
+                    return self._refuse(key, "too-many-attempts", "too many answers to one SYN")
+                options = read_syn(segment.options())
+                if options.signed:
+                    return self._refuse(key, "signed-tcp", "the socket uses TCP-MD5 or TCP-AO, which cannot be encrypted")
+                try:
+                    message, session = attempt.answer.reply(
+                        self._secret, ephemeral_key(self._around.random), self._around.unix_ms()
+                    )
+                except Refused as refused:
+                    return self._refuse(key, refused.reason, str(refused))
+                reply = attempt.replies[segment.seq] = (message, session, options.window_scale, segment.window)
+            hello = reply[0]
+        passed = read_syn(segment.options()).passed
+        return rebuild(segment, segment.seq, segment.ack + HELLO_LENGTH, hello, options=passed)
+
+    # -- a peer's SYN and SYN-ACK
+
+    def syn_in(self, segment: Segment, key: bytes, live: Flow | None, now: float) -> Verdict:
+        """A peer dials: its message 1 decides whether our socket ever hears of it."""
+        address = address_of(segment.source_first)
+        options = read_syn(segment.options(), self._mss_limit(segment, address), segment.ipv6)
+        if key in self.dialling:
+            return self._refuse(key, "simultaneous-open", "both sides dialled at once; one of them will try again")
+        if options.signed:
+            return self._refuse(key, "signed-tcp", "the peer uses TCP-MD5 or TCP-AO, which cannot be encrypted")
+        hello = bytes(segment.payload())
+        attempt = self.answering.get(key)
+        repeated = attempt is not None and attempt.isn == segment.seq and attempt.hello == hello
+        if not repeated and not (live is not None and live.ingress.isn == segment.seq):
+            if not self._policy.enabled:
+                self._plaintext(key, now)
+                return rebuild(segment, segment.seq, 0) if hello else ACCEPT
+            try:
+                self._admit(segment, key, hello, options, address, now)
+            except Refused as refused:
+                if refused.reason in _STRANGER and self._policy.plaintext_allowed(address):
+                    if refused.reason != "not-a-handshake":
+                        self._report(key, refused.reason, f"{refused}; the connection runs in plaintext")
+                    self._plaintext(key, now)
+                    return rebuild(segment, segment.seq, 0) if hello else ACCEPT
+                return self._refuse(key, refused.reason, str(refused))
+        return rebuild(segment, segment.seq, 0, options=options.passed)
+
+    def _admit(
+        self, segment: Segment, key: bytes, hello: bytes, options: SynOptions, address: bytes, now: float
+    ) -> None:
+        unix_ms = self._around.unix_ms()
+        answer = Answer(self._secret, self._static, hello, unix_ms)
+        attempt_name = segment.source_first + segment.seq.to_bytes(4, "big")
+        self._replays.admit(answer.ephemeral, attempt_name, answer.timestamp_ms, unix_ms)
+        if key not in self.answering:
+            if len(self.answering) >= MAX_ANSWERING or self._per_address[address] >= MAX_PER_ADDRESS:
+                raise Refused("too-many-attempts", "too many of its connections are half open")
+            self._per_address[address] += 1
+        self.answering[key] = Answering(answer, hello, segment, options, options.mss, now)
+
+    def syn_ack_in(self, segment: Segment, key: bytes, live: Flow | None, now: float) -> Verdict | None:
+        """A peer answers our SYN.  None if we are not dialling it."""
+        attempt = self.dialling.get(key)
+        if attempt is None:
+            if live is not None and live.ingress.isn == segment.seq:
+                return rebuild(segment, segment.seq, live.egress.isn + 1)
+            return None
+        acked = segment.ack - attempt.isn - 1 & MASK32
+        if acked not in (0, HELLO_LENGTH):
+            return rebuild(segment, segment.seq, segment.ack)  # a stray; the kernel knows what to answer
+        address = address_of(segment.source_first)
+        options = read_syn(segment.options(), self._mss_limit(segment, address), segment.ipv6)
+        hello = segment.payload()
+        try:
+            if acked != HELLO_LENGTH:
+                raise Refused("not-a-handshake", "it does not answer the handshake: is mcencrypt running there?")
+            session = attempt.dial.finish(self._secret, hello)
+        except Refused as refused:
+            if not acked and not len(hello) and self._policy.plaintext_allowed(address):
+                del self.dialling[key]
+                self._plaintext(key, now)
+                return ACCEPT
+            self._refuse(key, refused.reason, str(refused))
+            # The local connect() fails at once instead of waiting for ever.
+            return rebuild(segment, segment.seq, attempt.isn + 1, flags=RST | ACK)
+        flow = self._flow(
+            key,
+            (attempt.isn, attempt.window, attempt.scale),
+            (segment.seq, segment.window, options.window_scale),
+            session,
+            options.mss,
+            b"",
+            True,
+            now,
+        )
+        if not self._establish(flow):
+            return self._refuse(key, "too-many-connections", "the connection table is full")
+        del self.dialling[key]
+        return rebuild(segment, segment.seq, attempt.isn + 1, options=options.passed)
+
+    def first_ack_in(self, segment: Segment, key: bytes, now: float) -> None:
+        """A segment of a peer that may complete its attempt: it acknowledges one of our SYN-ACKs with message 2."""
+        attempt = self.answering.get(key)
+        if attempt is None:
+            return
+        isn = segment.ack - 1 - HELLO_LENGTH & MASK32
+        reply = attempt.replies.get(isn)
+        if reply is None or segment.seq != attempt.isn + 1 + HELLO_LENGTH & MASK32 or segment.flags & RST:
+            return
+        hello, session, scale, window = reply
+        flow = self._flow(
+            key,
+            (isn, window, scale),
+            (attempt.isn, attempt.window, attempt.scale),
+            session,
+            attempt.mss,
+            hello,
+            False,
+            now,
+        )
+        if self._establish(flow):
+            self._drop_answering(key)
+
+    def _flow(
+        self,
+        key: bytes,
+        ours: tuple[int, int, int | None],
+        theirs: tuple[int, int, int | None],
+        session: Session,
+        mss: int,
+        hello: bytes,
+        confirmed: bool,
+        now: float,
+    ) -> Flow:
+        """A flow from each side's initial sequence number, SYN window and window scale."""
+        bits = self._policy.epoch_bits
+        egress = Egress(ours[0], HELLO_LENGTH, Keys(session.sending, bits))
+        ingress = Ingress(theirs[0], HELLO_LENGTH, Keys(session.receiving, bits))
+        egress.right_edge += theirs[1]
+        ingress.right_edge += ours[1]
+        scaled = ours[2] is not None and theirs[2] is not None
+        return Flow(
+            key,
+            egress,
+            ingress,
+            hello=hello,
+            identity=session.remote_static,
+            confirmed=confirmed,
+            mss=mss,
+            scales=(ours[2] or 0, theirs[2] or 0) if scaled else (0, 0),
+            now=now,
+            note=self._note,
+        )
+
+    def _note(self, reason: str) -> None:
+        self._outcome.refused[reason] += 1
+
+    def _mss_limit(self, segment: Segment, address: bytes) -> int:
+        """What a peer's MSS counts for at most: the route's MTU less headers."""
+        return max(self._around.route_mtu(address) - (60 if segment.ipv6 else 40), 88)
+
+    # -- the end of attempts
+
+    def expire(self, now: float) -> None:
+        """Give up attempts that took too long."""
+        for key in [key for key, dialling in self.dialling.items() if dialling.expires <= now]:
+            del self.dialling[key]
+        for key in [key for key, answering in self.answering.items() if answering.expires <= now]:
+            self._drop_answering(key)
+
+    def _drop_answering(self, key: bytes) -> None:
+        del self.answering[key]
+        address = address_of(reversed_key(key))
+        self._per_address[address] -= 1
+        if not self._per_address[address]:
+            del self._per_address[address]
+
+    def _refuse(self, key: bytes, reason: str, text: str) -> Verdict:
+        self._outcome.refused[reason] += 1
+        self._report(key, reason, text)
+        return DROP
+
+    def _report(self, key: bytes, reason: str, text: str) -> None:
+        local, remote = endpoints(key)
+        self._outcome.events.append(Event("refused", local, remote, text, reason))

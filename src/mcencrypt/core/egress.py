@@ -1,0 +1,187 @@
+"""What the local socket sends, from plain space to wire space: one direction of one flow.
+
+Each byte is sealed once, when it is first seen, and the sealed records are kept until the far side
+acknowledges them.  Whatever the socket does afterwards - retransmit, join, split, probe - the wire sees
+these same records, whole: a retransmission sends every record that starts in the retransmitted range, and what
+does not fit one packet follows in packets of its own.
+
+What travels is a `Part`: a wire range and whether it goes in place of the socket's own packet.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from .ledger import Ledger, Run, unwrap
+from .packet import Buffer
+from .record import MAX_PLAIN, OVERHEAD, Keys, seal
+
+#: The smallest record worth cutting a GSO batch for, in plaintext bytes.
+SMALLEST_RECORD: Final = 64
+
+
+class Part(NamedTuple):
+    """Wire offsets [start, end) to be sent in one packet."""
+
+    start: int
+    end: int
+
+
+class Egress:
+    """Plain to wire: sequence numbers and data that we send, acknowledgements that we receive."""
+
+    __slots__ = (
+        "bytes_sealed",
+        "final_plain",
+        "isn",
+        "keys",
+        "ledger",
+        "plain_una",
+        "records_sealed",
+        "retransmissions",
+        "right_edge",
+        "sent",
+        "una",
+    )
+
+    def __init__(self, isn: int, origin: int, keys: Keys) -> None:
+        """`isn` is the local socket's initial sequence number, `origin` the length of our handshake message."""
+        self.isn, self.keys = isn, keys
+        self.ledger = Ledger(origin)
+        #: Highest acknowledgement received: wire offset, and its plain counterpart.
+        self.una, self.plain_una = origin, 0
+        #: The right edge of the window that the far side offers, as a wire offset; it never moves left.
+        self.right_edge = origin
+        #: Wire offset up to which records have left; what lies beyond waits for the window.
+        self.sent = origin
+        #: Plain offset of the FIN, once it was sealed.
+        self.final_plain: int | None = None
+        self.bytes_sealed = self.records_sealed = self.retransmissions = 0
+
+    def offset(self, seq: int) -> int:
+        """Plain offset of a sequence number of the local socket."""
+        return unwrap(seq - self.isn - 1 & 0xFFFFFFFF, self.ledger.plain_top)
+
+    def seq(self, wire: int) -> int:
+        """Sequence number on the network of a wire offset."""
+        return self.isn + 1 + wire
+
+    # -- what we send
+
+    def bare_wire(self, plain: int) -> int:
+        """Wire offset for a segment without data: the edge, or something below it for probes."""
+        ledger = self.ledger
+        if self.final_plain is not None and plain > self.final_plain:
+            return ledger.wire_top + 1
+        if plain >= ledger.plain_top:
+            return ledger.wire_top
+        if plain < self.plain_una:
+            return self.una - 1
+        return max(self.una, ledger.wire_floor(plain))
+
+    def push(self, data: Buffer, plain: int, size: int, final: bool) -> None:
+        """Seal bytes never seen before, which continue the stream at `plain`, into records of `size` bytes."""
+        size = max(SMALLEST_RECORD, min(size, MAX_PLAIN))
+        wire = self.ledger.wire_top
+        run = Run(plain, wire, len(data), size, b"".join(seal(self.keys, data, plain, wire, size, final)))
+        self.ledger.append(run)
+        if final:
+            self.final_plain = run.plain_end
+        self.bytes_sealed += len(data)
+        self.records_sealed += run.count
+
+    def range_of(self, plain: int, plain_end: int, final: bool) -> tuple[int, int]:
+        """The wire range that stands for plain [plain, plain_end), acknowledged records left out.
+
+        Empty if all of it was acknowledged long ago.
+        """
+        ledger = self.ledger
+        end = ledger.wire_top if final else 0
+        if plain_end > plain:
+            start, stop = ledger.records_of(plain, plain_end)
+            end = max(end, stop)
+        else:
+            start = ledger.last_boundary(ledger.wire_top - 1)
+        return max(start, ledger.last_boundary(self.una)), end
+
+    def parts(self, start: int, end: int, first_limit: int, next_limit: int) -> list[Part]:
+        """Cut a wire range into packets that carry whole records, as far as the far side's window reaches.
+
+        The limits are payload bytes of the first and of each further packet.  Only a record that is larger
+        than a packet is cut.
+        """
+        ledger = self.ledger
+        if end > self.right_edge:
+            # A record may start on the right edge, not behind it: a router that tracks windows would refuse it.
+            limit = ledger.last_boundary(self.right_edge)
+            end = min(end, ledger.next_boundary(limit) if limit < ledger.wire_top else limit)
+        parts: list[Part] = []
+        room = first_limit
+        while start < end:
+            stop = end
+            if end - start > room:
+                stop = ledger.last_boundary(start + room)
+                if stop <= start:  # a record larger than the packet, or the rest of one
+                    stop = min(start + room, ledger.next_boundary(start))
+            parts.append(Part(start, stop))
+            start, room = stop, next_limit
+        if start > self.sent:
+            self.sent = start
+        return parts
+
+    def waiting(self) -> bool:
+        """Whether sealed records wait for the window to open."""
+        return self.sent < self.ledger.wire_top
+
+    def is_final(self, wire: int) -> bool:
+        """Whether the FIN belongs right behind wire offset `wire`."""
+        return self.final_plain is not None and wire == self.ledger.wire_top
+
+    # -- what the far side says it has
+
+    def acknowledged(self, number: int) -> int | None:
+        """Wire offset that an acknowledgement number stands for; None if we never sent that much."""
+        wire = unwrap(number - self.isn - 1 & 0xFFFFFFFF, self.una)
+        top = self.ledger.wire_top + (self.final_plain is not None)
+        return wire if wire <= top else None
+
+    def plain_ack(self, wire: int) -> int:
+        """Plain acknowledgement for a wire offset, rounded down to whole records."""
+        if self.final_plain is not None and wire > self.ledger.wire_top:
+            return self.final_plain + 1
+        return self.ledger.plain_floor(wire) if wire >= self.ledger.origin else 0
+
+    def prune(self, wire: int, plain: int) -> None:
+        """The far side has everything before wire offset `wire`, which is `plain` in plain space."""
+        if wire > self.una:
+            self.una, self.plain_una = wire, plain
+            self.ledger.forget(wire)
+            if wire > self.sent:
+                self.sent = min(wire, self.ledger.wire_top)
+
+    def plain_sack(self, left: int, right: int, ack: int, first: bool) -> tuple[int, int] | None:
+        """Sequence numbers in plain space of a SACK block, or None if it holds no whole record.
+
+        A D-SACK block (RFC 2883: the first one, below the acknowledgement) needs records that may be forgotten.
+        """
+        start = unwrap(left - self.isn - 1 & 0xFFFFFFFF, ack)
+        end = unwrap(right - self.isn - 1 & 0xFFFFFFFF, ack)
+        ledger = self.ledger
+        if not start < end <= ledger.wire_top + 1 or (start < ack and not first):
+            return None
+        block = ledger.plain_block(start, min(end, ledger.wire_top))
+        if block is None:
+            return None
+        return block[0] + self.isn + 1, block[1] + self.isn + 1
+
+
+def record_size(gso: bool, payload: int, mss: int, options: int) -> int:
+    """Plaintext bytes per record for `payload` new bytes.
+
+    A single segment is one record.  In a GSO batch a record, overhead included, is as long as the segments that
+    the kernel will cut the batch into, so that each segment is one record; their size is not shown to us, and
+    guessed from the `mss` in force and the length of the TCP `options`.  A wrong guess costs speed alone.
+    """
+    if not gso or mss - options - OVERHEAD < SMALLEST_RECORD:
+        return payload or 1
+    return mss - options - OVERHEAD

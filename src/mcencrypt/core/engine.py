@@ -1,0 +1,287 @@
+"""The engine: every packet on the P2P ports comes here and leaves with a verdict.
+
+    packet + direction + now  ->  ACCEPT | DROP | replacement, and packets to inject, and events
+
+It finds out whose packet it is and asks the right part: an encrypted `Flow`, an attempt in `Admission`, the list of
+plaintext connections, or the ghosts of connections that an earlier process left behind.  What belongs to nobody
+is dropped wherever the policy demands encryption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from .admission import Admission
+from .checksum import tcp_checksum_is_right
+from .flow import Flow
+from .handshake import HELLO_LENGTH, NetworkSecret
+from .packet import ACK, MASK32, RST, SYN, Buffer, Segment, Unusable, bare, rebuild, reversed_key
+from .policy import Outcome, Policy, Surroundings, address_of, endpoints
+from .status import Connection, Totals, describe_flow
+from .verdict import ACCEPT, DROP, Event, Injection, Verdict
+
+#: Bits of NFQA_SKB_INFO (linux/netfilter/nfnetlink_queue.h).
+CSUM_NOT_READY: Final = 1
+GSO: Final = 2
+CSUM_NOT_VERIFIED: Final = 4
+
+MAX_FLOWS: Final = 16384
+MAX_UNCONFIRMED: Final = 4096
+#: Seconds for which a connection of an earlier process is answered with resets.
+GHOST_LIFETIME: Final = 120.0
+#: Seconds without a packet after which a connection's socket is looked up again.
+LOOK_AFTER: Final = 30.0
+
+
+def _nobody(flow: Flow, present: bool) -> None:
+    """The journal of an engine that keeps none."""
+
+
+class Plaintext:
+    """A connection that runs in plaintext, with the policy's leave."""
+
+    __slots__ = ("bytes_in", "bytes_out", "created", "key", "seen")
+
+    def __init__(self, key: bytes, now: float) -> None:
+        self.key, self.created, self.seen = key, now, now
+        self.bytes_in = self.bytes_out = 0
+
+
+class Engine:
+    """All connections of one network namespace on the P2P ports."""
+
+    def __init__(
+        self, policy: Policy, network_key: bytes, static: X25519PrivateKey, surroundings: Surroundings
+    ) -> None:
+        self.policy = policy
+        self.outcome = Outcome()
+        self.outbox, self.events, self.refused = self.outcome.outbox, self.outcome.events, self.outcome.refused
+        self.secret = NetworkSecret(network_key)
+        self.admission = Admission(
+            policy, self.secret, static, surroundings, self.outcome, self._establish, self._run_in_plaintext
+        )
+        self._route_mtu = surroundings.route_mtu
+        #: Flows by key as packets of each direction show it: ours first, theirs first.
+        self._by_local: dict[bytes, Flow] = {}
+        self._by_remote: dict[bytes, Flow] = {}
+        self._plain: dict[bytes, Plaintext] = {}
+        self._ghosts: dict[bytes, float] = {}
+        self._unconfirmed: set[bytes] = set()
+        self._dialling = self.admission.dialling
+        self._answering = self.admission.answering
+        self.gone = Totals()
+        #: Told of each flow that comes and goes; the shell's journal.
+        self.on_flow: Callable[[Flow, bool], None] = _nobody
+
+    # -- packets
+
+    def egress(self, packet: Buffer, skb_info: int, now: float) -> Verdict:
+        """The verdict for a packet of the local socket (raw OUTPUT).  `now`: seconds, monotonic."""
+        try:
+            segment = Segment(packet)
+        except Unusable as reason:
+            return self._drop(str(reason))
+        key = segment.source_first
+        flow = self._by_local.get(key)
+        if segment.flags & SYN:
+            if not segment.flags & ACK:
+                return self.admission.syn_out(segment, key, now)
+            verdict = self.admission.syn_ack_out(segment, key, flow)
+            return verdict if verdict is not None else self._stray_out(segment, key, now)
+        if flow is None or key in self._dialling:
+            return self._stray_out(segment, key, now)
+        flow.seen = now
+        return flow.from_socket(segment, bool(skb_info & GSO), self._route_mtu(flow.peer), self.outbox)
+
+    def ingress(self, packet: Buffer, skb_info: int, now: float) -> Verdict:
+        """The verdict for a packet from the network (mangle INPUT).  `now`: seconds, monotonic."""
+        try:
+            segment = Segment(packet)
+        except Unusable as reason:
+            return self._drop(str(reason))
+        if skb_info & CSUM_NOT_VERIFIED:
+            # We write a new checksum, which would launder a corrupted header into a valid one.
+            whole = packet if isinstance(packet, memoryview) and not packet.readonly else bytearray(packet)
+            if not tcp_checksum_is_right(whole, segment.tcp_at, segment.ipv6):
+                return self._drop("bad-checksum")
+        flow = self._by_remote.get(segment.source_first)
+        if segment.flags & SYN or self._answering or self._dialling or flow is None:
+            return self._rare_in(segment, flow, now)
+        return self._flow_in(flow, segment, now)
+
+    def _flow_in(self, flow: Flow, segment: Segment, now: float) -> Verdict:
+        flow.seen = now
+        verdict = flow.from_network(segment, self._route_mtu(flow.peer), self.outbox)
+        if verdict is DROP and flow.ingress.auth_failures:
+            self._report("tampered", flow.key, "a record did not verify; the packet was dropped")
+        if self._unconfirmed and flow.confirmed and flow.key in self._unconfirmed:
+            self._unconfirmed.discard(flow.key)
+            self._report("encrypted", flow.key, flow.identity.hex())
+        return verdict
+
+    def _rare_in(self, segment: Segment, flow: Flow | None, now: float) -> Verdict:
+        """A packet from the network that concerns an attempt, or no flow at all."""
+        key = reversed_key(segment.source_first)
+        if segment.flags & SYN:
+            if not segment.flags & ACK:
+                if flow is None and len(self._unconfirmed) >= MAX_UNCONFIRMED:
+                    return self._drop("too-many-attempts")
+                return self.admission.syn_in(segment, key, flow, now)
+            verdict = self.admission.syn_ack_in(segment, key, flow, now)
+            return verdict if verdict is not None else self._stray_in(segment, key, now)
+        if key in self._answering:
+            self.admission.first_ack_in(segment, key, now)
+            flow = self._by_remote.get(segment.source_first)
+        dialling = self._dialling.get(key)
+        if dialling is not None:
+            # Our socket is in SYN-SENT and knows wire space only: what answers it passes as it is, less any payload.
+            ack = segment.ack
+            if ack == dialling.isn + 1 + HELLO_LENGTH & MASK32:
+                ack = dialling.isn + 1  # a kernel without mcencrypt counts our handshake message
+            return rebuild(segment, segment.seq, ack)
+        if flow is not None:
+            return self._flow_in(flow, segment, now)
+        if key in self._answering:
+            return rebuild(segment, segment.seq, segment.ack)
+        return self._stray_in(segment, key, now)
+
+    def _stray_out(self, segment: Segment, key: bytes, now: float) -> Verdict:
+        """A packet of a local socket that belongs to no flow."""
+        if key in self._dialling or key in self._answering:
+            return rebuild(segment, segment.seq, segment.ack)
+        plain = self._plain.get(key)
+        if plain is None and key not in self._ghosts and self.policy.plaintext_allowed(address_of(reversed_key(key))):
+            plain = self._run_in_plaintext(key, now)
+        if plain is not None:
+            plain.seen = now
+            plain.bytes_out += segment.end - segment.payload_at
+            return ACCEPT
+        if not segment.flags & RST:
+            # Whatever socket this is, it must not go on: its own acknowledgement is an exact reset's number.
+            self._report("destroy", key, "a connection from before encryption")
+            if segment.flags & ACK:
+                packet = bare(reversed_key(key), segment.ack, segment.seq, RST | ACK)
+                self.outbox.append(Injection(packet, "socket"))
+        return self._drop("unknown-connection")
+
+    def _stray_in(self, segment: Segment, key: bytes, now: float) -> Verdict:
+        """A packet from the network that belongs to no flow."""
+        if key in self._ghosts:
+            if segment.flags & ACK and not segment.flags & RST:
+                self.outbox.append(Injection(bare(key, segment.ack, 0, RST), "network"))
+            return self._drop("earlier-process")
+        plain = self._plain.get(key)
+        if plain is None and self.policy.plaintext_allowed(address_of(segment.source_first)):
+            plain = self._run_in_plaintext(key, now)
+        if plain is not None:
+            plain.seen = now
+            plain.bytes_in += segment.end - segment.payload_at
+            return ACCEPT
+        if not segment.flags & RST:
+            self._report("destroy", key, "a connection from before encryption")
+        return self._drop("unknown-connection")
+
+    def _drop(self, reason: str) -> Verdict:
+        self.refused[reason] += 1
+        return DROP
+
+    def _report(self, kind: str, key: bytes, detail: str) -> None:
+        local, remote = endpoints(key)
+        self.events.append(Event(kind, local, remote, detail))  # type: ignore[arg-type]
+
+    # -- connections
+
+    def _establish(self, flow: Flow) -> bool:
+        key = flow.key
+        old = self._by_local.get(key)
+        if old is None and len(self._by_local) >= MAX_FLOWS:
+            return False
+        if old is not None:
+            self._remove(old)
+        self._plain.pop(key, None)
+        self._ghosts.pop(key, None)
+        self._by_local[key] = self._by_remote[reversed_key(key)] = flow
+        self.on_flow(flow, True)
+        if flow.confirmed:
+            self._report("encrypted", key, flow.identity.hex())
+        else:
+            self._unconfirmed.add(key)
+        return True
+
+    def _remove(self, flow: Flow) -> None:
+        self._by_local.pop(flow.key, None)
+        self._by_remote.pop(reversed_key(flow.key), None)
+        self._unconfirmed.discard(flow.key)
+        self.gone.add(flow)
+        self.on_flow(flow, False)
+
+    def _run_in_plaintext(self, key: bytes, now: float) -> Plaintext | None:
+        if key not in self._plain:
+            if len(self._plain) >= MAX_FLOWS:
+                return None
+            self._plain[key] = Plaintext(key, now)
+            if self.policy.enabled:
+                self._report("plaintext", key, "the connection runs in plaintext")
+        return self._plain[key]
+
+    def haunt(self, key: bytes, seq: int, ack: int, now: float) -> None:
+        """A connection that an earlier process encrypted: reset it at the far side, and our socket too.
+
+        `seq` and `ack` are its last known sequence numbers on the network.  If the far side disagrees it says so, and is
+        answered exactly for `GHOST_LIFETIME` seconds.
+        """
+        self._ghosts[key] = now + GHOST_LIFETIME
+        self.outbox.append(Injection(bare(key, seq, ack, RST | ACK), "network"))
+        self._report("destroy", key, "its keys went with the process that held them")
+
+    def tick(self, now: float) -> list[bytes]:
+        """Expire what has a deadline.  Returns the connections whose sockets the caller should look up.
+
+        To be called about once a second; for each key without a socket the caller calls `forget`.
+        """
+        self.admission.expire(now)
+        for key in [key for key, expires in self._ghosts.items() if expires <= now]:
+            del self._ghosts[key]
+        return [
+            key
+            for table in (self._by_local, self._plain)
+            for key, entry in table.items()
+            if entry.seen < now - LOOK_AFTER or (isinstance(entry, Flow) and entry.is_closing())
+        ]
+
+    def forget(self, key: bytes) -> None:
+        """The kernel has no socket for this connection any more."""
+        flow = self._by_local.get(key)
+        if flow is not None:
+            self._remove(flow)
+            self._report("closed", key, "")
+        self._plain.pop(key, None)
+
+    def touch(self, key: bytes, now: float) -> None:
+        """The kernel still has a socket for this connection."""
+        entry = self._by_local.get(key) or self._plain.get(key)
+        if entry is not None:
+            entry.seen = now
+
+    def encrypted_keys(self) -> list[bytes]:
+        """The connections that are encrypted, ours first."""
+        return list(self._by_local)
+
+    def plaintext_keys(self) -> list[bytes]:
+        """The connections that run in plaintext, ours first."""
+        return list(self._plain)
+
+    def connections(self, now: float) -> Iterable[Connection]:
+        """Everything that is shown in a status."""
+        for flow in self._by_local.values():
+            yield describe_flow(flow, now)
+        for plain in self._plain.values():
+            local, remote = endpoints(plain.key)
+            yield Connection(local, remote, "plaintext", b"", now - plain.created, plain.bytes_out, plain.bytes_in)
+        for table in (self._dialling, self._answering):
+            for key in table:
+                local, remote = endpoints(key)
+                yield Connection(local, remote, "handshake", b"", 0.0)

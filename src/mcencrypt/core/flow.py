@@ -1,0 +1,346 @@
+"""One encrypted TCP connection: both directions, and what one needs of the other.
+
+Every packet crosses both halves: its data and sequence number belong to the direction it travels in, its
+acknowledgement and SACK blocks to the opposite one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from .egress import Egress, record_size
+from .icmp import too_big
+from .ingress import Delivery, Ingress
+from .options import ONLY_TIMESTAMPS, translate_sack
+from .packet import ACK, FIN, PSH, RST, VERDICT_LIMIT, Segment, rebuild
+from .record import OVERHEAD
+from .verdict import DROP, Injection, Verdict
+
+#: Plaintext bytes of one packet toward the socket, when several records were completed at once.
+DELIVERY_LIMIT: Final = 60000
+
+
+class Flow:
+    """An established connection in both spaces."""
+
+    __slots__ = (
+        "_last_ack",
+        "_last_window",
+        "_template",
+        "closing",
+        "confirmed",
+        "created",
+        "egress",
+        "hello",
+        "identity",
+        "ingress",
+        "key",
+        "local_scale",
+        "mss",
+        "note",
+        "peer",
+        "positions",
+        "remote_scale",
+        "seen",
+        "told_mtu",
+    )
+
+    def __init__(
+        self,
+        key: bytes,
+        egress: Egress,
+        ingress: Ingress,
+        *,
+        hello: bytes,
+        identity: bytes,
+        confirmed: bool,
+        mss: int,
+        scales: tuple[int, int],
+        now: float,
+        note: Callable[[str], None],
+    ) -> None:
+        """`key`: addresses and ports, ours first.  `hello`: our handshake message, for retransmitted SYN-ACKs.
+
+        `mss`: what the local socket was told, in bytes.  `scales`: window scales (RFC 7323) of our and of the peer's window.
+        `note` counts a reason for a packet that was dropped.
+        """
+        self.key, self.egress, self.ingress = key, egress, ingress
+        #: The peer's packed address.
+        self.peer = key[(len(key) - 4) // 2 : -4]
+        self.hello, self.identity, self.confirmed = hello, identity, confirmed
+        self.mss = mss
+        self.local_scale, self.remote_scale = scales
+        self.created = self.seen = now
+        self.note = note
+        self.closing = False
+        self.told_mtu = 0
+        #: Called after each packet that moved a position; set by whoever keeps the journal.
+        self.positions: Callable[[Flow], None] | None = None
+        self._last_ack = self._last_window = -1
+        self._template: Segment | None = None
+
+    # -- from the local socket to the network
+
+    def from_socket(self, segment: Segment, gso: bool, mtu: int, outbox: list[Injection]) -> Verdict:
+        """Translate one packet of the local socket.  `mtu`: of the route to the peer, in bytes."""
+        egress, ingress, flags = self.egress, self.ingress, segment.flags
+        ack = 0
+        if flags & ACK:
+            ack_wire, ack_plain = ingress.wire_ack(segment.ack)
+            ack = ingress.seq(ack_wire)
+            if not flags & RST:
+                ingress.acknowledge(ack_wire, ack_plain, segment.window << self.local_scale)
+        options = self._sack_to_wire(segment)
+        plain = egress.offset(segment.seq)
+        length = segment.end - segment.payload_at
+        if flags & RST:
+            self.closing = True
+            return rebuild(segment, egress.seq(egress.bare_wire(plain)), ack, flags=flags & ~FIN)
+        if egress.waiting():
+            self._template = Segment(rebuild(segment, 0, ack, flags=ACK, options=options))
+        if not length and not flags & FIN:
+            return rebuild(segment, egress.seq(egress.bare_wire(plain)), ack, options=options)
+        return self._send(segment, plain, length, gso, mtu, ack, options, outbox)
+
+    def _send(
+        self,
+        segment: Segment,
+        plain: int,
+        length: int,
+        gso: bool,
+        mtu: int,
+        ack: int,
+        options: bytes | None,
+        outbox: list[Injection],
+    ) -> Verdict:
+        egress = self.egress
+        ledger = egress.ledger
+        final = bool(segment.flags & FIN)
+        top, plain_end = ledger.plain_top, plain + length
+        if plain > top:
+            self.note("gap-before-us")  # TCP will send what is missing, in order
+            return DROP
+        head = segment.payload_at
+        largest = self.mss - (head - segment.tcp_at - 20)
+        if plain_end > top or (final and egress.final_plain is None):
+            if egress.final_plain is not None:
+                self.note("data-after-fin")
+                return DROP
+            start = ledger.wire_top
+            size = record_size(gso, plain_end - top, self._mss_now(mtu, segment.tcp_at), head - segment.tcp_at - 20)
+            egress.push(segment.payload()[top - plain :], top, size, final)
+            end = ledger.wire_top
+            if not gso and head + length + OVERHEAD > mtu:
+                self._tell(segment, mtu, outbox)
+            if plain < top:
+                start, end = egress.range_of(plain, plain_end, final)
+        else:
+            egress.retransmissions += 1
+            start, end = egress.range_of(plain, plain_end, final)
+        if start >= end:
+            return self._nothing_left(segment, gso, final, ack, options, outbox)
+
+        parts = egress.parts(start, end, (VERDICT_LIMIT if gso else mtu) - head, mtu - head)
+        if egress.waiting():
+            self._template = Segment(rebuild(segment, 0, ack, flags=ACK, options=options))
+        verdict: Verdict = DROP
+        for number, part in enumerate(parts):
+            flags = segment.flags & ~(FIN | PSH)
+            if part.end == end:
+                flags |= segment.flags & PSH
+            if egress.is_final(part.end):
+                flags |= FIN
+            packet = rebuild(
+                segment,
+                egress.seq(part.start),
+                ack,
+                *ledger.between(part.start, part.end),
+                flags=flags,
+                options=options,
+                identification_step=number,
+            )
+            # A GSO packet that is not longer than its segments are to be never reaches the wire (tcp_gso_segment).
+            if number == 0 and not (gso and part.end - part.start <= largest):
+                verdict = packet
+            else:
+                outbox.append(Injection(packet, "network"))
+        if self.positions is not None:
+            self.positions(self)
+        return verdict
+
+    def _nothing_left(
+        self, segment: Segment, gso: bool, final: bool, ack: int, options: bytes | None, outbox: list[Injection]
+    ) -> Verdict:
+        """All that was retransmitted is acknowledged: repeat a bare FIN, or probe for the acknowledgement."""
+        egress = self.egress
+        if final and egress.una <= egress.ledger.wire_top:
+            wire, flags = egress.ledger.wire_top, FIN | ACK
+        else:
+            wire, flags = egress.una - 1, ACK
+        packet = rebuild(segment, egress.seq(wire), ack, flags=flags, options=options)
+        if gso:
+            outbox.append(Injection(packet, "network"))
+            return DROP
+        return packet
+
+    def _mss_now(self, mtu: int, ip_header: int) -> int:
+        return min(self.mss, mtu - ip_header - 20)
+
+    def _tell(self, segment: Segment, mtu: int, outbox: list[Injection]) -> None:
+        """Tell the local socket, once per path MTU, that our overhead must fit as well.
+
+        The kernel then lowers the route's MTU to what we say, and that is what `mtu` shows from then on.
+        """
+        if mtu != self.told_mtu:
+            self.told_mtu = mtu - OVERHEAD
+            outbox.append(Injection(too_big(segment, mtu - OVERHEAD), "socket"))
+
+    def release(self, mtu: int, outbox: list[Injection]) -> None:
+        """Send records that waited for the far side's window, as far as it is open now."""
+        egress, template = self.egress, self._template
+        if template is None:
+            return
+        room = mtu - template.payload_at
+        for number, part in enumerate(egress.parts(egress.sent, egress.ledger.wire_top, room, room)):
+            packet = rebuild(
+                template,
+                egress.seq(part.start),
+                template.ack,
+                *egress.ledger.between(part.start, part.end),
+                flags=ACK | PSH | (FIN if egress.is_final(part.end) else 0),
+                identification_step=number + 1,
+            )
+            outbox.append(Injection(packet, "network"))
+        if not egress.waiting():
+            self._template = None
+
+    # -- from the network to the local socket
+
+    def from_network(self, segment: Segment, mtu: int, outbox: list[Injection]) -> Verdict:
+        """Translate one packet from the network."""
+        egress, ingress, flags = self.egress, self.ingress, segment.flags
+        wire = ingress.offset(segment.seq)
+        length = segment.end - segment.payload_at
+        ack_wire = egress.acknowledged(segment.ack) if flags & ACK else None
+        if flags & RST:
+            return self._reset(segment, wire, ack_wire)
+        if ack_wire is None:
+            self.note("acknowledges-unsent" if flags & ACK else "without-ack")
+            return DROP
+        ack_plain = egress.plain_ack(ack_wire)
+        window = segment.window << self.remote_scale
+        options = self._sack_to_plain(segment, ack_wire)
+        news = ack_wire > self._last_ack or segment.window != self._last_window or options is not None
+        if ingress.acked <= wire + length and wire <= max(ingress.right_edge, ingress.ledger.wire_top + 1):
+            if ack_wire > self._last_ack:
+                self._last_ack = ack_wire
+                egress.prune(ack_wire, ack_plain)
+            self._last_window = segment.window
+            if ack_wire + window > egress.right_edge:
+                egress.right_edge = ack_wire + window
+            if egress.waiting():
+                self.release(mtu, outbox)
+        ack = egress.isn + 1 + ack_plain
+
+        if not length:
+            if flags & FIN and wire != ingress.final_wire:
+                self.note("unauthenticated-fin")
+                flags &= ~FIN
+            return rebuild(segment, ingress.seq(ingress.bare_plain(wire)), ack, flags=flags, options=options)
+
+        if flags & FIN:
+            ingress.fin_claims = wire + length
+        failures = ingress.auth_failures
+        deliveries = ingress.receive(wire, segment.payload())
+        flags &= ~FIN
+        if deliveries:
+            self.confirmed = True
+            verdict = self._deliver(segment, deliveries, ack, flags, options, outbox)
+            if self.positions is not None:
+                self.positions(self)
+            return verdict
+        if ingress.auth_failures > failures:
+            self.note("tampered")
+            return DROP
+        if wire + length <= ingress.acked:
+            # A piece of what our socket has: one byte that it has, too, makes it say so at once.
+            return rebuild(segment, ingress.seq(ingress.plain_acked - 1), ack, b"\0", flags=flags, options=options)
+        if news:
+            plain = ingress.bare_plain(wire)
+            return rebuild(segment, ingress.seq(plain), ack, flags=flags & ~PSH, options=options)
+        self.note("incomplete")
+        return DROP
+
+    def _deliver(
+        self,
+        segment: Segment,
+        deliveries: list[Delivery],
+        ack: int,
+        flags: int,
+        options: bytes | None,
+        outbox: list[Injection],
+    ) -> Verdict:
+        ingress = self.ingress
+        verdict: Verdict = DROP
+        for plain, plain_end, chunks in deliveries:
+            for start, some in _batches(plain, chunks):
+                end = start + sum(map(len, some))
+                last = end == plain_end
+                fin = FIN if last and plain_end == ingress.final_plain and ingress.fin_claims == ingress.final_wire else 0
+                if not fin and end == start:
+                    continue  # an empty record whose FIN is still to come
+                packet = rebuild(segment, ingress.seq(start), ack, *some, flags=flags | fin, options=options)
+                if verdict is DROP:
+                    verdict = packet
+                else:
+                    outbox.append(Injection(packet, "socket"))
+        return verdict
+
+    def _reset(self, segment: Segment, wire: int, ack_wire: int | None) -> Verdict:
+        plain = self.ingress.reset_plain(wire)
+        if plain is None:
+            self.note("old-reset")
+            return DROP
+        self.closing = True
+        ack = 0 if ack_wire is None else self.egress.isn + 1 + self.egress.plain_ack(ack_wire)
+        return rebuild(segment, self.ingress.seq(plain), ack)
+
+    # -- SACK
+
+    def _sack_to_wire(self, segment: Segment) -> bytes | None:
+        length = segment.payload_at - segment.tcp_at - 20
+        if length < 10 or (length == 12 and segment.options()[:4] == ONLY_TIMESTAMPS):
+            return None
+        return translate_sack(segment.options(), lambda left, right, first: self.ingress.wire_sack(left, right))
+
+    def _sack_to_plain(self, segment: Segment, ack: int) -> bytes | None:
+        length = segment.payload_at - segment.tcp_at - 20
+        if length < 10 or (length == 12 and segment.options()[:4] == ONLY_TIMESTAMPS):
+            return None
+        return translate_sack(
+            segment.options(), lambda left, right, first: self.egress.plain_sack(left, right, ack, first)
+        )
+
+    # -- what others ask
+
+    def is_closing(self) -> bool:
+        """Whether the connection has ended, or is about to, as far as packets tell."""
+        return self.closing or (self.egress.final_plain is not None and self.ingress.final_plain is not None)
+
+
+def _batches(plain: int, chunks: list[bytes]) -> list[tuple[int, list[bytes]]]:
+    """Chunks grouped into packets of at most DELIVERY_LIMIT bytes (a single batch fits as it came)."""
+    if sum(map(len, chunks)) <= VERDICT_LIMIT - 100:
+        return [(plain, chunks)]
+    batches: list[tuple[int, list[bytes]]] = []
+    some: list[bytes] = []
+    size, start = 0, plain
+    for chunk in chunks:
+        if size + len(chunk) > DELIVERY_LIMIT and some:
+            batches.append((start, some))
+            start, some, size = start + size, [], 0
+        some.append(chunk)
+        size += len(chunk)
+    batches.append((start, some))
+    return batches

@@ -1,0 +1,78 @@
+"""Pieces of records that wait for the rest.
+
+A middlebox that cuts segments anew, or a sender whose path shrank, delivers records in pieces.  What is kept here is
+ciphertext that nobody has vouched for, so the buffer is bounded, and forged bytes cost no more than their
+place: when a record put together from pieces does not verify, its pieces go.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from operator import itemgetter
+from typing import Final
+
+from .packet import Buffer
+
+_start = itemgetter(0)
+
+
+class Fragments:
+    """Wire bytes by offset; neighbours are joined, and of overlapping bytes the newer win."""
+
+    __slots__ = ("_pieces", "size")
+
+    #: Bytes that one flow may leave waiting.
+    LIMIT: Final = 2 << 20
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[int, bytearray]] = []
+        #: Bytes held.
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def add(self, wire: int, data: Buffer) -> bool:
+        """Keep `data` from wire offset `wire` on; False if the buffer is full."""
+        if not len(data):
+            return True
+        if self.size + len(data) > self.LIMIT:
+            return False
+        self.drop(wire, wire + len(data))
+        self.size += len(data)
+        index = bisect_right(self._pieces, wire, key=_start)
+        if index and self._pieces[index - 1][0] + len(self._pieces[index - 1][1]) == wire:
+            index -= 1
+            self._pieces[index][1].extend(data)
+        else:
+            self._pieces.insert(index, (wire, bytearray(data)))
+        start, piece = self._pieces[index]
+        if index + 1 < len(self._pieces) and self._pieces[index + 1][0] == start + len(piece):
+            piece.extend(self._pieces.pop(index + 1)[1])
+        return True
+
+    def around(self, wire: int) -> tuple[int, bytearray] | None:
+        """(start, bytes) of the piece that holds offset `wire`."""
+        index = bisect_right(self._pieces, wire, key=_start) - 1
+        if index < 0:
+            return None
+        start, piece = self._pieces[index]
+        return (start, piece) if wire < start + len(piece) else None
+
+    def drop(self, start: int, end: int) -> None:
+        """Forget wire offsets [start, end)."""
+        index = max(0, bisect_right(self._pieces, start, key=_start) - 1)
+        while index < len(self._pieces) and self._pieces[index][0] < end:
+            at, piece = self._pieces[index]
+            stop = at + len(piece)
+            if stop <= start:
+                index += 1
+                continue
+            keep = []
+            if at < start:
+                keep.append((at, piece[: start - at]))
+            if stop > end:
+                keep.append((end, piece[end - at :]))
+            self._pieces[index : index + 1] = keep
+            self.size -= min(stop, end) - max(at, start)
+            index += len(keep)

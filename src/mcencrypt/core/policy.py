@@ -1,0 +1,68 @@
+"""What the operator allows, and where refusals are counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from .verdict import Event, Injection
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(slots=True)
+class Policy:
+    """Who may talk to us, and how."""
+
+    #: "require": encrypted or not at all; "prefer": in plaintext with peers that do not answer the handshake.
+    mode: str = "require"
+    #: Peers that may be in plaintext under "require" too.
+    allow_plaintext: Sequence[Network] = ()
+    #: False while switched off: new connections are plaintext, encrypted ones go on until they close.
+    enabled: bool = True
+    #: log2 of the wire bytes after which a direction's key changes; tests make it small.
+    epoch_bits: int = 32
+
+    def plaintext_allowed(self, address: bytes) -> bool:
+        """Whether a connection with `address` (packed) may run in plaintext."""
+        if not self.enabled or self.mode == "prefer":
+            return True
+        if not self.allow_plaintext:
+            return False
+        peer = ip_address(address)
+        return any(peer.version == network.version and peer in network for network in self.allow_plaintext)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What verdicts leave behind for the shell, which drains `outbox` and `events` after each packet."""
+
+    outbox: list[Injection] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    #: Packets dropped, by reason.
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the core cannot know by itself, passed in as functions."""
+
+    #: That many bytes that nobody can guess.
+    random: Callable[[int], bytes]
+    #: Milliseconds since 1970.
+    unix_ms: Callable[[], int]
+    #: MTU in bytes of the route to a packed address.
+    route_mtu: Callable[[bytes], int]
+
+
+def address_of(key: bytes) -> bytes:
+    """The first address of a connection key, packed."""
+    return key[: (len(key) - 4) // 2]
+
+
+def endpoints(local_first: bytes) -> tuple[bytes, bytes]:
+    """(local, remote) of a key, each packed address + port."""
+    half = (len(local_first) - 4) // 2
+    return local_first[:half] + local_first[-4:-2], local_first[half : 2 * half] + local_first[-2:]
