@@ -3,8 +3,10 @@
 Demo, tests and benchmarks are built from it. Needs root and the programs that `missing()` asks for.
 """
 
+from .host import Host, Offloads
+from .middlebox import Interrupted, Middlebox, interrupted_pair
 from .namespace import LabError, wait_for
-from .net import Host, Lab, Offloads, missing
+from .net import Lab, missing
 from .process import Process
 from .router import Router
 from .topology import Pair, TwoHosts, direct_pair, lan, two_hosts
@@ -14,8 +16,10 @@ from .wire import Capture, Recording, Segment
 __all__ = [
     "Capture",
     "Host",
+    "Interrupted",
     "Lab",
     "LabError",
+    "Middlebox",
     "Offloads",
     "Pair",
     "Process",
@@ -26,6 +30,7 @@ __all__ = [
     "Segment",
     "TwoHosts",
     "direct_pair",
+    "interrupted_pair",
     "lan",
     "measure",
     "missing",

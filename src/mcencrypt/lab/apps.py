@@ -55,9 +55,7 @@ def tune(sock: socket.socket, options: argparse.Namespace) -> None:
 
 def dial(options: argparse.Namespace) -> socket.socket:
     """A new connection to the server of the command line."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        options.host, options.port, type=socket.SOCK_STREAM
-    )[0]
+    family, kind, protocol, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
     sock = socket.socket(family, kind, protocol)
     tune(sock, options)
     sock.settimeout(options.deadline)

@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import OperatorError
 
@@ -43,20 +46,18 @@ def run(
     :raises LabError: it failed (with what it wrote to stderr), is not installed, or took longer than
         `timeout`.
     """
-    try:
-        done = subprocess.run(
-            argv,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env=env,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-        )
-    except FileNotFoundError:
-        raise LabError(f"{argv[0]}: not installed") from None
-    except subprocess.TimeoutExpired:
-        raise LabError(f"{' '.join(argv)}: not done after {timeout:g} s") from None
+    # files, not pipes: a daemon that the program leaves behind holds its output open
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as problem:
+        feed: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+        try:
+            ended = subprocess.run(argv, stdout=out, stderr=problem, text=True, timeout=timeout, env=env, **feed)
+        except FileNotFoundError:
+            raise LabError(f"{argv[0]}: not installed") from None
+        except subprocess.TimeoutExpired:
+            raise LabError(f"{' '.join(argv)}: not done after {timeout:g} s") from None
+        out.seek(0)
+        problem.seek(0)
+        done = subprocess.CompletedProcess(argv, ended.returncode, out.read(), problem.read())
     if check and done.returncode:
         raise LabError(f"{' '.join(argv)}: exit {done.returncode}: {(done.stderr or done.stdout).strip()}")
     return done
@@ -148,24 +149,28 @@ def started(pid: int) -> int:
         return 0
 
 
-def unique(lab: str, host: str) -> str:
-    """A namespace name that says which process made it, so that `sweep` knows whether that process still
-    lives.
-    """
-    return f"{PREFIX}-{os.getpid()}-{started(os.getpid())}-{lab}-{host}"
+def owner() -> str:
+    """How names begin of what this process makes, so that `sweep` knows whether that process still lives."""
+    return f"{PREFIX}-{os.getpid()}-{started(os.getpid())}"
+
+
+def orphaned(name: str) -> bool:
+    """Whether the process that made something of that name is gone."""
+    _, pid, start, *_ = name.split("-")
+    return pid.isdigit() and start.isdigit() and started(int(pid)) != int(start)
 
 
 def sweep() -> list[str]:
-    """Take down the namespaces of labs whose process is gone (killed before it could).
-
-    Returns their names.
-    """
+    """Take down what labs left whose process is gone, killed before it could: namespaces with all processes in
+    them, and directories. Returns the names of the namespaces."""
     gone = []
     for path in MOUNTS.glob(f"{PREFIX}-*-*-*"):
-        _, pid, start, *_ = path.name.split("-")
-        if pid.isdigit() and start.isdigit() and started(int(pid)) != int(start):
+        if orphaned(path.name):
             # another lab may be sweeping too
             with contextlib.suppress(LabError):
                 delete(path.name)
                 gone.append(path.name)
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*-*-*"):
+        if orphaned(path.name):
+            shutil.rmtree(path, ignore_errors=True)
     return gone

@@ -32,9 +32,7 @@ _DIAL_TIMEOUT = 5.0
 class Peer:
     """One connection."""
 
-    def __init__(
-        self, node: Node, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, outbound: bool
-    ) -> None:
+    def __init__(self, node: Node, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, outbound: bool) -> None:
         self._node = node
         self._reader = reader
         self._writer = writer
@@ -68,9 +66,7 @@ class Peer:
 
     async def talk(self) -> None:
         """Until the connection ends, for whatever reason."""
-        self._node.say(
-            "connected", peer=self.name, local="{}:{}".format(*self._here), outbound=self._outbound
-        )
+        self._node.say("connected", peer=self.name, local="{}:{}".format(*self._here), outbound=self._outbound)
         if self._outbound:
             self.send_version()
         try:
@@ -181,9 +177,7 @@ class Node:
         if kind == messages.BLOCK:
             self.height += 1
             size = int(self.options.block_size)
-            payload = (
-                b"\x03\0\0\0" + secrets.token_bytes(76) + (text + secrets.token_bytes(1000)) * (size // 1000)
-            )
+            payload = b"\x03\0\0\0" + secrets.token_bytes(76) + (text + secrets.token_bytes(1000)) * (size // 1000)
             payload = payload[: max(size, 80)]
         else:
             payload = text + secrets.token_bytes(8).hex().encode()
@@ -198,9 +192,7 @@ class Node:
             if peer.ready:
                 peer.send("inv", messages.inventory([(kind, digest)]))
 
-    async def converse(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, outbound: bool
-    ) -> None:
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, outbound: bool) -> None:
         """One connection, from its beginning to its end."""
         try:
             peer = Peer(self, reader, writer, outbound)
@@ -291,9 +283,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--name", default="node")
     made.add_argument("--listen", type=int, metavar="PORT")
     made.add_argument("--connect", type=address, action="append", default=[], metavar="HOST:PORT")
-    made.add_argument(
-        "--magic", default=messages.MAGIC.hex(), help="network-message-start, 4 bytes in hexadecimal"
-    )
+    made.add_argument("--magic", default=messages.MAGIC.hex(), help="network-message-start, 4 bytes in hexadecimal")
     made.add_argument("--chain", default="chain1")
     made.add_argument("--marker", default="INVOICE-4711", help="text in every item and block")
     made.add_argument("--items-every", type=float, default=0, metavar="S")

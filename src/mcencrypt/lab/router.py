@@ -11,7 +11,8 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from .net import Host, Lab, comment_match
+from .host import Host, comment_match
+from .net import Lab
 
 _INVALID = "lab invalid"
 

@@ -228,11 +228,7 @@ def differences(client: dict[str, Any], server: dict[str, Any]) -> list[str]:
     identical.
     """
     found = [f"{side['side']}: {error}" for side in (client, server) for error in side["errors"]]
-    found += [
-        f"{side['side']}: {side['missing']} connections missing"
-        for side in (client, server)
-        if side["missing"]
-    ]
+    found += [f"{side['side']}: {side['missing']} connections missing" for side in (client, server) if side["missing"]]
 
     def streams(report: dict[str, Any], out: str, back: str) -> list[tuple[Any, ...]]:
         return sorted(
@@ -242,8 +238,6 @@ def differences(client: dict[str, Any], server: dict[str, Any]) -> list[str]:
 
     left, right = streams(client, "sent", "received"), streams(server, "received", "sent")
     if left != right:
-        wrong = sum(one != other for one, other in zip(left, right, strict=False)) + abs(
-            len(left) - len(right)
-        )
+        wrong = sum(one != other for one, other in zip(left, right, strict=False)) + abs(len(left) - len(right))
         found.append(f"{wrong} of {len(left)} connections did not deliver what was sent")
     return found

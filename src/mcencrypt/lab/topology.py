@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .net import Host, Lab, Offloads
+from .host import Host, Offloads
+from .net import Lab
 from .router import Router
 
 _PLAIN = Offloads()
@@ -93,14 +94,12 @@ def direct_pair(
     with Lab() as lab:
         a, b = lab.host("a"), lab.host("b")
         lab.link(a, "eth0", b, "eth0", mtu=mtu, one_offloads=offloads, other_offloads=offloads)
-        _number(lab, [a, b], ipv6)
+        number_hosts(lab, [a, b], ipv6)
         yield Pair(lab, a, b)
 
 
 @contextlib.contextmanager
-def lan(
-    count: int, *, mtu: int = 1500, offloads: Offloads = _PLAIN, ipv6: bool = True
-) -> Iterator[list[Host]]:
+def lan(count: int, *, mtu: int = 1500, offloads: Offloads = _PLAIN, ipv6: bool = True) -> Iterator[list[Host]]:
     """That many hosts (10.66.0.1 ..., fd66::1 ...; h1 ...) on one bridge, which is a namespace of its own."""
     with Lab() as lab:
         switch = lab.host("switch")
@@ -112,12 +111,13 @@ def lan(
             lab.link(host, "eth0", switch, f"h{number}", mtu=mtu, one_offloads=offloads)
             switch.ip("link", "set", f"h{number}", "master", "br0")
             hosts.append(host)
-        _number(lab, hosts, ipv6)
+        number_hosts(lab, hosts, ipv6)
         yield hosts
 
 
-def _number(lab: Lab, hosts: list[Host], ipv6: bool) -> None:
-    for number, host in enumerate(hosts, start=1):
-        lab.assign(host, "eth0", f"10.66.0.{number}/24")
+def number_hosts(lab: Lab, hosts: list[Host], ipv6: bool) -> None:
+    """Give each host's `eth0` its address in 10.66.0.0/24 and fd66::/64, counting from 1."""
+    for index, host in enumerate(hosts, start=1):
+        lab.assign(host, "eth0", f"10.66.0.{index}/24")
         if ipv6:
-            lab.assign(host, "eth0", f"fd66::{number:x}/64")
+            lab.assign(host, "eth0", f"fd66::{index:x}/64")

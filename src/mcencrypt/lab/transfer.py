@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import streams
-from .net import Host
+from .host import Host
 from .process import Process
 
 _APPS = "mcencrypt.lab.apps"
@@ -105,13 +105,9 @@ def start(
         sndbuf,
     ]
     words += [
-        flag
-        for flag, wanted in (("--mixed", mixed), ("--no-hash", not hashing), ("--nodelay", nodelay))
-        if wanted
+        flag for flag, wanted in (("--mixed", mixed), ("--no-hash", not hashing), ("--nodelay", nodelay)) if wanted
     ]
-    serving = server.python(
-        _APPS, "serve", port, *words, "--bytes", size if server_size is None else server_size
-    )
+    serving = server.python(_APPS, "serve", port, *words, "--bytes", size if server_size is None else server_size)
     serving.wait_for('"listening"')
     dialling = client.python(_APPS, "dial", address or server.address(version), port, *words, "--bytes", size)
     return Running(dialling, serving, deadline)

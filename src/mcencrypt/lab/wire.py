@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from .host import Host, importable
 from .namespace import LabError
-from .net import Host, importable
 from .packets import locate
 
 _MAGIC = {0xA1B2C3D4: 1e-6, 0xA1B23C4D: 1e-9}
@@ -136,9 +136,7 @@ class Recording:
         return counts
 
 
-def _straddling(
-    stream: dict[int, tuple[int, bytes, bytes]], markers: list[bytes], edge: int
-) -> dict[bytes, int]:
+def _straddling(stream: dict[int, tuple[int, bytes, bytes]], markers: list[bytes], edge: int) -> dict[bytes, int]:
     """Markers that begin in one segment of a stream and end in a later one."""
     counts = dict.fromkeys(markers, 0)
     first = next(iter(stream))
@@ -179,9 +177,7 @@ class Capture(Recording):
     lab's directory unless given.
     """
 
-    def __init__(
-        self, host: Host, interface: str, path: Path | None = None, *, snaplen: int = 262144
-    ) -> None:
+    def __init__(self, host: Host, interface: str, path: Path | None = None, *, snaplen: int = 262144) -> None:
         super().__init__(path or host.lab.log_file(host.name, interface).with_suffix(".pcap"))
         self.host = host
         self.interface = interface
@@ -224,9 +220,7 @@ class Capture(Recording):
         recorder, self._recorder = self._recorder, None
         out, problem = recorder.communicate(timeout=60)
         if recorder.returncode:
-            raise LabError(
-                f"capture of {self.interface} on {self.host.name} failed: {problem.strip()[-300:]}"
-            )
+            raise LabError(f"capture of {self.interface} on {self.host.name} failed: {problem.strip()[-300:]}")
         counts = json.loads(out)
         self.packets, self.dropped = counts["packets"], counts["dropped"]
 
