@@ -1,0 +1,56 @@
+"""Switching off while no daemon runs, after a crash for instance."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from mcencrypt.errors import OperatorError
+
+if TYPE_CHECKING:
+    from mcencrypt.config import Config
+
+_LOOPBACK = (b"\x7f", bytes(15) + b"\x01")
+
+
+def switch_off(config: Config) -> None:
+    """Remember that encryption is off, and take the rules out. The caller holds the lock of `config.run_dir`.
+
+    Raises:
+        OperatorError: no permission, or old connections cannot be closed; then the rules stay and nothing leaks.
+    """
+    from mcencrypt import keys
+    from mcencrypt.shell.firewall import Firewall
+
+    if _rules_in_place():
+        ports = config.p2p_ports()
+        _close_connections(ports)
+        Firewall(ports, config.queue_number).remove()
+    keys.write_switch(config.state_dir, False)
+
+
+def _rules_in_place() -> bool:
+    from mcencrypt.shell.iptables import V4, V6, backends, ipv6_in_kernel
+    from mcencrypt.shell.ruleset import Ruleset
+
+    for backend in backends(os.environ):
+        for family in (V4, V6) if ipv6_in_kernel() else (V4,):
+            if backend.has(family) and Ruleset.parse(backend.save_existing(family)).ours().tables:
+                return True
+    return False
+
+
+def _close_connections(ports: tuple[int, ...]) -> None:
+    """Destroy what the dead daemon may have encrypted: without rules, its sockets would go on in plaintext."""
+    from mcencrypt.shell.sockets import Sockets
+
+    try:
+        sockets = Sockets()
+        try:
+            for found in sockets.connected(ports):
+                if not found.remote.startswith(_LOOPBACK):
+                    sockets.destroy(found.local, found.lport, found.remote, found.rport)
+        finally:
+            sockets.close()
+    except OSError as error:
+        raise OperatorError(f"cannot close the old connections: {error.strerror}: run this as root") from None

@@ -1,0 +1,85 @@
+"""What every command takes: ``--config`` and ``--run-dir``, before or after its name, and the configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from mcencrypt.config import Config
+
+
+@dataclass
+class Settings:
+    """The shared options as they were given."""
+
+    config: Path | None = None
+    run_dir: Path | None = None
+
+    def load(self) -> Config:
+        """The configuration that these options, the environment and the file add up to.
+
+        Raises:
+            OperatorError: something in it is wrong.
+        """
+        from mcencrypt.config import load
+
+        overrides = {} if self.run_dir is None else {"run_dir": self.run_dir}
+        return load(self.config, os.environ, **overrides)
+
+    @property
+    def custom(self) -> bool:
+        """Whether this call names settings that a service of the system does not know of."""
+        named = self.config is not None or self.run_dir is not None
+        return named or any(name.startswith("MCENCRYPT_") for name in os.environ)
+
+    def arguments(self) -> list[str]:
+        """The same options again, for a daemon that is started elsewhere."""
+        config = self.config or os.environ.get("MCENCRYPT_CONFIG")
+        words = ["--config", os.path.abspath(config)] if config else []
+        return words + (["--run-dir", os.path.abspath(self.run_dir)] if self.run_dir else [])
+
+
+def shared_options() -> Iterator[click.Option]:
+    """``--config`` and ``--run-dir``, new ones for each command. The one given last wins."""
+    for name, metavar, text in (
+        ("config", "FILE", "Configuration file.  [env: MCENCRYPT_CONFIG; default: /etc/mcencrypt/config.toml]"),
+        ("run_dir", "DIR", "Folder of the control socket.  [env: MCENCRYPT_RUN_DIR; default: /run/mcencrypt]"),
+    ):
+        yield click.Option(
+            [f"--{name.replace('_', '-')}", name],
+            type=click.Path(path_type=Path),
+            metavar=metavar,
+            help=text,
+            expose_value=False,
+            callback=_keep,
+        )
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+    settings = ctx.ensure_object(Settings)
+    if value is not None and param.name:
+        setattr(settings, param.name, value)
+
+
+class Command(click.Command):
+    """A subcommand: takes the shared options too, and shows an example."""
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        if example:
+            kwargs["epilog"] = "\b\nExample:\n" + "\n".join(f"  {line}" for line in example.splitlines())
+        super().__init__(*args, **kwargs)
+        self.params.extend(shared_options())
+
+
+def command(example: str) -> Callable[[Callable[..., Any]], Command]:
+    """Make a subcommand of a function; `example` is shown in its help."""
+    return click.command(cls=Command, example=example)
+
+
+pass_settings = click.make_pass_decorator(Settings, ensure=True)

@@ -1,0 +1,142 @@
+"""Starting a daemon for ``mcencrypt on``, and waiting until it answers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcencrypt.cli.settings import Settings
+from mcencrypt.errors import OperatorError
+from mcencrypt.shell.control import NoDaemonError, request
+from mcencrypt.shell.runlock import is_held
+
+if TYPE_CHECKING:
+    from mcencrypt.config import Config
+
+UNIT = "mcencrypt.service"
+DEADLINE = 20.0
+"""Seconds that a daemon may take from its start to its first answer."""
+_POLL = 0.05
+_PATHS = ("multichain_dir", "network_key_file", "state_dir", "run_dir")
+_LOG_LIMIT = 8 * 1024 * 1024
+
+
+def ensure_daemon(settings: Settings, config: Config) -> str | None:
+    """Make sure that a daemon answers at `config.run_dir`. Returns how it was started, None if it ran already.
+
+    Raises:
+        OperatorError: it could not be started, with the last line of its log; or it does not answer in time.
+    """
+    deadline = time.monotonic() + DEADLINE
+    if _answers(config):
+        return None
+    if is_held(config.run_dir):
+        _wait(config, deadline, None)
+        return None
+    if not settings.custom and unit_installed():
+        _systemctl_start()
+        _wait(config, deadline, None)
+        return f"started {UNIT}"
+    return _start_in_background(settings, config, deadline)
+
+
+def unit_installed() -> bool:
+    """Whether systemd runs this machine and knows our unit."""
+    if not Path("/run/systemd/system").is_dir():
+        return False
+    try:
+        done = subprocess.run(["systemctl", "cat", UNIT], capture_output=True, timeout=DEADLINE, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _systemctl_start() -> None:
+    try:
+        done = subprocess.run(
+            ["systemctl", "start", UNIT],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=DEADLINE,
+            check=False,
+            text=True,
+        )
+    except subprocess.TimeoutExpired:
+        raise OperatorError(f"`systemctl start {UNIT}` takes too long: see `journalctl -u mcencrypt`") from None
+    if done.returncode:
+        said = _last_line(done.stderr)
+        raise OperatorError(f"`systemctl start {UNIT}` failed: {said}; see `journalctl -u mcencrypt`")
+
+
+def _start_in_background(settings: Settings, config: Config, deadline: float) -> str:
+    path = config.state_dir / "daemon.log"
+    try:
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > _LOG_LIMIT:
+            path.replace(path.with_name("daemon.log.1"))
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise OperatorError(f"cannot write {path}: {error.strerror}: run this as root, or set state_dir") from None
+    # The daemon does not stay in this working directory, so what was relative to it is said in full.
+    full = {f"MCENCRYPT_{name.upper()}": str(getattr(config, name)) for name in _PATHS}
+    with open(fd, "ab") as log:
+        begin = os.fstat(fd).st_size
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mcencrypt", *settings.arguments(), "daemon"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, **full},
+        )
+    try:
+        _wait(config, deadline, process)
+    except OperatorError as error:
+        if process.poll() is None:
+            process.terminate()
+        said = _last_line(_tail(path, begin)).removeprefix("mcencrypt: ")
+        if isinstance(error, NoDaemonError):
+            raise OperatorError(f"the daemon stopped at once: {said or 'it left no message'}") from None
+        raise OperatorError(f"{error}; the end of {path}: {said}") from None
+    return f"started in the background, log in {path}"
+
+
+def _wait(config: Config, deadline: float, process: subprocess.Popen[bytes] | None) -> None:
+    """Until the daemon answers.
+
+    Raises:
+        NoDaemonError: `process` ended, and no other daemon is there instead.
+        OperatorError: the deadline passed.
+    """
+    while not _answers(config):
+        if process is not None and process.poll() is not None and not is_held(config.run_dir):
+            raise NoDaemonError("the daemon stopped")
+        if time.monotonic() > deadline:
+            raise OperatorError(f"the daemon did not answer within {DEADLINE:g} s")
+        time.sleep(_POLL)
+
+
+def _answers(config: Config) -> bool:
+    try:
+        request(config.run_dir, "ping", timeout=DEADLINE)
+    except NoDaemonError:
+        return False
+    return True
+
+
+def _tail(path: Path, begin: int) -> str:
+    """What was written to the log since `begin`, its last 4 KiB at most."""
+    with path.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(begin, size - 4096))
+        return stream.read().decode("utf-8", "replace")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,96 @@
+"""``mcencrypt status``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from mcencrypt.cli import text
+from mcencrypt.cli.settings import Settings, command, pass_settings
+
+_HEAD = ("PEER", "LOCAL", "STATE", "AGE", "SENT", "RECEIVED", "RECORDS", "RESENT", "FORGED", "PEER IDENTITY")
+_RIGHT = range(3, 9)
+
+
+@command("mcencrypt status\nmcencrypt status --json | jq .totals")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as one JSON object.")
+@pass_settings
+def status(settings: Settings, as_json: bool) -> None:
+    """Show whether encryption is on, and each connection. Fails if no daemon answers.
+
+    RECORDS counts sent/received, RESENT retransmissions to the peer, FORGED records that were refused because their
+    authentication failed. A peer's identity is shown once it is proven; compare it with `mcencrypt identity` there.
+    """
+    from mcencrypt.shell.control import request
+
+    result = request(settings.load().run_dir, "status")
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    else:
+        click.echo("\n".join(describe(result)))
+
+
+def describe(result: dict[str, Any]) -> list[str]:
+    """The result of the control command ``status`` as lines for a terminal."""
+    lines = [_headline(result), ""]
+    lines += [
+        f"ports        {', '.join(map(str, result['ports']))}",
+        f"network key  {result['key_id']}",
+        f"identity     {result['identity']}",
+        "",
+    ]
+    connections = result["connections"]
+    if connections:
+        lines += text.table(_HEAD, [_row(connection) for connection in connections], _RIGHT)
+    else:
+        lines.append("no connections")
+    totals = result["totals"]
+    lines += [
+        "",
+        f"totals       {text.plural(totals['connections'], 'connection')}, "
+        f"sent {text.size(totals['bytes_out'])} in {text.plural(totals['records_out'], 'record')}, "
+        f"received {text.size(totals['bytes_in'])} in {text.plural(totals['records_in'], 'record')}, "
+        f"{totals['retransmissions']} resent, {totals['auth_failures']} forged",
+        f"refused      {_reasons(result['refused'])}",
+        f"queue        {_queue(result['queue'])}",
+    ]
+    return lines
+
+
+def _headline(result: dict[str, Any]) -> str:
+    if result["enabled"]:
+        state = f"on ({result['mode']})"
+    elif result["draining"]:
+        state = "off: new connections are plaintext, encrypted ones go on until they close"
+    else:
+        state = "off"
+    return f"mcencrypt is {state}; daemon {result['version']}, pid {result['pid']}, up {text.age(result['uptime'])}"
+
+
+def _row(connection: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        connection["peer"],
+        connection["local"],
+        connection["state"],
+        text.age(connection["age"]),
+        text.size(connection["bytes_out"]),
+        text.size(connection["bytes_in"]),
+        f"{connection['records_out']}/{connection['records_in']}",
+        str(connection["retransmissions"]),
+        str(connection["auth_failures"]),
+        connection["identity"] or "-",
+    )
+
+
+def _reasons(refused: dict[str, int]) -> str:
+    ordered = sorted(refused.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason} {count}" for reason, count in ordered if count) or "nothing"
+
+
+def _queue(queue: dict[str, int]) -> str:
+    return (
+        f"number {queue['number']}, {queue['waiting']} waiting, dropped: {queue['dropped_kernel']} by the kernel, "
+        f"{queue['dropped_user']} on the way here, {queue['enobufs']} overruns"
+    )
