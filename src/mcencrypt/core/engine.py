@@ -159,6 +159,8 @@ class Engine:
             plain.seen = now
             plain.bytes_out += segment.end - segment.payload_at
             return ACCEPT
+        if segment.flags & RST and key not in self._ghosts:
+            return rebuild(segment, segment.seq, segment.ack)  # tells a far side of old to go, and nothing else
         if not segment.flags & RST:
             # Whatever socket this is, it must not go on: its own acknowledgement is an exact reset's number.
             self._report("destroy", key, "a connection from before encryption")
@@ -236,6 +238,22 @@ class Engine:
         self._ghosts[key] = now + GHOST_LIFETIME
         self.outbox.append(Injection(bare(key, seq, ack, RST | ACK), "network"))
         self._report("destroy", key, "its keys went with the process that held them")
+
+    def abort(self, key: bytes, now: float) -> None:
+        """End an encrypted connection: the far side is reset, with exact numbers, and our socket too."""
+        flow = self._by_local.get(key)
+        if flow is not None:
+            egress, ingress = flow.egress, flow.ingress
+            self._remove(flow)
+            self.haunt(key, egress.seq(egress.sent), ingress.isn + 1 + ingress.ledger.wire_edge, now)
+
+    def keeps_plaintext(self, key: bytes) -> bool:
+        """Whether a connection that is not encrypted may stay as it is."""
+        return self.policy.plaintext_allowed(address_of(reversed_key(key)))
+
+    def forget_plaintext(self) -> None:
+        """Packets do not come here any more: forget everything that was counted in passing."""
+        self._plain.clear()
 
     def tick(self, now: float) -> list[bytes]:
         """Expire what has a deadline.  Returns the connections whose sockets the caller should look up.

@@ -1,0 +1,182 @@
+"""`mcencrypt daemon`: everything put together, in an order that lets nothing out in plaintext.
+
+Whatever can fail without the kernel's help - configuration, keys - fails first.  Then the queue is bound, then
+the rules go in, then sockets that would speak in plaintext are ended.  On the way out the rules stay: with no
+daemon behind the queue the kernel drops.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from typing import Any, Final
+
+from mcencrypt.config import Config
+from mcencrypt.core.engine import Engine
+from mcencrypt.core.policy import Policy, Surroundings
+from mcencrypt.core.verdict import ACCEPT, Verdict
+from mcencrypt.errors import OperatorError
+from mcencrypt.keys import load_identity
+from mcencrypt.logs import fields
+from mcencrypt.shell.control import ControlServer
+from mcencrypt.shell.firewall import Firewall
+from mcencrypt.shell.inject import Injector
+from mcencrypt.shell.journal import Journal, read_remains
+from mcencrypt.shell.links import check_links
+from mcencrypt.shell.loop import Loop
+from mcencrypt.shell.memory import keep_large_buffers
+from mcencrypt.shell.queue import Queue, statistics
+from mcencrypt.shell.reports import Reporter, connections_and_totals
+from mcencrypt.shell.routes import Routes
+from mcencrypt.shell.runlock import RunLock
+from mcencrypt.shell.sockets import Sockets
+from mcencrypt.shell.switch import Position, Switch
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two calls of the engine's timers.
+TICK: Final = 1.0
+
+
+class Daemon:
+    """One node's daemon, in the network namespace of the process."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises OperatorError; no rule has been touched then."""
+        keep_large_buffers()
+        self._config = config
+        ports = config.p2p_ports()
+        secret = config.network_key().secret
+        self._identity = load_identity(config.state_dir)
+        self._started = time.monotonic()
+        self._lock = RunLock.acquire(config.run_dir)
+        check_links()
+        self._loop = Loop()
+        self._routes = Routes()
+        self._sockets = Sockets()
+        policy = Policy(mode=config.mode, allow_plaintext=config.allow_plaintext)
+        surroundings = Surroundings(os.urandom, lambda: time.time_ns() // 1_000_000, self._routes.mtu)
+        self._engine = Engine(policy, secret, self._identity.private, surroundings)
+        self._injector = Injector()
+        remains = read_remains(config.run_dir)
+        self._journal = Journal(config.run_dir)
+        self._engine.on_flow = self._journal.on_flow
+        self._queue = Queue(config.queue_number, self._decide)
+        self._switch = Switch(
+            self._engine, Firewall(ports, config.queue_number), self._sockets, self._loop, config.state_dir
+        )
+        self._reporter = Reporter(lambda local, remote: self._switch.destroy_endpoints(local, remote))
+        for key, seq, ack in remains:
+            self._engine.haunt(key, seq, ack, self._started)
+        self._control = ControlServer(config.control_socket, self._command, self._lock)
+
+    def run(self) -> int:
+        """Until SIGTERM or SIGINT."""
+        loop = self._loop
+        loop.stop_on(signal.SIGTERM, signal.SIGINT)
+        loop.add_reader(self._queue.fileno(), self._queue_ready)
+        loop.add_reader(self._routes.fileno(), self._routes_changed)
+        loop.call_every(TICK, self._tick)
+        self._switch.start()
+        self._after_packet(time.monotonic())
+        self._control.attach(loop)
+        log.info(
+            "daemon is ready",
+            extra=fields(key_id=self._engine.secret.key_id.hex(), identity=self._identity.public_base64),
+        )
+        loop.run()
+        log.info("daemon stops; the rules stay, so nothing leaves in plaintext")
+        self._control.close()
+        self._queue.close()
+        self._journal.close()
+        self._lock.release()
+        return 0
+
+    # -- packets
+
+    def _queue_ready(self) -> None:
+        self._queue.ready()
+        if self._engine.outbox or self._engine.events:
+            self._after_packet(time.monotonic())
+
+    def _decide(self, packet: memoryview, skb_info: int, outgoing: bool, now: float) -> Verdict:
+        engine = self._engine
+        if engine.outbox:
+            self._inject()  # what followed the packet before this one
+        if not outgoing:
+            return engine.ingress(packet, skb_info, now)
+        if self._injector.is_ours(packet):
+            return ACCEPT
+        return engine.egress(packet, skb_info, now)
+
+    def _after_packet(self, now: float) -> None:
+        self._inject()
+        events = self._engine.events
+        while events:
+            self._reporter.handle(events.pop(0), now)
+
+    def _inject(self) -> None:
+        outbox = self._engine.outbox
+        for injection in outbox:
+            self._injector.send(injection)
+        outbox.clear()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._switch.look_up(self._engine.tick(now), now)
+        self._after_packet(now)
+
+    def _routes_changed(self) -> None:
+        if self._routes.handle_events():
+            try:
+                check_links()
+            except OperatorError as problem:
+                log.error(str(problem))
+
+    # -- commands
+
+    def _command(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        if command == "ping":
+            return {"pid": os.getpid()}
+        if command == "status":
+            return self._status()
+        if command == "on":
+            self._switch.on()
+            return {"enabled": True}
+        if command == "off":
+            left = self._switch.off(bool(arguments.get("now")))
+            self._after_packet(time.monotonic())
+            return {"enabled": False, "draining": left}
+        raise OperatorError(f"the daemon does not know the command {command!r}: are both of one version?")
+
+    def _status(self) -> dict[str, Any]:
+        now = time.monotonic()
+        waiting, dropped_kernel, dropped_user = statistics(self._queue.number)
+        return {
+            "enabled": self._engine.policy.enabled,
+            "draining": self._switch.position is Position.DRAINING,
+            "mode": self._engine.policy.mode,
+            "ports": list(self._switch.ports),
+            "key_id": self._engine.secret.key_id.hex(),
+            "identity": self._identity.public_base64,
+            "pid": os.getpid(),
+            "uptime": round(now - self._started, 3),
+            **connections_and_totals(self._engine, now),
+            "queue": {
+                "number": self._queue.number,
+                "waiting": waiting,
+                "dropped_kernel": dropped_kernel,
+                "dropped_user": dropped_user,
+                "enobufs": self._queue.enobufs,
+                "bad_verdicts": self._queue.bad_verdicts,
+                "injections_failed": self._injector.failed,
+            },
+            "rules_lost": self._switch.rules_lost,
+        }
+
+
+def run(config: Config) -> int:
+    """Run a daemon in the foreground; the exit status.  Raises OperatorError before any rule is touched."""
+    return Daemon(config).run()

@@ -1,0 +1,103 @@
+"""What must survive the daemon: which connections were encrypted, and where their streams stood.
+
+A file in `run_dir` (a tmpfs), mapped into memory, one fixed slot per flow, written as packets pass and without a
+system call.  It holds no keys.  The next process reads it to send both sides of each connection a reset with exact
+numbers; after a SIGKILL as after an upgrade both applications redial at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from pathlib import Path
+from struct import Struct
+from typing import Final, NamedTuple
+
+from mcencrypt.core.engine import MAX_FLOWS
+from mcencrypt.core.flow import Flow
+from mcencrypt.errors import OperatorError
+
+FILE_NAME: Final = "flows"
+_SLOT: Final = 64
+_who = Struct("=B3x36s")
+_where = Struct("=QQ")
+_WHERE_AT: Final = 40
+_MASK32: Final = 0xFFFFFFFF
+
+
+class Remains(NamedTuple):
+    """A connection of an earlier process: its key (ours first) and the last sequence numbers on the network."""
+
+    key: bytes
+    seq: int
+    ack: int
+
+
+class Journal:
+    """The table of this process.  Its capacity is the engine's."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Starts empty; `read_remains` must have been called before.  Raises OperatorError."""
+        self._path = run_dir / FILE_NAME
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                os.ftruncate(fd, MAX_FLOWS * _SLOT)
+                self._map = mmap.mmap(fd, MAX_FLOWS * _SLOT)
+            finally:
+                os.close(fd)
+        except OSError as problem:
+            raise OperatorError(f"cannot keep {self._path}: {problem.strerror}; set run_dir to a writable tmpfs") from None
+        self._free = list(range(MAX_FLOWS - 1, -1, -1))
+        self._slots: dict[bytes, int] = {}
+
+    def on_flow(self, flow: Flow, present: bool) -> None:
+        """The engine's hook: a flow has come or gone."""
+        if not present:
+            slot = self._slots.pop(flow.key, None)
+            if slot is not None:
+                self._map[slot * _SLOT] = 0
+                self._free.append(slot)
+            return
+        if not self._free or flow.key in self._slots:
+            return
+        slot = self._slots[flow.key] = self._free.pop()
+        at = slot * _SLOT
+        _who.pack_into(self._map, at, len(flow.key), flow.key.ljust(36, b"\0"))
+        where, pack_into = self._map, _where.pack_into
+        at += _WHERE_AT
+
+        def positions(flow: Flow) -> None:
+            pack_into(
+                where, at, flow.egress.isn + 1 + flow.egress.sent, flow.ingress.isn + 1 + flow.ingress.ledger.wire_edge
+            )
+
+        flow.positions = positions
+        positions(flow)
+
+    def close(self) -> None:
+        """Leave the file as it is: whoever starts next needs it."""
+        self._map.close()
+
+
+def read_remains(run_dir: Path) -> list[Remains]:
+    """The connections that an earlier process left in `run_dir`; none if there is no file, or it is not ours."""
+    path = run_dir / FILE_NAME
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return []
+    with open(fd, "rb") as file:
+        if os.fstat(fd).st_uid != os.geteuid():
+            return []
+        data = file.read(MAX_FLOWS * _SLOT)
+    remains = []
+    for at in range(0, len(data) - _SLOT + 1, _SLOT):
+        length, key = _who.unpack_from(data, at)
+        if length in (12, 36):
+            seq, ack = _where.unpack_from(data, at + _WHERE_AT)
+            remains.append(Remains(key[:length], seq & _MASK32, ack & _MASK32))
+    return remains

@@ -1,0 +1,87 @@
+"""One thread, one epoll: the queue, the control socket, the watchers and a few timers.
+
+asyncio would do as well, and costs some 10 us per wakeup, which every packet of a ping-pong would pay.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+class Loop:
+    """Calls back when descriptors are readable and when times come.  A callback that raises is logged, not fatal."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._running = True
+        self._signals, self._wakeup = socket.socketpair()
+        for end in (self._signals, self._wakeup):
+            end.setblocking(False)
+        self.add_reader(self._signals.fileno(), self._read_signals)
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call `callback` while `fd` is readable."""
+        self._readers[fd] = callback
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def remove_reader(self, fd: int, closed: bool = False) -> None:
+        """`closed`: the descriptor is closed already, and epoll has forgotten it by itself."""
+        if self._readers.pop(fd, None) is not None and not closed:
+            self._epoll.unregister(fd)
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None:
+        """Call once at `when` (time.monotonic())."""
+        heapq.heappush(self._timers, (when, next(self._order), callback))
+
+    def call_every(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call again and again, `seconds` after each call has ended."""
+
+        def again() -> None:
+            try:
+                callback()
+            finally:
+                self.call_at(time.monotonic() + seconds, again)
+
+        self.call_at(time.monotonic() + seconds, again)
+
+    def stop_on(self, *numbers: signal.Signals) -> None:
+        """Let `run` return when one of these signals arrives."""
+        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+        for number in numbers:
+            signal.signal(number, lambda *_: self.stop())
+
+    def stop(self) -> None:
+        self._running = False
+
+    def run(self) -> None:
+        """Until `stop`."""
+        poll, readers, timers = self._epoll.poll, self._readers, self._timers
+        while self._running:
+            now = time.monotonic()
+            while timers and timers[0][0] <= now:
+                self._call(heapq.heappop(timers)[2])
+            for fd, _ in poll(max(0.0, timers[0][0] - time.monotonic()) if timers else -1):
+                callback = readers.get(fd)
+                if callback is not None:
+                    self._call(callback)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception:
+            log.exception("internal error; the daemon goes on")
+
+    def _read_signals(self) -> None:
+        self._signals.recv(64)

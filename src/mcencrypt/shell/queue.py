@@ -1,0 +1,213 @@
+"""The netfilter queue: packets come in as GSO batches, and each gets its verdict here and nowhere else.
+
+NetfilterQueue binds the queue and sends verdicts.  What it cannot do is done on its own netlink socket: asking for
+unsegmented packets (NFQA_CFG_F_GSO) with a copy range that holds them, and reading NFQA_SKB_INFO.  It takes its messages from an
+object with `recv`, so the packet is read into a buffer of ours, which is kept, and NetfilterQueue is handed the
+message without the payload: an id is all that it needs for a verdict.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from struct import Struct
+from typing import Any, Final
+
+from netfilterqueue import COPY_PACKET, NetfilterQueue
+
+from mcencrypt.core.packet import VERDICT_LIMIT
+from mcencrypt.core.verdict import ACCEPT, DROP, Verdict
+from mcencrypt.errors import OperatorError
+
+#: Decides about one packet: the packet (valid until it returns), NFQA_SKB_INFO, whether it leaves this host, and now.
+Decide = Callable[[memoryview, int, bool, float], Verdict]
+
+log = logging.getLogger(__name__)
+
+_SUBSYSTEM_CONFIG: Final = 3 << 8 | 2  # NFNL_SUBSYS_QUEUE, NFQNL_MSG_CONFIG
+_REQUEST_ACK: Final = 1 | 4
+_NLMSG_ERROR: Final = 2
+_CFG_PARAMS, _CFG_MAXLEN, _CFG_MASK, _CFG_FLAGS = 2, 3, 4, 5
+_F_GSO: Final = 1 << 2
+_PACKET_HEADER, _PAYLOAD, _CAP_LENGTH, _SKB_INFO = 1, 10, 13, 14
+_LOCAL_OUT: Final = 3  # NF_INET_LOCAL_OUT
+
+#: Packets that may wait for us in the kernel, and bytes of its socket buffer.
+MAX_WAITING: Final = 4096
+SOCKET_BUFFER: Final = 32 << 20
+#: Packets handled in one go before timers and the control socket get their turn.
+BURST: Final = 64
+_BUFFER: Final = 1 << 17
+
+_attribute = Struct("=HH").unpack_from
+_big_u32 = Struct("!I").unpack_from
+_message_header = Struct("=IHHII")
+
+
+class Queue:
+    """One bound queue in the network namespace of the calling process."""
+
+    def __init__(self, number: int, decide: Decide) -> None:
+        """Raises OperatorError if the queue cannot be had."""
+        self.number = number
+        self._decide = decide
+        self._buffer = bytearray(_BUFFER)
+        self._view = memoryview(self._buffer)
+        self._packet = self._view[0:0]
+        self._skb_info = 0
+        self._outgoing = False
+        self._left = 0
+        self._pending: list[bytes] = []
+        #: Times that the kernel said it had dropped packets because our socket was full.
+        self.enobufs = 0
+        #: Verdicts that could not be given as decided: the packet was dropped.
+        self.bad_verdicts = 0
+        self._logged = False
+        self._queue: Any = NetfilterQueue()
+        try:
+            self._queue.bind(number, self._handle, max_len=MAX_WAITING, mode=COPY_PACKET, sock_len=SOCKET_BUFFER)
+        except OSError as problem:
+            raise OperatorError(
+                f"cannot bind netfilter queue {number}: {problem}; run as root (CAP_NET_ADMIN), and see whether "
+                "another program uses it (set queue_number, or stop the other daemon)"
+            ) from None
+        self._socket = socket.socket(fileno=os.dup(self._queue.get_fd()))
+        self._socket.setblocking(False)
+        self._configure()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Unbind: what waits in the kernel is dropped, and so is all that the rules send here from now on."""
+        self._queue.unbind()
+        self._socket.close()
+
+    def ready(self) -> None:
+        """Handle packets until none is left, or it is others' turn."""
+        self._left = BURST
+        self._queue.run_socket(self)
+
+    def recv(self, _size: int) -> bytes:
+        """For NetfilterQueue.run_socket: the next message, its payload left in our buffer."""
+        if self._pending:
+            return self._pending.pop()
+        if not self._left:
+            raise BlockingIOError(errno.EAGAIN, "others' turn")
+        self._left -= 1
+        try:
+            length = self._socket.recv_into(self._buffer)
+        except OSError as problem:
+            if problem.errno == errno.ENOBUFS:
+                self.enobufs += 1
+            raise
+        return self._take(length)
+
+    def _take(self, length: int) -> bytes:
+        buffer = self._buffer
+        at = 20  # struct nlmsghdr, struct nfgenmsg
+        self._skb_info = 0
+        self._packet = self._view[0:0]
+        while at + 4 <= length:
+            size, kind = _attribute(buffer, at)
+            if kind == _PAYLOAD:  # always the last (nfqnl_build_packet_message)
+                self._packet = self._view[at + 4 : at + size]
+                break
+            if kind == _SKB_INFO:
+                self._skb_info = _big_u32(buffer, at + 4)[0]
+            elif kind == _PACKET_HEADER:
+                self._outgoing = buffer[at + 10] == _LOCAL_OUT
+            at += size + 3 & ~3
+        if self._packet:
+            buffer[0:4] = at.to_bytes(4, "little" if _LITTLE else "big")
+            return bytes(self._view[:at])
+        return bytes(self._view[:length])
+
+    def _handle(self, packet: Any) -> None:
+        """NetfilterQueue's callback: whatever happens, the packet gets a verdict."""
+        verdict: Verdict = DROP
+        try:
+            if self._packet:
+                verdict = self._decide(self._packet, self._skb_info, self._outgoing, time.monotonic())
+        except Exception:
+            self.bad_verdicts += 1
+            if not self._logged:
+                self._logged = True
+                log.exception("internal error; the packet was dropped, and the next such error is only counted")
+        self._give(packet, verdict)
+
+    def _give(self, packet: Any, verdict: Verdict) -> None:
+        """The one place that gives verdicts.
+
+        A replacement longer than VERDICT_LIMIT would wrap nla_len: the kernel would ignore it and
+        let the original, in plaintext, pass.  An empty one would do the same.
+        """
+        if verdict is ACCEPT:
+            packet.accept()
+        elif isinstance(verdict, bytes) and 0 < len(verdict) <= VERDICT_LIMIT:
+            packet.set_payload(verdict)
+            packet.accept()
+        else:
+            if verdict is not DROP:
+                self.bad_verdicts += 1
+            packet.drop()
+
+    def _configure(self) -> None:
+        """Unsegmented packets, copied up to VERDICT_LIMIT bytes; checked by the kernel's acknowledgement."""
+        parameters = VERDICT_LIMIT.to_bytes(4, "big") + bytes((COPY_PACKET,))
+        body = b"".join(
+            (
+                b"\0\0" + self.number.to_bytes(2, "big"),
+                _encode(_CFG_PARAMS, parameters),
+                _encode(_CFG_FLAGS, _F_GSO.to_bytes(4, "big")),
+                _encode(_CFG_MASK, _F_GSO.to_bytes(4, "big")),
+            )
+        )
+        sequence = 0x6D63
+        self._socket.send(_message_header.pack(16 + len(body), _SUBSYSTEM_CONFIG, _REQUEST_ACK, sequence, 0) + body)
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            try:
+                message = self._socket.recv(_BUFFER)
+            except BlockingIOError:
+                continue
+            _, kind, _, number, _ = _message_header.unpack_from(message)
+            if kind == _NLMSG_ERROR and number == sequence:
+                code = -int.from_bytes(message[16:20], "little" if _LITTLE else "big", signed=True)
+                if code:
+                    raise OperatorError(
+                        f"the kernel refused GSO packets on netfilter queue {self.number}: {os.strerror(code)}; "
+                        "mcencrypt needs Linux 3.10 or later with CONFIG_NETFILTER_NETLINK_QUEUE"
+                    )
+                return
+            if kind != _NLMSG_ERROR:
+                self._pending.append(message)  # a packet that was copied short: it gets its verdict, a drop
+        raise OperatorError(f"the kernel did not answer the configuration of netfilter queue {self.number}")
+
+
+_LITTLE: Final = Struct("=H").pack(1) == b"\1\0"
+
+
+def _encode(kind: int, value: bytes) -> bytes:
+    """One netlink attribute, padded."""
+    return Struct("=HH").pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def statistics(number: int, path: str = "/proc/net/netfilter/nfnetlink_queue") -> tuple[int, int, int]:
+    """(packets waiting, dropped because the queue was full, dropped because our socket was full).
+
+    Columns 3, 6 and 7 of /proc/net/netfilter/nfnetlink_queue (seq_show in nfnetlink_queue.c).
+    """
+    try:
+        with open(path) as lines:
+            for line in lines:
+                columns = line.split()
+                if int(columns[0]) == number:
+                    return int(columns[2]), int(columns[5]), int(columns[6])
+    except (OSError, ValueError, IndexError):
+        pass
+    return 0, 0, 0

@@ -1,0 +1,99 @@
+"""Events of the engine as log lines, and its numbers as the `status` reply."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from mcencrypt.core.engine import Engine
+from mcencrypt.core.status import Connection, Totals
+from mcencrypt.core.verdict import Event
+from mcencrypt.logs import RateLimit, fields
+
+log = logging.getLogger("mcencrypt")
+
+#: Lines a second that peers and strangers can cause, per kind of event, and how many at once.
+LINES_PER_SECOND = 2.0
+BURST = 20
+
+
+def endpoint(packed: bytes) -> str:
+    """`address:port` of a packed address and 2-byte port."""
+    port = int.from_bytes(packed[-2:], "big")
+    if len(packed) == 6:
+        return f"{socket.inet_ntop(socket.AF_INET, packed[:4])}:{port}"
+    return f"[{socket.inet_ntop(socket.AF_INET6, packed[:16])}]:{port}"
+
+
+def identity(public: bytes) -> str | None:
+    """A public key as people see it."""
+    return base64.b64encode(public).decode() if public else None
+
+
+class Reporter:
+    """Writes events to the log, and passes on those that ask for something to be done."""
+
+    def __init__(self, destroy: Callable[[bytes, bytes], None]) -> None:
+        """`destroy` ends the local socket with these endpoints (packed)."""
+        self._destroy = destroy
+        self._limits: dict[str, RateLimit] = {}
+
+    def handle(self, event: Event, now: float) -> None:
+        if event.kind == "destroy":
+            self._destroy(event.local, event.remote)
+        limit = self._limits.setdefault(f"{event.kind} {event.reason}", RateLimit(LINES_PER_SECOND, BURST))
+        if not limit.allow(now):
+            return
+        details: dict[str, Any] = {"peer": endpoint(event.remote), "local": endpoint(event.local)}
+        missed = limit.take_suppressed()
+        if missed:
+            details["not_shown"] = missed
+        if event.kind == "encrypted":
+            log.info("connection encrypted", extra=fields(**details, identity=identity(bytes.fromhex(event.detail))))
+        elif event.kind == "plaintext":
+            log.warning("connection in plaintext", extra=fields(**details))
+        elif event.kind == "closed":
+            log.info("connection closed", extra=fields(**details))
+        elif event.kind == "refused":
+            log.warning("connection refused", extra=fields(**details, reason=event.reason, detail=event.detail))
+        elif event.kind == "tampered":
+            log.warning("packet not authentic", extra=fields(**details, detail=event.detail))
+        else:
+            log.info("local socket reset", extra=fields(**details, detail=event.detail))
+
+
+def connection(shown: Connection) -> dict[str, Any]:
+    return {
+        "peer": endpoint(shown.remote),
+        "local": endpoint(shown.local),
+        "state": shown.state,
+        "identity": identity(shown.identity),
+        "age": round(shown.age, 3),
+        "bytes_out": shown.bytes_out,
+        "bytes_in": shown.bytes_in,
+        "records_out": shown.records_out,
+        "records_in": shown.records_in,
+        "retransmissions": shown.retransmissions,
+        "auth_failures": shown.auth_failures,
+    }
+
+
+_COUNTERS = ("bytes_out", "bytes_in", "records_out", "records_in", "retransmissions", "auth_failures")
+
+
+def connections_and_totals(engine: Engine, now: float) -> dict[str, Any]:
+    """The parts of a status that the engine knows; totals cover connections that are gone as well."""
+    shown = list(engine.connections(now))
+    gone: Totals = engine.gone
+    alive = sum(one.state in ("encrypted", "unconfirmed", "closing") for one in shown)
+    totals = {"connections": gone.connections + alive}
+    for name in _COUNTERS:
+        totals[name] = getattr(gone, name) + sum(getattr(one, name) for one in shown if one.state != "plaintext")
+    return {
+        "connections": [connection(one) for one in shown],
+        "totals": totals,
+        "refused": dict(engine.refused),
+    }

@@ -1,0 +1,210 @@
+"""On and off: the rules, the sockets that must go, and the wait until the last encrypted connection has closed."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import time
+from pathlib import Path
+
+from mcencrypt.core.engine import Engine
+from mcencrypt.errors import OperatorError
+from mcencrypt.keys import read_switch, write_switch
+from mcencrypt.logs import fields
+from mcencrypt.shell.firewall import Check, Firewall
+from mcencrypt.shell.loop import Loop
+from mcencrypt.shell.ruleset import State
+from mcencrypt.shell.sockets import Sockets, Tcp
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the rules.  iptables-nft reports changes by itself, iptables-legacy does not.
+LOOK_EVERY = 0.7
+#: Seconds between two looks at whether the last encrypted connection is gone, while switching off.
+DRAIN_EVERY = 0.05
+
+
+class Position(enum.Enum):
+    """Where the switch stands."""
+
+    ON = "on"
+    DRAINING = "draining"
+    OFF = "off"
+
+
+class Switch:
+    """Keeps kernel and engine in step with what the operator wants."""
+
+    def __init__(self, engine: Engine, firewall: Firewall, sockets: Sockets, loop: Loop, state_dir: Path) -> None:
+        self._engine, self._firewall, self._sockets = engine, firewall, sockets
+        self._loop, self._state_dir = loop, state_dir
+        self._check: Check | None = None
+        self.position = Position.OFF
+        #: Times that somebody else removed our rules.
+        self.rules_lost = 0
+        self._events = firewall.events()
+        loop.add_reader(self._events.fileno(), self._rules_changed)
+        loop.call_every(LOOK_EVERY, self._look)
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return self._firewall.ports
+
+    def start(self) -> None:
+        """Take the position in which the operator left it."""
+        if read_switch(self._state_dir):
+            self.on()
+        else:
+            self._engine.policy.enabled = False
+            self._firewall.remove()
+
+    def on(self) -> None:
+        """Encrypt: rules in, then end what runs in plaintext and may not.  Raises OperatorError."""
+        self._firewall.install()
+        self._engine.policy.enabled = True
+        self.position = Position.ON
+        write_switch(self._state_dir, True)
+        self._end_plaintext()
+        log.info("encryption is on", extra=fields(ports=list(self._firewall.ports), mode=self._engine.policy.mode))
+
+    def off(self, now: bool) -> int:
+        """New connections in plaintext; returns how many encrypted ones are left to finish.  Raises OperatorError.
+
+        With `now` those are reset.
+        """
+        write_switch(self._state_dir, False)
+        self._engine.policy.enabled = False
+        if self.position is Position.OFF:
+            self._firewall.remove()
+            return 0
+        self.position = Position.DRAINING
+        if now:
+            for key in self._engine.encrypted_keys():
+                self.destroy(key)
+        left = self._drain()
+        log.info("encryption is off for new connections", extra=fields(still_encrypted=left))
+        if left:
+            self._loop.call_at(time.monotonic() + DRAIN_EVERY, self._drain_again)
+        return left
+
+    def _drain_again(self) -> None:
+        if self.position is Position.DRAINING and self._drain():
+            self._loop.call_at(time.monotonic() + DRAIN_EVERY, self._drain_again)
+
+    def _drain(self) -> int:
+        """Forget flows whose sockets are done; with the last one the rules go."""
+        left = 0
+        for key in self._engine.encrypted_keys():
+            if self._socket_state(key) in (None, Tcp.TIME_WAIT, Tcp.CLOSE):
+                self._engine.forget(key)
+            else:
+                left += 1
+        if not left:
+            self._cancel_check()
+            self._firewall.remove()
+            self.position = Position.OFF
+            self._engine.forget_plaintext()
+            log.info("rules removed")
+        return left
+
+    # -- sockets
+
+    def _socket_state(self, key: bytes) -> int | None:
+        return self._sockets.state(*_tuple(key))
+
+    def look_up(self, keys: list[bytes], now: float) -> None:
+        """Forget connections that have no socket any more."""
+        for key in keys:
+            if self._socket_state(key) is None:
+                self._engine.forget(key)
+            else:
+                self._engine.touch(key, now)
+
+    def destroy(self, key: bytes) -> None:
+        """End a local socket; its application sees an error and redials."""
+        try:
+            self._sockets.destroy(*_tuple(key))
+        except OSError as problem:
+            log.warning("a socket could not be ended", extra=fields(error=problem.strerror))
+        except OperatorError as problem:
+            log.warning(str(problem))
+
+    def destroy_endpoints(self, local: bytes, remote: bytes) -> None:
+        """`destroy` for a packed address and port of each side."""
+        self.destroy(local[:-2] + remote[:-2] + local[-2:] + remote[-2:])
+
+    def _end_plaintext(self) -> None:
+        known = set(self._engine.encrypted_keys())
+        for found in self._sockets.connected(self._firewall.ports):
+            key = found.local + found.remote + found.lport.to_bytes(2, "big") + found.rport.to_bytes(2, "big")
+            if key in known or found.local == found.remote or _is_loopback(found.local):
+                continue
+            if found.state in (Tcp.TIME_WAIT, Tcp.SYN_SENT) or self._engine.keeps_plaintext(key):
+                continue
+            self.destroy(key)
+            self._engine.forget(key)
+
+    # -- rules
+
+    def _rules_changed(self) -> None:
+        if self._events.handle_events():
+            self._look()
+
+    def _look(self) -> None:
+        if self._check is not None:
+            self._look_result()
+        elif self.position is not Position.OFF:
+            try:
+                self._check = self._firewall.start_check()
+            except OperatorError as problem:
+                log.error(str(problem))
+                return
+            self._loop.add_reader(self._check.fileno(), self._look_result)
+
+    def _look_result(self) -> None:
+        check = self._check
+        if check is None:
+            return
+        fd = check.fileno()
+        state = check.poll()
+        if state is None:
+            return
+        self._check = None
+        self._loop.remove_reader(fd, closed=True)
+        if self.position is Position.OFF or state in (State.PRESENT, State.UNKNOWN):
+            return
+        if state is State.MISSING:
+            self._rules_lost()
+        try:
+            self._firewall.install()
+        except OperatorError as problem:
+            log.error(str(problem))
+
+    def _rules_lost(self) -> None:
+        """Somebody removed our rules: first the sockets go that would now speak in plaintext."""
+        keys = self._engine.encrypted_keys()
+        for key in keys:
+            self.destroy(key)
+        self.rules_lost += 1
+        log.error("somebody removed our rules; they are put back", extra=fields(connections_reset=len(keys)))
+        self._loop.call_at(time.monotonic(), lambda: self._abort(keys))
+
+    def _abort(self, keys: list[bytes]) -> None:
+        for key in keys:
+            self._engine.abort(key, time.monotonic())
+
+    def _cancel_check(self) -> None:
+        if self._check is not None:
+            self._loop.remove_reader(self._check.fileno())
+            self._check.cancel()
+            self._check = None
+
+
+def _tuple(key: bytes) -> tuple[bytes, int, bytes, int]:
+    """A connection key as the socket lookups take it."""
+    half = (len(key) - 4) // 2
+    return key[:half], int.from_bytes(key[-4:-2], "big"), key[half : 2 * half], int.from_bytes(key[-2:], "big")
+
+
+def _is_loopback(address: bytes) -> bool:
+    return address[0] == 127 if len(address) == 4 else address == bytes(15) + b"\1"
