@@ -1,0 +1,45 @@
+# make venv: .venv/bin/mcencrypt    make demo, test, lint, bench: see README.md    make clean: all of it gone
+# On Debian, as root, each installs what it needs and is missing; otherwise it says what to install.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Options for pytest, and a file that gets its exit status (make's own is always 2).
+TESTS ?= tests
+PYTEST_STATUS ?= /dev/null
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: all venv demo test lint bench clean
+all: venv
+
+venv: $(STAMP)
+	@echo "$(BIN)/mcencrypt is ready"
+
+$(STAMP): pyproject.toml
+	@tools/prerequisites build $(PYTHON)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing mcencrypt and its Python packages in $(VENV)"
+	@$(BIN)/python -m pip install -qq --no-input --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@tools/prerequisites lab $(PYTHON)
+	@$(BIN)/python -m mcencrypt.lab.demo
+
+test: $(STAMP)
+	@tools/prerequisites test $(PYTHON)
+	@$(BIN)/python -m pytest $(TESTS); status=$$?; echo $$status >$(PYTEST_STATUS); exit $$status
+
+lint: $(STAMP)
+	@$(BIN)/python -m ruff check
+	@$(BIN)/python -m mypy
+
+bench: $(STAMP)
+	@tools/prerequisites bench $(PYTHON)
+	@$(BIN)/python benchmarks/throughput
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
