@@ -16,6 +16,10 @@ from .ledger import Ledger, Run, unwrap
 from .packet import Buffer
 from .record import MAX_PLAIN, OVERHEAD, Keys, seal
 
+#: Plaintext bytes sealed without a retransmission after which a path counts as calm.
+CALM_AFTER: Final = 4 << 20
+#: Segments that one record of a GSO batch spans on a calm path.
+SEGMENTS_WHEN_CALM: Final = 6
 #: The smallest record worth cutting a GSO batch for, in plaintext bytes.
 SMALLEST_RECORD: Final = 64
 
@@ -32,6 +36,7 @@ class Egress:
 
     __slots__ = (
         "bytes_sealed",
+        "calm_from",
         "final_plain",
         "isn",
         "keys",
@@ -57,6 +62,8 @@ class Egress:
         #: Plain offset of the FIN, once it was sealed.
         self.final_plain: int | None = None
         self.bytes_sealed = self.records_sealed = self.retransmissions = 0
+        #: The path counts as calm once `bytes_sealed` has got this far.
+        self.calm_from = CALM_AFTER
 
     def offset(self, seq: int) -> int:
         """Plain offset of a sequence number of the local socket."""
@@ -71,6 +78,9 @@ class Egress:
     def bare_wire(self, plain: int) -> int:
         """Wire offset for a segment without data: the edge, or something below it for probes."""
         ledger = self.ledger
+        if self.sent < ledger.wire_top and plain >= ledger.plain_top:
+            # What waits for the window has not been sent: a number behind it would lie behind the window as well.
+            return self.sent
         if self.final_plain is not None and plain > self.final_plain:
             return ledger.wire_top + 1
         if plain >= ledger.plain_top:
@@ -111,15 +121,17 @@ class Egress:
         than a packet is cut.
         """
         ledger = self.ledger
+        limit = end
         if end > self.right_edge:
             # A record may start on the right edge, not behind it: a router that tracks windows would refuse it.
+            # It travels alone, since a batch may be cut into segments elsewhere than between records.
             limit = ledger.last_boundary(self.right_edge)
             end = min(end, ledger.next_boundary(limit) if limit < ledger.wire_top else limit)
         parts: list[Part] = []
         room = first_limit
         while start < end:
-            stop = end
-            if end - start > room:
+            stop = limit if start < limit < end else end
+            if stop - start > room:
                 stop = ledger.last_boundary(start + room)
                 if stop <= start:  # a record larger than the packet, or the rest of one
                     stop = min(start + room, ledger.next_boundary(start))
@@ -175,13 +187,15 @@ class Egress:
         return block[0] + self.isn + 1, block[1] + self.isn + 1
 
 
-def record_size(gso: bool, payload: int, mss: int, options: int) -> int:
+def record_size(gso: bool, payload: int, mss: int, options: int, calm: bool) -> int:
     """Plaintext bytes per record for `payload` new bytes.
 
     A single segment is one record.  In a GSO batch a record, overhead included, is as long as the segments that
-    the kernel will cut the batch into, so that each segment is one record; their size is not shown to us, and
-    guessed from the `mss` in force and the length of the TCP `options`.  A wrong guess costs speed alone.
+    the kernel will cut the batch into, so that each segment is one record and a loss costs one; their size is not shown
+    to us, and guessed from the `mss` in force and the length of the TCP `options`.  On a `calm` path, where nothing was lost
+    lately, a record spans several segments, because AES-GCM costs by the call.  A wrong guess costs speed alone.
     """
-    if not gso or mss - options - OVERHEAD < SMALLEST_RECORD:
+    segment = mss - options
+    if not gso or segment - OVERHEAD < SMALLEST_RECORD:
         return payload or 1
-    return mss - options - OVERHEAD
+    return segment * (SEGMENTS_WHEN_CALM if calm else 1) - OVERHEAD

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from .egress import Egress, record_size
+from .egress import CALM_AFTER, Egress, record_size
 from .icmp import too_big
 from .ingress import Delivery, Ingress
 from .options import ONLY_TIMESTAMPS, translate_sack
@@ -128,7 +128,13 @@ class Flow:
                 self.note("data-after-fin")
                 return DROP
             start = ledger.wire_top
-            size = record_size(gso, plain_end - top, self._mss_now(mtu, segment.tcp_at), head - segment.tcp_at - 20)
+            size = record_size(
+                gso,
+                plain_end - top,
+                self._mss_now(mtu, segment.tcp_at),
+                head - segment.tcp_at - 20,
+                egress.bytes_sealed >= egress.calm_from,
+            )
             egress.push(segment.payload()[top - plain :], top, size, final)
             end = ledger.wire_top
             if not gso and head + length + OVERHEAD > mtu:
@@ -137,6 +143,7 @@ class Flow:
                 start, end = egress.range_of(plain, plain_end, final)
         else:
             egress.retransmissions += 1
+            egress.calm_from = egress.bytes_sealed + CALM_AFTER
             start, end = egress.range_of(plain, plain_end, final)
         if start >= end:
             return self._nothing_left(segment, gso, final, ack, options, outbox)

@@ -59,6 +59,15 @@ class Fragments:
         start, piece = self._pieces[index]
         return (start, piece) if wire < start + len(piece) else None
 
+    def take_before(self, wire: int) -> bytes:
+        """Remove and return the piece that ends at offset `wire`; empty if there is none."""
+        index = bisect_right(self._pieces, wire, key=_start) - 1
+        if index < 0 or self._pieces[index][0] + len(self._pieces[index][1]) != wire:
+            return b""
+        piece = bytes(self._pieces.pop(index)[1])
+        self.size -= len(piece)
+        return piece
+
     def drop(self, start: int, end: int) -> None:
         """Forget wire offsets [start, end)."""
         index = max(0, bisect_right(self._pieces, start, key=_start) - 1)

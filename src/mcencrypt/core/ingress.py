@@ -73,6 +73,12 @@ class Ingress:
 
         Counts records that do not verify in `auth_failures`; they change nothing else.
         """
+        if self.fragments:
+            # Mostly the start of a record that ended up in the packet before this one.
+            before = self.fragments.take_before(wire)
+            if before:
+                wire -= len(before)
+                data = b"".join((before, data))
         deliveries: list[Delivery] = []
         at, end = 0, len(data)
         while at < end:
