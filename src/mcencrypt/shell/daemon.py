@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import time
+from importlib import metadata
 from typing import Any, Final
 
 from mcencrypt.config import Config
@@ -162,6 +163,7 @@ class Daemon:
             "key_id": self._engine.secret.key_id.hex(),
             "identity": self._identity.public_base64,
             "pid": os.getpid(),
+            "version": version(),
             "uptime": round(now - self._started, 3),
             **connections_and_totals(self._engine, now),
             "queue": {
@@ -175,6 +177,14 @@ class Daemon:
             },
             "rules_lost": self._switch.rules_lost,
         }
+
+
+def version() -> str:
+    """The installed version; "unknown" when run from a source tree that is not installed."""
+    try:
+        return metadata.version("mcencrypt")
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def run(config: Config) -> int:
