@@ -76,7 +76,15 @@ class Egress:
     # -- what we send
 
     def bare_wire(self, plain: int) -> int:
-        """Wire offset for a segment without data: the edge, or something below it for probes."""
+        """Wire offset for a segment without data: the edge, or something below it for probes.
+
+        Never behind the far side's window, although the last record may end there: a router would refuse the
+        acknowledgement (the kernel's tcp_acceptable_seq does the same).
+        """
+        return min(self.exact_wire(plain), max(self.right_edge, self.una))
+
+    def exact_wire(self, plain: int) -> int:
+        """Wire offset at which the far side expects a reset that the socket sends at `plain`."""
         ledger = self.ledger
         if self.sent < ledger.wire_top and plain >= ledger.plain_top:
             # What waits for the window has not been sent: a number behind it would lie behind the window as well.
@@ -89,16 +97,21 @@ class Egress:
             return self.una - 1
         return max(self.una, ledger.wire_floor(plain))
 
-    def push(self, data: Buffer, plain: int, size: int, final: bool) -> None:
-        """Seal bytes never seen before, which continue the stream at `plain`, into records of `size` bytes."""
+    def push(self, data: Buffer, plain: int, size: int, final: bool) -> Buffer:
+        """Seal bytes never seen before, which continue the stream at `plain`, into records of `size` bytes.
+
+        Returns what goes on the wire.
+        """
         size = max(SMALLEST_RECORD, min(size, MAX_PLAIN))
         wire = self.ledger.wire_top
-        run = Run(plain, wire, len(data), size, b"".join(seal(self.keys, data, plain, wire, size, final)))
+        sealed = b"".join(seal(self.keys, data, plain, wire, size, final))
+        run = Run(plain, wire, len(data), size, sealed)
         self.ledger.append(run)
         if final:
             self.final_plain = run.plain_end
         self.bytes_sealed += len(data)
         self.records_sealed += run.count
+        return sealed
 
     def range_of(self, plain: int, plain_end: int, final: bool) -> tuple[int, int]:
         """The wire range that stands for plain [plain, plain_end), acknowledged records left out.
@@ -121,17 +134,15 @@ class Egress:
         than a packet is cut.
         """
         ledger = self.ledger
-        limit = end
         if end > self.right_edge:
-            # A record may start on the right edge, not behind it: a router that tracks windows would refuse it.
-            # It travels alone, since a batch may be cut into segments elsewhere than between records.
-            limit = ledger.last_boundary(self.right_edge)
-            end = min(end, ledger.next_boundary(limit) if limit < ledger.wire_top else limit)
+            # No record may end behind the right edge: the next segment would start there, and a router that tracks
+            # windows refuses it (tcp_in_window in nf_conntrack_proto_tcp.c, "bytes more than expected").
+            end = ledger.last_boundary(self.right_edge)
         parts: list[Part] = []
         room = first_limit
         while start < end:
-            stop = limit if start < limit < end else end
-            if stop - start > room:
+            stop = end
+            if end - start > room:
                 stop = ledger.last_boundary(start + room)
                 if stop <= start:  # a record larger than the packet, or the rest of one
                     stop = min(start + room, ledger.next_boundary(start))
@@ -140,6 +151,13 @@ class Egress:
         if start > self.sent:
             self.sent = start
         return parts
+
+    def has_room(self, length: int) -> bool:
+        """Whether the far side's window has room for `length` new plaintext bytes in records of any size.
+
+        Where it has not, records must be small: one that is larger than the window would never leave.
+        """
+        return self.ledger.wire_top + length + length // SMALLEST_RECORD * OVERHEAD <= self.right_edge
 
     def waiting(self) -> bool:
         """Whether sealed records wait for the window to open."""

@@ -133,10 +133,20 @@ class Flow:
                 plain_end - top,
                 self._mss_now(mtu, segment.tcp_at),
                 head - segment.tcp_at - 20,
-                egress.bytes_sealed >= egress.calm_from,
+                egress.bytes_sealed >= egress.calm_from and egress.has_room(plain_end - top),
             )
-            egress.push(segment.payload()[top - plain :], top, size, final)
+            if not gso and start + size + OVERHEAD > egress.right_edge:
+                size = size + 1 >> 1  # a record as large as the whole window, and its overhead, could never leave
+            data = segment.payload()
+            sealed = egress.push(data[top - plain :] if top > plain else data, top, size, final)
             end = ledger.wire_top
+            room = (VERDICT_LIMIT if gso else mtu) - head
+            if plain == top and end - start <= room and egress.sent == start and end <= egress.right_edge:
+                # The usual case: all of it is new, fits and may go.
+                egress.sent = end
+                if self.positions is not None:
+                    self.positions(self)
+                return rebuild(segment, egress.seq(start), ack, sealed, options=options)
             if not gso and head + length + OVERHEAD > mtu:
                 self._tell(segment, mtu, outbox)
             if plain < top:
@@ -148,7 +158,11 @@ class Flow:
         if start >= end:
             return self._nothing_left(segment, gso, final, ack, options, outbox)
 
+        repeated = start < egress.sent or plain_end <= top
         parts = egress.parts(start, end, (VERDICT_LIMIT if gso else mtu) - head, mtu - head)
+        if repeated and not parts:
+            # Nothing of it may leave.  If the news of an open window was lost, only a question brings it again.
+            return self._nothing_left(segment, gso, False, ack, options, outbox)
         if egress.waiting():
             self._template = Segment(rebuild(segment, 0, ack, flags=ACK, options=options))
         verdict: Verdict = DROP

@@ -10,9 +10,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
+from .checksum import Buffer as Buffer
 from .checksum import ipv4_header_checksum, write_tcp_checksum
-
-Buffer = bytes | bytearray | memoryview
 
 FIN: Final = 0x01
 SYN: Final = 0x02
@@ -25,8 +24,8 @@ MASK32: Final = 0xFFFFFFFF
 #: The largest packet that a verdict can carry: nla_len is 16 bits wide and counts its own 4-byte header.
 VERDICT_LIMIT: Final = 65531
 
-_tcp = Struct("!HHIIBBHHH").unpack_from
-_write_seq_ack = Struct("!II").pack_into
+_tcp = Struct("!IIBBH").unpack_from
+_write_tcp = Struct("!IIBBHI").pack_into
 _write_u16 = Struct("!H").pack_into
 
 
@@ -73,7 +72,7 @@ class Segment:
             raise Unusable("truncated")
         if end < length or end < tcp_at + 20:
             raise Unusable("malformed")
-        _, _, self.seq, self.ack, offset, self.flags, self.window, _, _ = _tcp(packet, tcp_at)
+        self.seq, self.ack, offset, self.flags, self.window = _tcp(packet, tcp_at + 4)
         payload_at = tcp_at + (offset >> 4) * 4
         if payload_at < tcp_at + 20 or payload_at > end:
             raise Unusable("malformed")
@@ -115,21 +114,25 @@ def rebuild(
 
     `seq` and `ack` are taken modulo 2^32.  The urgent pointer is cleared: one flipped URG bit would make the
     receiver lose a byte.  `options` must be padded to a multiple of 4 bytes.  `identification_step` is added to
-    the IPv4 identification, for packets that travel beside the original; 0 is avoided, since the kernel would replace it.
+    the IPv4 identification, for packets that travel beside the original; 0 is avoided, the kernel would replace it.
     """
     old, tcp_at = segment.packet, segment.tcp_at
     if options is None:
-        head = old[: segment.payload_at]
+        packet = bytearray().join((old[: segment.payload_at], *payload))
+        offset = packet[tcp_at + 12]
     else:
-        head = b"".join((old[: tcp_at + 20], options))
-    packet = bytearray().join((head, *payload))
-    _write_seq_ack(packet, tcp_at + 4, seq & MASK32, ack & MASK32)
-    if options is not None:
-        packet[tcp_at + 12] = (20 + len(options)) << 2 | packet[tcp_at + 12] & 0x0F
-    packet[tcp_at + 13] = (segment.flags if flags is None else flags) & ~URG
-    if window is not None:
-        _write_u16(packet, tcp_at + 14, window)
-    _write_u16(packet, tcp_at + 18, 0)
+        packet = bytearray().join((old[: tcp_at + 20], options, *payload))
+        offset = (20 + len(options)) << 2 | packet[tcp_at + 12] & 0x0F
+    _write_tcp(
+        packet,
+        tcp_at + 4,
+        seq & MASK32,
+        ack & MASK32,
+        offset,
+        (segment.flags if flags is None else flags) & ~URG,
+        segment.window if window is None else window,
+        0,  # checksum and urgent pointer
+    )
     if segment.ipv6:
         _write_u16(packet, 4, len(packet) - 40)
     else:

@@ -80,14 +80,20 @@ def seal(keys: Keys, data: Buffer, plain: int, wire: int, size: int, final: bool
     Returns the records' headers and bodies in wire order, to be joined.  With `final` the last record carries FINAL;
     with no data that is an empty record.
     """
+    length = len(data)
+    if length <= size:  # a single segment, mostly
+        keys.prove(wire)
+        cipher = keys.cipher(wire)
+        assert cipher is not None, "the epochs of what we seal follow one another"
+        header = _header(length | FINAL if final else length, plain & MASK32)
+        return [header, cipher.encrypt(_nonce(0, wire), data, header)]
     pieces: list[bytes] = []
     add = pieces.append
-    length = len(data)
-    last_start = max(0, (length - 1) // size * size)
+    last_start = (length - 1) // size * size
     cipher = keys.cipher(wire)
     bits = keys.epoch_bits
     boundary = ((wire >> bits) + 1) << bits
-    for at in range(0, length or 1, size):
+    for at in range(0, length, size):
         if wire >= boundary:
             keys.prove(wire)
             cipher = keys.cipher(wire)

@@ -27,7 +27,7 @@ from mcencrypt.shell.inject import Injector
 from mcencrypt.shell.journal import Journal, read_remains
 from mcencrypt.shell.links import check_links
 from mcencrypt.shell.loop import Loop
-from mcencrypt.shell.memory import keep_large_buffers
+from mcencrypt.shell.memory import keep_large_buffers, put_packets_first
 from mcencrypt.shell.queue import Queue, statistics
 from mcencrypt.shell.reports import Reporter, connections_and_totals
 from mcencrypt.shell.routes import Routes
@@ -87,6 +87,7 @@ class Daemon:
             "daemon is ready",
             extra=fields(key_id=self._engine.secret.key_id.hex(), identity=self._identity.public_base64),
         )
+        put_packets_first()
         loop.run()
         log.info("daemon stops; the rules stay, so nothing leaves in plaintext")
         self._control.close()
@@ -107,7 +108,10 @@ class Daemon:
         if engine.outbox:
             self._inject()  # what followed the packet before this one
         if not outgoing:
-            return engine.ingress(packet, skb_info, now)
+            verdict = engine.ingress(packet, skb_info, now)
+            if engine.outbox:
+                self._inject_ahead()
+            return verdict
         if self._injector.is_ours(packet):
             return ACCEPT
         return engine.egress(packet, skb_info, now)
@@ -117,6 +121,14 @@ class Daemon:
         events = self._engine.events
         while events:
             self._reporter.handle(events.pop(0), now)
+
+    def _inject_ahead(self) -> None:
+        """Send to the network what an incoming packet set free, before the local socket answers that packet."""
+        outbox = self._engine.outbox
+        for injection in outbox:
+            if injection.toward == "network":
+                self._injector.send(injection)
+        outbox[:] = [injection for injection in outbox if injection.toward != "network"]
 
     def _inject(self) -> None:
         outbox = self._engine.outbox

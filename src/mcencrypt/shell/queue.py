@@ -1,9 +1,9 @@
 """The netfilter queue: packets come in as GSO batches, and each gets its verdict here and nowhere else.
 
 NetfilterQueue binds the queue and sends verdicts.  What it cannot do is done on its own netlink socket: asking for
-unsegmented packets (NFQA_CFG_F_GSO) with a copy range that holds them, and reading NFQA_SKB_INFO.  It takes its messages from an
-object with `recv`, so the packet is read into a buffer of ours, which is kept, and NetfilterQueue is handed the
-message without the payload: an id is all that it needs for a verdict.
+unsegmented packets (NFQA_CFG_F_GSO) with a copy range that holds them, and reading NFQA_SKB_INFO.  It takes its
+messages from an object with `recv`, so the packet is read into a buffer of ours, which is kept, and NetfilterQueue
+is handed the message without the payload: an id is all that it needs for a verdict.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ _REQUEST_ACK: Final = 1 | 4
 _NLMSG_ERROR: Final = 2
 _CFG_PARAMS, _CFG_MAXLEN, _CFG_MASK, _CFG_FLAGS = 2, 3, 4, 5
 _F_GSO: Final = 1 << 2
-_PACKET_HEADER, _PAYLOAD, _CAP_LENGTH, _SKB_INFO = 1, 10, 13, 14
+_PAYLOAD: Final = 10
+_SKB_INFO: Final = 14
+_FIRST_ATTRIBUTE: Final = 20  # behind struct nlmsghdr and struct nfgenmsg: NFQA_PACKET_HDR
+_HOOK_AT: Final = _FIRST_ATTRIBUTE + 4 + 6  # in struct nfqnl_msg_packet_hdr
 _LOCAL_OUT: Final = 3  # NF_INET_LOCAL_OUT
 
 #: Packets that may wait for us in the kernel, and bytes of its socket buffer.
@@ -45,6 +48,8 @@ _BUFFER: Final = 1 << 17
 
 _attribute = Struct("=HH").unpack_from
 _big_u32 = Struct("!I").unpack_from
+_native_u32 = Struct("=I").pack_into
+_native_i32 = Struct("=i").unpack_from
 _message_header = Struct("=IHHII")
 
 
@@ -61,6 +66,8 @@ class Queue:
         self._skb_info = 0
         self._outgoing = False
         self._left = 0
+        #: Offsets of NFQA_PAYLOAD and NFQA_SKB_INFO in the last message, 0 for none.
+        self._layout = (0, 0)
         self._pending: list[bytes] = []
         #: Times that the kernel said it had dropped packets because our socket was full.
         self.enobufs = 0
@@ -108,24 +115,23 @@ class Queue:
         return self._take(length)
 
     def _take(self, length: int) -> bytes:
+        """Find packet, hook and NFQA_SKB_INFO in our buffer; returns the message without the packet."""
         buffer = self._buffer
-        at = 20  # struct nlmsghdr, struct nfgenmsg
+        payload_at, info_at = self._layout
+        # The attributes mostly stand where they stood in the message before.
+        if payload_at + 4 > length or _attribute(buffer, payload_at) != (length - payload_at, _PAYLOAD):
+            payload_at, info_at = self._layout = _find(buffer, length)
+        self._outgoing = buffer[_HOOK_AT] == _LOCAL_OUT
         self._skb_info = 0
-        self._packet = self._view[0:0]
-        while at + 4 <= length:
-            size, kind = _attribute(buffer, at)
-            if kind == _PAYLOAD:  # always the last (nfqnl_build_packet_message)
-                self._packet = self._view[at + 4 : at + size]
-                break
-            if kind == _SKB_INFO:
-                self._skb_info = _big_u32(buffer, at + 4)[0]
-            elif kind == _PACKET_HEADER:
-                self._outgoing = buffer[at + 10] == _LOCAL_OUT
-            at += size + 3 & ~3
-        if self._packet:
-            buffer[0:4] = at.to_bytes(4, "little" if _LITTLE else "big")
-            return bytes(self._view[:at])
-        return bytes(self._view[:length])
+        if info_at and _attribute(buffer, info_at) == (8, _SKB_INFO):
+            self._skb_info = _big_u32(buffer, info_at + 4)[0]
+        elif info_at:
+            self._layout = (0, 0)
+            return self._take(length)
+        self._packet = self._view[payload_at + 4 : length] if payload_at else self._view[0:0]
+        end = payload_at or length
+        _native_u32(buffer, 0, end)
+        return bytes(self._view[:end])
 
     def _handle(self, packet: Any) -> None:
         """NetfilterQueue's callback: whatever happens, the packet gets a verdict."""
@@ -177,7 +183,7 @@ class Queue:
                 continue
             _, kind, _, number, _ = _message_header.unpack_from(message)
             if kind == _NLMSG_ERROR and number == sequence:
-                code = -int.from_bytes(message[16:20], "little" if _LITTLE else "big", signed=True)
+                code = -_native_i32(message, 16)[0]
                 if code:
                     raise OperatorError(
                         f"the kernel refused GSO packets on netfilter queue {self.number}: {os.strerror(code)}; "
@@ -189,7 +195,17 @@ class Queue:
         raise OperatorError(f"the kernel did not answer the configuration of netfilter queue {self.number}")
 
 
-_LITTLE: Final = Struct("=H").pack(1) == b"\1\0"
+def _find(buffer: bytearray, length: int) -> tuple[int, int]:
+    """Offsets of NFQA_PAYLOAD, always the last (nfqnl_build_packet_message), and of NFQA_SKB_INFO; 0 for none."""
+    at, info_at = _FIRST_ATTRIBUTE, 0
+    while at + 4 <= length:
+        size, kind = _attribute(buffer, at)
+        if kind == _PAYLOAD:
+            return at, info_at
+        if kind == _SKB_INFO:
+            info_at = at
+        at += max(size + 3 & ~3, 4)
+    return 0, info_at
 
 
 def _encode(kind: int, value: bytes) -> bytes:
