@@ -227,9 +227,12 @@ class Admission:
             return
         isn = segment.ack - 1 - HELLO_LENGTH & MASK32
         reply = attempt.replies.get(isn)
-        if reply is None or segment.seq != attempt.isn + 1 + HELLO_LENGTH & MASK32 or segment.flags & RST:
+        if reply is None or segment.flags & (RST | ACK) != ACK:
             return
         hello, session, scale, window = reply
+        # The peer's first segment may be lost or late; any other in our window, or one below it, proves as much.
+        if segment.seq - attempt.isn - HELLO_LENGTH & MASK32 > window + 1:
+            return
         flow = self._flow(
             key,
             (isn, window, scale),
