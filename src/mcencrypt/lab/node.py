@@ -73,8 +73,8 @@ class Peer:
             while True:
                 async with asyncio.timeout(self._node.options.timeout):
                     command, payload = await self._receive()
+                # Not drained: two nodes that wait for each other to read before they read would wait for ever.
                 self._handle(command, payload)
-                await self._writer.drain()
         except TimeoutError as problem:
             # a TCP timeout is one too, with a number
             what = "reset" if problem.errno else "timeout"
