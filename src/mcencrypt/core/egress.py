@@ -45,6 +45,7 @@ class Egress:
         "records_sealed",
         "retransmissions",
         "right_edge",
+        "sacked",
         "sent",
         "una",
     )
@@ -59,6 +60,8 @@ class Egress:
         self.right_edge = origin
         #: Wire offset up to which records have left; what lies beyond waits for the window.
         self.sent = origin
+        #: Wire ranges that the newest acknowledgement reports as received beyond it.
+        self.sacked: list[tuple[int, int]] = []
         #: Plain offset of the FIN, once it was sealed.
         self.final_plain: int | None = None
         self.bytes_sealed = self.records_sealed = self.retransmissions = 0
@@ -97,15 +100,15 @@ class Egress:
             return self.una - 1
         return max(self.una, ledger.wire_floor(plain))
 
-    def push(self, data: Buffer, plain: int, size: int, final: bool) -> Buffer:
+    def push(self, data: Buffer, plain: int, size: int, segment: int, final: bool) -> Buffer:
         """Seal bytes never seen before, which continue the stream at `plain`, into records of `size` bytes.
 
-        Returns what goes on the wire.
+        The socket counts them in segments of `segment` bytes.  Returns what goes on the wire.
         """
         size = max(SMALLEST_RECORD, min(size, MAX_PLAIN))
         wire = self.ledger.wire_top
         sealed = b"".join(seal(self.keys, data, plain, wire, size, final))
-        run = Run(plain, wire, len(data), size, sealed)
+        run = Run(plain, wire, len(data), size, sealed, segment)
         self.ledger.append(run)
         if final:
             self.final_plain = run.plain_end
@@ -114,9 +117,10 @@ class Egress:
         return sealed
 
     def range_of(self, plain: int, plain_end: int, final: bool) -> tuple[int, int]:
-        """The wire range that stands for plain [plain, plain_end), acknowledged records left out.
+        """The wire range that stands for plain [plain, plain_end).
 
-        Empty if all of it was acknowledged long ago.
+        Left out are records that were acknowledged, which may be all of them, and records at the end that the far
+        side reports to have, for segments are longer than records and their ends reach into the next.
         """
         ledger = self.ledger
         end = ledger.wire_top if final else 0
@@ -125,7 +129,11 @@ class Egress:
             end = max(end, stop)
         else:
             start = ledger.last_boundary(ledger.wire_top - 1)
-        return max(start, ledger.last_boundary(self.una)), end
+        start = max(start, ledger.last_boundary(self.una))
+        for left, right in self.sacked:
+            if start < left < end <= right and ledger.is_boundary(left):
+                end = left
+        return start, end
 
     def parts(self, start: int, end: int, first_limit: int, next_limit: int) -> list[Part]:
         """Cut a wire range into packets that carry whole records, as far as the far side's window reaches.
@@ -192,6 +200,11 @@ class Egress:
     def plain_sack(self, left: int, right: int, ack: int, first: bool) -> tuple[int, int] | None:
         """Sequence numbers in plain space of a SACK block, or None if it holds no whole record.
 
+        A block shrinks to whole records, with one exception.  Of the lost record before it, only the socket's segment
+        that holds its first byte must stay open, for that one's retransmission brings the whole record.  Were the
+        rest left open too, the socket would resend a second segment for it, since its segments and our
+        records do not end at the same places.
+
         A D-SACK block (RFC 2883: the first one, below the acknowledgement) needs records that may be forgotten.
         """
         start = unwrap(left - self.isn - 1 & 0xFFFFFFFF, ack)
@@ -202,18 +215,23 @@ class Egress:
         block = ledger.plain_block(start, min(end, ledger.wire_top))
         if block is None:
             return None
-        return block[0] + self.isn + 1, block[1] + self.isn + 1
+        plain, plain_end = block
+        if start > ack:
+            self.sacked.append((start, end))
+            plain = min(plain, ledger.segment_end(start - 1))
+        return plain + self.isn + 1, plain_end + self.isn + 1
 
 
-def record_size(gso: bool, payload: int, mss: int, options: int, calm: bool) -> int:
-    """Plaintext bytes per record for `payload` new bytes.
+def sizes(gso: bool, payload: int, mss: int, options: int, calm: bool) -> tuple[int, int]:
+    """Plaintext bytes per record, and per segment, for `payload` new bytes.
 
     A single segment is one record.  In a GSO batch a record, overhead included, is as long as the segments that
-    the kernel will cut the batch into, so that each segment is one record and a loss costs one; their size is not shown
-    to us, and guessed from the `mss` in force and the length of the TCP `options`.  On a `calm` path, where nothing was lost
-    lately, a record spans several segments, because AES-GCM costs by the call.  A wrong guess costs speed alone.
+    the kernel will cut the batch into, so that each segment is one record and a loss costs one; their size is not
+    shown to us, and guessed from the `mss` in force and the length of the TCP `options`.  On a `calm` path, where
+    nothing was lost lately, a record spans several segments, because AES-GCM costs by the call.  A wrong guess costs
+    speed alone.
     """
     segment = mss - options
     if not gso or segment - OVERHEAD < SMALLEST_RECORD:
-        return payload or 1
-    return segment * (SEGMENTS_WHEN_CALM if calm else 1) - OVERHEAD
+        return payload or 1, payload or 1
+    return segment * (SEGMENTS_WHEN_CALM if calm else 1) - OVERHEAD, segment

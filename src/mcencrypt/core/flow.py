@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from .egress import CALM_AFTER, Egress, record_size
+from .egress import CALM_AFTER, Egress, sizes
 from .icmp import too_big
 from .ingress import Delivery, Ingress
 from .options import ONLY_TIMESTAMPS, translate_sack
@@ -96,7 +96,7 @@ class Flow:
         length = segment.end - segment.payload_at
         if flags & RST:
             self.closing = True
-            return rebuild(segment, egress.seq(egress.bare_wire(plain)), ack, flags=flags & ~FIN)
+            return rebuild(segment, egress.seq(egress.exact_wire(plain)), ack, flags=flags & ~FIN)
         if egress.waiting():
             self._template = Segment(rebuild(segment, 0, ack, flags=ACK, options=options))
         if not length and not flags & FIN:
@@ -128,7 +128,7 @@ class Flow:
                 self.note("data-after-fin")
                 return DROP
             start = ledger.wire_top
-            size = record_size(
+            size, unit = sizes(
                 gso,
                 plain_end - top,
                 self._mss_now(mtu, segment.tcp_at),
@@ -138,7 +138,7 @@ class Flow:
             if not gso and start + size + OVERHEAD > egress.right_edge:
                 size = size + 1 >> 1  # a record as large as the whole window, and its overhead, could never leave
             data = segment.payload()
-            sealed = egress.push(data[top - plain :] if top > plain else data, top, size, final)
+            sealed = egress.push(data[top - plain :] if top > plain else data, top, size, unit, final)
             end = ledger.wire_top
             room = (VERDICT_LIMIT if gso else mtu) - head
             if plain == top and end - start <= room and egress.sent == start and end <= egress.right_edge:
@@ -336,6 +336,7 @@ class Flow:
         return translate_sack(segment.options(), lambda left, right, first: self.ingress.wire_sack(left, right))
 
     def _sack_to_plain(self, segment: Segment, ack: int) -> bytes | None:
+        self.egress.sacked.clear()
         length = segment.payload_at - segment.tcp_at - 20
         if length < 10 or (length == 12 and segment.options()[:4] == ONLY_TIMESTAMPS):
             return None

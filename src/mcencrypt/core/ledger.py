@@ -32,15 +32,20 @@ class Run:
     An empty FINAL record is a run without plaintext.
     """
 
-    __slots__ = ("blob", "blob_at", "count", "plain", "plain_end", "size", "wire", "wire_end")
+    __slots__ = ("blob", "count", "plain", "plain_end", "segment", "size", "wire", "wire_end")
 
-    def __init__(self, plain: int, wire: int, length: int, size: int, blob: bytes = b"", blob_at: int = 0) -> None:
-        """`length` plaintext bytes from `plain`; `blob` holds the sealed records from `blob_at` on (egress)."""
+    def __init__(
+        self, plain: int, wire: int, length: int, size: int, blob: bytes = b"", segment: int = 0
+    ) -> None:
+        """`length` plaintext bytes from `plain` on.
+
+        On egress `blob` holds the sealed records, and the socket counts the run in segments of `segment` bytes.
+        """
         self.plain, self.wire, self.size = plain, wire, size
         self.count = -(-length // size) or 1
         self.plain_end = plain + length
         self.wire_end = wire + length + self.count * OVERHEAD
-        self.blob, self.blob_at = blob, blob_at
+        self.blob, self.segment = blob, segment or size
 
     def wire_floor(self, plain: int) -> int:
         """Wire offset of the last record boundary at or before `plain`."""
@@ -194,6 +199,11 @@ class Ledger:
         right = self.plain_floor(end)
         return (left, right) if left < right else None
 
+    def segment_end(self, wire: int) -> int:
+        """Where the socket's segment ends that holds the first byte of the record around `wire` (egress), plain."""
+        run = self.runs[max(self.at_wire(wire), 0)]
+        return run.plain + ((run.plain_floor(wire) - run.plain) // run.segment + 1) * run.segment
+
     def wire_block(self, start: int, end: int) -> tuple[int, int] | None:
         """The whole records inside plain offsets [start, end), as wire offsets; None if none is known."""
         index = self.at_plain(start)
@@ -224,8 +234,7 @@ class Ledger:
         while start < end:
             run = self.runs[index]
             stop = min(end, run.wire_end)
-            at = run.blob_at - run.wire
-            pieces.append(memoryview(run.blob)[at + start : at + stop])
+            pieces.append(memoryview(run.blob)[start - run.wire : stop - run.wire])
             start, index = stop, index + 1
         return pieces
 
