@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Options for pytest, and a file that gets its exit status (make's own is always 2).
+# Options for pytest and for the benchmark, and a file that gets pytest's exit status (make's own is always 2).
 TESTS ?= tests
+BENCH ?=
 PYTEST_STATUS ?= /dev/null
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -33,12 +34,12 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest $(TESTS); status=$$?; echo $$status >$(PYTEST_STATUS); exit $$status
 
 lint: $(STAMP)
-	@$(BIN)/python -m ruff check
+	@$(BIN)/python -m ruff check . benchmarks/throughput
 	@$(BIN)/python -m mypy
 
 bench: $(STAMP)
 	@tools/prerequisites bench $(PYTHON)
-	@$(BIN)/python benchmarks/throughput
+	@$(BIN)/python benchmarks/throughput $(BENCH)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
