@@ -44,6 +44,7 @@ MAX_DIALLING: Final = 4096
 #: SYN-ACKs with different sequence numbers that one SYN may get.
 MAX_REPLIES: Final = 4
 
+_SIGNED: Final = "the socket uses TCP-MD5 or TCP-AO, which cannot be encrypted"
 #: Reasons for which a peer counts as one without mcencrypt, so that the policy may allow plaintext.
 _STRANGER: Final = frozenset({"not-a-handshake", "wrong-key", "other-version"})
 
@@ -63,7 +64,9 @@ class Answering:
 
     __slots__ = ("answer", "expires", "hello", "isn", "mss", "replies", "scale", "window")
 
-    def __init__(self, answer: Answer, hello: bytes, segment: Segment, options: SynOptions, mss: int, now: float) -> None:
+    def __init__(
+        self, answer: Answer, hello: bytes, segment: Segment, options: SynOptions, mss: int, now: float
+    ) -> None:
         self.answer, self.hello, self.isn = answer, hello, segment.seq
         self.scale, self.window, self.mss = options.window_scale, segment.window, mss
         #: By our initial sequence number: message 2, the session, our window scale and window.
@@ -84,7 +87,7 @@ class Admission:
         establish: Callable[[Flow], bool],
         plaintext: Callable[[bytes, float], object],
     ) -> None:
-        """`establish` takes a new flow into the table (False: table full), `plaintext` a connection that runs without us."""
+        """`establish` takes a new flow into the table (False: it is full), `plaintext` a connection without us."""
         self._policy, self._secret, self._static = policy, secret, static
         self._around, self._outcome = surroundings, outcome
         self._establish, self._plaintext = establish, plaintext
@@ -103,7 +106,7 @@ class Admission:
             return ACCEPT
         options = read_syn(segment.options())
         if options.signed:
-            return self._refuse(key, "signed-tcp", "the socket uses TCP-MD5 or TCP-AO, which cannot be encrypted")
+            return self._refuse(key, "signed-tcp", _SIGNED)
         attempt = self.dialling.get(key)
         if attempt is None or attempt.isn != segment.seq:
             if attempt is None and len(self.dialling) >= MAX_DIALLING:
@@ -127,7 +130,7 @@ class Admission:
                     return self._refuse(key, "too-many-attempts", "too many answers to one SYN")
                 options = read_syn(segment.options())
                 if options.signed:
-                    return self._refuse(key, "signed-tcp", "the socket uses TCP-MD5 or TCP-AO, which cannot be encrypted")
+                    return self._refuse(key, "signed-tcp", _SIGNED)
                 try:
                     message, session = attempt.answer.reply(
                         self._secret, ephemeral_key(self._around.random), self._around.unix_ms()

@@ -232,8 +232,8 @@ class Engine:
     def haunt(self, key: bytes, seq: int, ack: int, now: float) -> None:
         """A connection that an earlier process encrypted: reset it at the far side, and our socket too.
 
-        `seq` and `ack` are its last known sequence numbers on the network.  If the far side disagrees it says so, and is
-        answered exactly for `GHOST_LIFETIME` seconds.
+        `seq` and `ack` are its last known sequence numbers on the network.  If the far side disagrees it says so, and
+        is answered exactly for `GHOST_LIFETIME` seconds.
         """
         self._ghosts[key] = now + GHOST_LIFETIME
         self.outbox.append(Injection(bare(key, seq, ack, RST | ACK), "network"))

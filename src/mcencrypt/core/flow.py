@@ -62,8 +62,8 @@ class Flow:
     ) -> None:
         """`key`: addresses and ports, ours first.  `hello`: our handshake message, for retransmitted SYN-ACKs.
 
-        `mss`: what the local socket was told, in bytes.  `scales`: window scales (RFC 7323) of our and of the peer's window.
-        `note` counts a reason for a packet that was dropped.
+        `mss`: what the local socket was told, in bytes.  `scales`: window scales (RFC 7323) of our and of the
+        peer's window.  `note` counts a reason for a packet that was dropped.
         """
         self.key, self.egress, self.ingress = key, egress, ingress
         #: The peer's packed address.
@@ -304,11 +304,12 @@ class Flow:
     ) -> Verdict:
         ingress = self.ingress
         verdict: Verdict = DROP
-        for plain, plain_end, chunks in deliveries:
+        # The FIN flag counts only where a FINAL record ends, and the other way round.
+        fin_at = ingress.final_plain if ingress.fin_claims == ingress.final_wire else None
+        for plain, _, chunks in deliveries:
             for start, some in _batches(plain, chunks):
                 end = start + sum(map(len, some))
-                last = end == plain_end
-                fin = FIN if last and plain_end == ingress.final_plain and ingress.fin_claims == ingress.final_wire else 0
+                fin = FIN if end == fin_at else 0
                 if not fin and end == start:
                     continue  # an empty record whose FIN is still to come
                 packet = rebuild(segment, ingress.seq(start), ack, *some, flags=flags | fin, options=options)

@@ -2,8 +2,8 @@
 
     magic:4 | version:1 | kind:1 | network key id:8 | mac1:16 | Noise message
 
-The first 14 bytes are in clear, so that a peer with another network key can be named, and message 1's are Noise's prologue.
-`mac1` is a BLAKE2s under the network key over everything else: whoever has no network key is refused
+The first 14 bytes are in clear, so that a peer with another network key can be named, and message 1's are Noise's
+prologue.  `mac1` is a BLAKE2s under the network key over everything else: whoever has no network key is refused
 for the price of one hash.  The Noise payload holds capabilities (none yet) and the sender's clock.
 """
 
@@ -105,7 +105,9 @@ class Dial:
 
     __slots__ = ("_initiator", "hello")
 
-    def __init__(self, secret: NetworkSecret, static: X25519PrivateKey, ephemeral: X25519PrivateKey, unix_ms: int) -> None:
+    def __init__(
+        self, secret: NetworkSecret, static: X25519PrivateKey, ephemeral: X25519PrivateKey, unix_ms: int
+    ) -> None:
         self._initiator = Initiator(secret.psk, secret.clear(MESSAGE_1), static, ephemeral)
         noise = self._initiator.write_message_1(_payload.pack(CAPABILITIES, unix_ms))
         self.hello = secret.seal(MESSAGE_1, noise)

@@ -64,7 +64,7 @@ class Run:
         return min(self.plain_end, self.plain - (self.wire - wire) // (self.size + OVERHEAD) * self.size)
 
     def takes(self, length: int) -> bool:
-        """Whether `length` more bytes in records of `size` could follow: the last record is full and none is empty."""
+        """Whether `length` more bytes in records of `size` could follow: the last record is full, none empty."""
         have = self.plain_end - self.plain
         return length > 0 and have > 0 and have % self.size == 0
 

@@ -28,6 +28,7 @@ from mcencrypt.shell.journal import Journal, read_remains
 from mcencrypt.shell.links import check_links
 from mcencrypt.shell.loop import Loop
 from mcencrypt.shell.memory import keep_large_buffers, put_packets_first
+from mcencrypt.shell.probe import change, probe
 from mcencrypt.shell.queue import Queue, statistics
 from mcencrypt.shell.reports import Reporter, connections_and_totals
 from mcencrypt.shell.routes import Routes
@@ -64,6 +65,11 @@ class Daemon:
         remains = read_remains(config.run_dir)
         self._journal = Journal(config.run_dir)
         self._engine.on_flow = self._journal.on_flow
+        probing = Queue(config.queue_number, lambda packet, skb_info, outgoing, now: change(packet))
+        try:
+            probe(probing)
+        finally:
+            probing.close()
         self._queue = Queue(config.queue_number, self._decide)
         self._switch = Switch(
             self._engine, Firewall(ports, config.queue_number), self._sockets, self._loop, config.state_dir

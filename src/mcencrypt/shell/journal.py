@@ -50,7 +50,9 @@ class Journal:
             finally:
                 os.close(fd)
         except OSError as problem:
-            raise OperatorError(f"cannot keep {self._path}: {problem.strerror}; set run_dir to a writable tmpfs") from None
+            raise OperatorError(
+                f"cannot keep {self._path}: {problem.strerror}; set run_dir to a writable tmpfs"
+            ) from None
         self._free = list(range(MAX_FLOWS - 1, -1, -1))
         self._slots: dict[bytes, int] = {}
 
