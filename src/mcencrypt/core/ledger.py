@@ -79,8 +79,8 @@ class Run:
 class Ledger:
     """Runs in stream order.  Egress ledgers have no holes; ingress ledgers may.
 
-    `origin` is the wire offset of plain offset 0: the length of the handshake payload.  `plain_edge` and `wire_edge` are where
-    the stream is known without a hole, `plain_top` and `wire_top` the end of the last run.
+    `origin` is the wire offset of plain offset 0: the length of the handshake payload.  `plain_edge` and `wire_edge`
+    are where the stream is known without a hole, `plain_top` and `wire_top` the end of the last run.
     """
 
     __slots__ = ("_acked", "origin", "plain_edge", "plain_top", "runs", "wire_edge", "wire_top")
