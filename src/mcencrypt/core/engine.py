@@ -34,6 +34,9 @@ MAX_UNCONFIRMED: Final = 4096
 GHOST_LIFETIME: Final = 120.0
 #: Seconds without a packet after which a connection's socket is looked up again.
 LOOK_AFTER: Final = 30.0
+#: The same once a connection has ended.  A far side that missed our last acknowledgement repeats its FIN meanwhile, and
+#: our kernel's answer, a reset, needs the flow to be translated.
+LINGER: Final = 5.0
 
 
 def _nobody(flow: Flow, present: bool) -> None:
@@ -267,7 +270,7 @@ class Engine:
             key
             for table in (self._by_local, self._plain)
             for key, entry in table.items()
-            if entry.seen < now - LOOK_AFTER or (isinstance(entry, Flow) and entry.is_closing())
+            if entry.seen < now - (LINGER if isinstance(entry, Flow) and entry.is_closing() else LOOK_AFTER)
         ]
 
     def forget(self, key: bytes) -> None:
