@@ -1,6 +1,6 @@
 """What mcencrypt puts on the wire, readable: packet classes for scapy, and the report on a capture file.
 
-The packet classes show and build single packets. A capture is read by `mcencrypt.conversations`, which needs
+The packet classes show and build single packets. A capture is read by `mcencrypt.reading.conversations`, which needs
 no scapy packet for each of what may be millions.
 """
 
@@ -23,11 +23,11 @@ from scapy.fields import (
 from scapy.layers.inet import TCP
 from scapy.packet import Packet, bind_bottom_up, bind_layers
 
-from mcencrypt.capture import segments
-from mcencrypt.conversations import Conversation, Conversations, RecordSink, Verdict
 from mcencrypt.core.handshake import HELLO_LENGTH, MAGIC, VERSION
 from mcencrypt.core.record import OVERHEAD, TAG
 from mcencrypt.errors import OperatorError
+from mcencrypt.reading.capture import segments
+from mcencrypt.reading.conversations import Conversation, Conversations, RecordSink, Verdict
 
 
 class Hello(Packet):

@@ -19,11 +19,11 @@ from scapy.packet import Packet, Raw
 from scapy.utils import PcapNgWriter, PcapWriter
 
 from mcencrypt import decode as decoder
-from mcencrypt.conversations import Conversation, Verdict
 from mcencrypt.decode import Hello, Record, Report, decode
 from mcencrypt.errors import OperatorError
-from mcencrypt.reassembly import MAX_PATIENCE, Run
-from mcencrypt.streamparser import SEARCH_LIMIT, Finding, Piece, StreamParser
+from mcencrypt.reading.conversations import Conversation, Verdict
+from mcencrypt.reading.reassembly import MAX_PATIENCE, Run
+from mcencrypt.reading.streamparser import SEARCH_LIMIT, Finding, Piece, StreamParser
 
 KEY_ID = bytes.fromhex("1a2b3c4d5e6f7081")
 PORT = 7331

@@ -10,10 +10,10 @@ from mcencrypt.cli import text
 from mcencrypt.cli.settings import command
 
 if TYPE_CHECKING:
-    from mcencrypt.conversations import Conversation
     from mcencrypt.decode import Report
-    from mcencrypt.reassembly import Half, Run
-    from mcencrypt.streamparser import Piece, Record
+    from mcencrypt.reading.conversations import Conversation
+    from mcencrypt.reading.reassembly import Half, Run
+    from mcencrypt.reading.streamparser import Piece, Record
 
 
 @command(
@@ -82,7 +82,7 @@ def _half(half: Half) -> list[str]:
 
 
 def _entry(entry: Run | Piece) -> str:
-    from mcencrypt.streamparser import Piece
+    from mcencrypt.reading.streamparser import Piece
 
     if isinstance(entry, Piece):
         detail = f": {entry.detail}" if entry.detail else ""
@@ -94,7 +94,7 @@ def _entry(entry: Run | Piece) -> str:
 
 def summary(report: Report) -> list[str]:
     """Totals and the verdict."""
-    from mcencrypt.conversations import Verdict
+    from mcencrypt.reading.conversations import Verdict
 
     halves = [half for one in report.conversations for half in one.halves]
     lines = [

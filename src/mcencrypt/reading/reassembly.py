@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mcencrypt.core.handshake import HELLO_LENGTH, VERSION
-from mcencrypt.streamparser import (
+from mcencrypt.reading.streamparser import (
     MASK,
     Finding,
     Greeting,

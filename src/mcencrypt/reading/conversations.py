@@ -5,10 +5,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Collection, Iterable
 
-from mcencrypt.capture import ACK, FIN, RST, SYN, Segment, address_text
 from mcencrypt.core.handshake import HELLO_LENGTH
-from mcencrypt.reassembly import Half
-from mcencrypt.streamparser import MASK, Finding, Record, parse_greeting
+from mcencrypt.reading.capture import ACK, FIN, RST, SYN, Segment, address_text
+from mcencrypt.reading.reassembly import Half
+from mcencrypt.reading.streamparser import MASK, Finding, Record, parse_greeting
 
 RecordSink = Callable[["Conversation", Half, Record], None]
 _End = tuple[bytes, int]
