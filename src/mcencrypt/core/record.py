@@ -72,6 +72,7 @@ class Keys:
                 self._base = rekey(self._base)
             self._epoch = epoch
             self._ciphers = {number: cipher for number, cipher in self._ciphers.items() if number >= epoch - 1}
+            self._ciphers.setdefault(epoch, AESGCM(self._base))
 
 
 def seal(keys: Keys, data: Buffer, plain: int, wire: int, size: int, final: bool) -> list[bytes]:
@@ -90,6 +91,7 @@ def seal(keys: Keys, data: Buffer, plain: int, wire: int, size: int, final: bool
     pieces: list[bytes] = []
     add = pieces.append
     last_start = (length - 1) // size * size
+    keys.prove(wire)
     cipher = keys.cipher(wire)
     bits = keys.epoch_bits
     boundary = ((wire >> bits) + 1) << bits
