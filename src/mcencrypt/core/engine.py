@@ -134,6 +134,8 @@ class Engine:
                     return self._drop("too-many-attempts")
                 return self.admission.syn_in(segment, key, flow, now)
             verdict = self.admission.syn_ack_in(segment, key, flow, now)
+            if verdict is None and flow is not None:
+                return self._drop("stray-syn-ack")  # anybody can send one, so it must not harm a connection
             return verdict if verdict is not None else self._stray_in(segment, key, now)
         if key in self._answering:
             self.admission.first_ack_in(segment, key, now)
