@@ -21,7 +21,19 @@ from typing import Any
 import pytest
 
 from mcencrypt.keys import create_network_key
-from mcencrypt.lab import Capture, Host, LabError, Pair, Process, Recording, Router, TwoHosts, missing, two_hosts, wait_for
+from mcencrypt.lab import (
+    Capture,
+    Host,
+    LabError,
+    Pair,
+    Process,
+    Recording,
+    Router,
+    TwoHosts,
+    missing,
+    two_hosts,
+    wait_for,
+)
 from mcencrypt.lab.host import importable
 from mcencrypt.shell.control import NoDaemonError, request
 
@@ -226,7 +238,8 @@ def talking(pair: EncryptedPair, version: int = 4, *, items_every: float = 0.05)
     b = pair.b.python("mcencrypt.lab.node", "--name", "b", "--listen", PORT, "--items-every", items_every)
     b.wait_for('"listening"')
     address = f"[{pair.b.v6}]" if version == 6 else pair.b.v4
-    a = pair.a.python("mcencrypt.lab.node", "--name", "a", "--connect", f"{address}:{PORT}", "--items-every", items_every)
+    words = ("--connect", f"{address}:{PORT}", "--items-every", items_every)
+    a = pair.a.python("mcencrypt.lab.node", "--name", "a", *words)
     try:
         for process in (a, b):
             process.wait_for('"ready"')
