@@ -135,17 +135,30 @@ class Egress:
                 end = left
         return start, end
 
-    def parts(self, start: int, end: int, first_limit: int, next_limit: int) -> list[Part]:
+    def parts(self, start: int, end: int, first_limit: int, next_limit: int, again: bool = False) -> list[Part]:
         """Cut a wire range into packets that carry whole records, as far as the far side's window reaches.
 
         The limits are payload bytes of the first and of each further packet.  Only a record that is larger
         than a packet is cut.
+
+        With `again`, for a retransmission, the first record that is not acknowledged may leave in any case: it asks for
+        the window, and if it is larger than the window ever gets, the stream would end with it.
         """
         ledger = self.ledger
         if end > self.right_edge:
             # No record may end behind the right edge: the next segment would start there, and a router that tracks
             # windows refuses it (tcp_in_window in nf_conntrack_proto_tcp.c, "bytes more than expected").
             end = ledger.last_boundary(self.right_edge)
+        if again and end <= start <= self.una:
+            return self._cut(start, ledger.next_boundary(start), first_limit, next_limit)
+        parts = self._cut(start, end, first_limit, next_limit)
+        if parts and parts[-1].end > self.sent:
+            self.sent = parts[-1].end
+        return parts
+
+    def _cut(self, start: int, end: int, first_limit: int, next_limit: int) -> list[Part]:
+        """[start, end) in packets of whole records, in slices where a record is larger than a packet."""
+        ledger = self.ledger
         parts: list[Part] = []
         room = first_limit
         while start < end:
@@ -156,8 +169,6 @@ class Egress:
                     stop = min(start + room, ledger.next_boundary(start))
             parts.append(Part(start, stop))
             start, room = stop, next_limit
-        if start > self.sent:
-            self.sent = start
         return parts
 
     def has_room(self, length: int) -> bool:

@@ -159,7 +159,7 @@ class Flow:
             return self._nothing_left(segment, gso, final, ack, options, outbox)
 
         repeated = start < egress.sent or plain_end <= top
-        parts = egress.parts(start, end, (VERDICT_LIMIT if gso else mtu) - head, mtu - head)
+        parts = egress.parts(start, end, (VERDICT_LIMIT if gso else mtu) - head, mtu - head, repeated)
         if repeated and not parts:
             # Nothing of it may leave.  If the news of an open window was lost, only a question brings it again.
             return self._nothing_left(segment, gso, False, ack, options, outbox)
