@@ -160,6 +160,11 @@ class Firewall:
         """
         return Listener(NETLINK_NETFILTER, [_NFNLGRP_NFTABLES])
 
+    def announces_changes(self) -> bool:
+        """Whether `events` reports every change of the rules: with iptables-nft, by what its commands are links to."""
+        save = backends(self._environ)[0].command(V4, "save")
+        return "nft" in os.path.basename(os.path.realpath(save))
+
     def judge(self, saved: Mapping[str, str]) -> State:
         """The worst state among the families that need rules, from ``iptables-save`` texts by family."""
         states = [

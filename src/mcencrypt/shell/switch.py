@@ -18,8 +18,9 @@ from mcencrypt.shell.sockets import Sockets, Tcp
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at the rules.  iptables-nft reports changes by itself, iptables-legacy does not.
+#: Seconds between two looks at the rules where changes are not announced (iptables-legacy), and where they are.
 LOOK_EVERY = 0.7
+LOOK_EVERY_ANNOUNCED = 5.0
 #: Seconds between two looks at whether the last encrypted connection is gone, while switching off.
 DRAIN_EVERY = 0.05
 
@@ -44,7 +45,7 @@ class Switch:
         self.rules_lost = 0
         self._events = firewall.events()
         loop.add_reader(self._events.fileno(), self._rules_changed)
-        loop.call_every(LOOK_EVERY, self._look)
+        loop.call_every(LOOK_EVERY_ANNOUNCED if firewall.announces_changes() else LOOK_EVERY, self._look)
 
     @property
     def ports(self) -> tuple[int, ...]:
