@@ -200,6 +200,18 @@ class Egress:
             return self.final_plain + 1
         return self.ledger.plain_floor(wire) if wire >= self.ledger.origin else 0
 
+    def shown_window(self, right: int, plain: int) -> int:
+        """What the socket may see of a window that ends at wire offset `right`: bytes from plain offset `plain` on.
+
+        What it sends must find room together with our overhead, or records would have to wait here, and the socket
+        would take them for lost.  Of the room that nothing was sealed for, a sixteenth and one record's overhead are
+        kept back; only where records are small (below 350 bytes) is that too little.
+        """
+        ledger = self.ledger
+        room = right - ledger.wire_top
+        top = ledger.plain_floor(right) if room < 0 else ledger.plain_top + max(0, room - (room >> 4) - OVERHEAD)
+        return max(0, top - plain)
+
     def prune(self, wire: int, plain: int) -> None:
         """The far side has everything before wire offset `wire`, which is `plain` in plain space."""
         if wire > self.una:

@@ -263,12 +263,16 @@ class Flow:
             if egress.waiting():
                 self.release(mtu, outbox)
         ack = egress.isn + 1 + ack_plain
+        shown = min(egress.shown_window(ack_wire + window, ack_plain) >> self.remote_scale, 0xFFFF)
+        if not shown and ack_wire >= egress.ledger.wire_top:
+            shown = min(segment.window, 1)  # nothing is under way that could open it later
 
         if not length:
             if flags & FIN and wire != ingress.final_wire:
                 self.note("unauthenticated-fin")
                 flags &= ~FIN
-            return rebuild(segment, ingress.seq(ingress.bare_plain(wire)), ack, flags=flags, options=options)
+            seq = ingress.seq(ingress.bare_plain(wire))
+            return rebuild(segment, seq, ack, flags=flags, window=shown, options=options)
 
         if flags & FIN:
             ingress.fin_claims = wire + length
@@ -277,7 +281,7 @@ class Flow:
         flags &= ~FIN
         if deliveries:
             self.confirmed = True
-            verdict = self._deliver(segment, deliveries, ack, flags, options, outbox)
+            verdict = self._deliver(segment, deliveries, ack, flags, shown, options, outbox)
             if self.positions is not None:
                 self.positions(self)
             return verdict
@@ -286,10 +290,11 @@ class Flow:
             return DROP
         if wire + length <= ingress.acked:
             # A piece of what our socket has: one byte that it has, too, makes it say so at once.
-            return rebuild(segment, ingress.seq(ingress.plain_acked - 1), ack, b"\0", flags=flags, options=options)
+            seq = ingress.seq(ingress.plain_acked - 1)
+            return rebuild(segment, seq, ack, b"\0", flags=flags, window=shown, options=options)
         if news:
             plain = ingress.bare_plain(wire)
-            return rebuild(segment, ingress.seq(plain), ack, flags=flags & ~PSH, options=options)
+            return rebuild(segment, ingress.seq(plain), ack, flags=flags & ~PSH, window=shown, options=options)
         self.note("incomplete")
         return DROP
 
@@ -299,6 +304,7 @@ class Flow:
         deliveries: list[Delivery],
         ack: int,
         flags: int,
+        window: int,
         options: bytes | None,
         outbox: list[Injection],
     ) -> Verdict:
@@ -312,7 +318,9 @@ class Flow:
                 fin = FIN if end == fin_at else 0
                 if not fin and end == start:
                     continue  # an empty record whose FIN is still to come
-                packet = rebuild(segment, ingress.seq(start), ack, *some, flags=flags | fin, options=options)
+                packet = rebuild(
+                    segment, ingress.seq(start), ack, *some, flags=flags | fin, window=window, options=options
+                )
                 if verdict is DROP:
                     verdict = packet
                 else:
