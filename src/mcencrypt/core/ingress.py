@@ -169,8 +169,8 @@ class Ingress:
         for run in ledger.runs[index:]:
             if run.wire >= end:
                 break
-            if start <= run.wire_end < end:
-                found.append((run.wire_end, True))
+            first = run.boundary(max(0, -(-(start - run.wire) // (run.size + OVERHEAD))))
+            found += [(boundary, True) for boundary in (first, run.wire_end) if start <= boundary < end]
         if not found and ledger.runs:
             # Records mostly come in one size: guess that those in the gap have the size of the last; a tag will tell.
             run = ledger.runs[min(max(0, ledger.at_wire(start)), len(ledger.runs) - 1)]
