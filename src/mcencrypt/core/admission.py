@@ -206,6 +206,7 @@ class Admission:
                 self._plaintext(key, now)
                 return ACCEPT
             self._refuse(key, refused.reason, str(refused))
+            del self.dialling[key]
             # The local connect() fails at once instead of waiting for ever.
             return rebuild(segment, segment.seq, attempt.isn + 1, flags=RST | ACK)
         flow = self._flow(

@@ -30,7 +30,7 @@ CSUM_NOT_VERIFIED: Final = 4
 
 MAX_FLOWS: Final = 16384
 MAX_UNCONFIRMED: Final = 4096
-#: Seconds for which a connection of an earlier process is answered with resets.
+#: Seconds for which a connection that was ended here is answered with resets.
 GHOST_LIFETIME: Final = 120.0
 #: Seconds without a packet after which a connection's socket is looked up again.
 LOOK_AFTER: Final = 30.0
@@ -71,7 +71,8 @@ class Engine:
         self._by_local: dict[bytes, Flow] = {}
         self._by_remote: dict[bytes, Flow] = {}
         self._plain: dict[bytes, Plaintext] = {}
-        self._ghosts: dict[bytes, float] = {}
+        #: Connections that must end, and whether they were encrypted; by key, with the time to forget them.
+        self._ghosts: dict[bytes, tuple[float, bool]] = {}
         self._unconfirmed: set[bytes] = set()
         self._dialling = self.admission.dialling
         self._answering = self.admission.answering
@@ -164,7 +165,7 @@ class Engine:
             plain.seen = now
             plain.bytes_out += segment.end - segment.payload_at
             return ACCEPT
-        if segment.flags & RST and key not in self._ghosts:
+        if segment.flags & RST and not self._ghosts.get(key, (0.0, False))[1]:
             return rebuild(segment, segment.seq, segment.ack)  # tells a far side of old to go, and nothing else
         if not segment.flags & RST:
             # Whatever socket this is, it must not go on: its own acknowledgement is an exact reset's number.
@@ -179,7 +180,7 @@ class Engine:
         if key in self._ghosts:
             if segment.flags & ACK and not segment.flags & RST:
                 self.outbox.append(Injection(bare(key, segment.ack, 0, RST), "network"))
-            return self._drop("earlier-process")
+            return self._drop("ended-by-us")
         plain = self._plain.get(key)
         if plain is None and self.policy.plaintext_allowed(address_of(segment.source_first)):
             plain = self._run_in_plaintext(key, now)
@@ -240,7 +241,7 @@ class Engine:
         `seq` and `ack` are its last known sequence numbers on the network.  If the far side disagrees it says so, and
         is answered exactly for `GHOST_LIFETIME` seconds.
         """
-        self._ghosts[key] = now + GHOST_LIFETIME
+        self._ghosts[key] = (now + GHOST_LIFETIME, True)
         self.outbox.append(Injection(bare(key, seq, ack, RST | ACK), "network"))
         self._report("destroy", key, "its keys went with the process that held them")
 
@@ -256,6 +257,15 @@ class Engine:
         """Whether a connection that is not encrypted may stay as it is."""
         return self.policy.plaintext_allowed(address_of(reversed_key(key)))
 
+    def disown(self, key: bytes, now: float) -> None:
+        """A plaintext connection is being ended: the socket's own reset may leave.
+
+        It can miss what the far side expects, if data was on its way; the far side then says so, and is answered
+        exactly.
+        """
+        self._plain.pop(key, None)
+        self._ghosts.setdefault(key, (now + GHOST_LIFETIME, False))
+
     def forget_plaintext(self) -> None:
         """Packets do not come here any more: forget everything that was counted in passing."""
         self._plain.clear()
@@ -266,7 +276,7 @@ class Engine:
         To be called about once a second; for each key without a socket the caller calls `forget`.
         """
         self.admission.expire(now)
-        for key in [key for key, expires in self._ghosts.items() if expires <= now]:
+        for key in [key for key, (expires, _) in self._ghosts.items() if expires <= now]:
             del self._ghosts[key]
         return [
             key

@@ -59,14 +59,22 @@ class Fragments:
         start, piece = self._pieces[index]
         return (start, piece) if wire < start + len(piece) else None
 
-    def take_before(self, wire: int) -> bytes:
-        """Remove and return the piece that ends at offset `wire`; empty if there is none."""
+    def extend(self, wire: int, data: Buffer) -> tuple[int, bytearray] | None:
+        """Add `data` to the piece that ends at offset `wire`: (start, bytes) of that piece.
+
+        None, and nothing done, if there is no such piece, if more is kept behind it, or if the buffer is full.
+        """
         index = bisect_right(self._pieces, wire, key=_start) - 1
-        if index < 0 or self._pieces[index][0] + len(self._pieces[index][1]) != wire:
-            return b""
-        piece = bytes(self._pieces.pop(index)[1])
-        self.size -= len(piece)
-        return piece
+        if index < 0 or self.size + len(data) > self.LIMIT:
+            return None
+        start, piece = self._pieces[index]
+        if start + len(piece) != wire:
+            return None
+        if index + 1 < len(self._pieces) and self._pieces[index + 1][0] <= wire + len(data):
+            return None
+        piece.extend(data)
+        self.size += len(data)
+        return start, piece
 
     def drop(self, start: int, end: int) -> None:
         """Forget wire offsets [start, end)."""

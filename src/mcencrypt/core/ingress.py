@@ -12,7 +12,7 @@ from typing import NamedTuple
 from .fragments import Fragments
 from .ledger import Ledger, Run, unwrap
 from .packet import Buffer
-from .record import OVERHEAD, Keys, Opened, open_run
+from .record import OVERHEAD, Keys, Opened, open_run, whole_length
 
 
 class Delivery(NamedTuple):
@@ -74,11 +74,14 @@ class Ingress:
         Counts records that do not verify in `auth_failures`; they change nothing else.
         """
         if self.fragments:
-            # Mostly the start of a record that ended up in the packet before this one.
-            before = self.fragments.take_before(wire)
-            if before:
-                wire -= len(before)
-                data = b"".join((before, data))
+            # Mostly the next piece of a record that began in the packet before this one.
+            piece = self.fragments.extend(wire, data)
+            if piece is not None:
+                start, held = piece
+                if len(held) < whole_length(held) and self.ledger.is_boundary(start):
+                    return []
+                self.fragments.drop(start, start + len(held))
+                wire, data = start, memoryview(held)
         deliveries: list[Delivery] = []
         at, end = 0, len(data)
         while at < end:

@@ -110,10 +110,9 @@ def seal(keys: Keys, data: Buffer, plain: int, wire: int, size: int, final: bool
     return pieces
 
 
-def peek(data: Buffer, at: int) -> tuple[int, int, bool]:
-    """(plaintext length, plain offset mod 2^32, FINAL) that a record header at `at` claims."""
-    length, plain = _read_header(data, at)
-    return length & LENGTH_MASK, plain, bool(length & FINAL)
+def whole_length(data: Buffer) -> int:
+    """Bytes of the whole record that starts at the beginning of `data`, as far as its header tells (unverified)."""
+    return OVERHEAD + (_read_header(data)[0] & LENGTH_MASK if len(data) >= HEADER else 0)
 
 
 class Opened:

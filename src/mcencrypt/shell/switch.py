@@ -62,9 +62,11 @@ class Switch:
     def on(self) -> None:
         """Encrypt: rules in, then end what runs in plaintext and may not.  Raises OperatorError."""
         self._firewall.install()
+        write_switch(self._state_dir, True)
+        if self.position is Position.ON:
+            return
         self._engine.policy.enabled = True
         self.position = Position.ON
-        write_switch(self._state_dir, True)
         self._end_plaintext()
         log.info("encryption is on", extra=fields(ports=list(self._firewall.ports), mode=self._engine.policy.mode))
 
@@ -142,8 +144,8 @@ class Switch:
                 continue
             if found.state in (Tcp.TIME_WAIT, Tcp.SYN_SENT) or self._engine.keeps_plaintext(key):
                 continue
+            self._engine.disown(key, time.monotonic())
             self.destroy(key)
-            self._engine.forget(key)
 
     # -- rules
 
