@@ -1,0 +1,295 @@
+"""The handshake messages around Noise, and the replay cache."""
+
+from __future__ import annotations
+
+import hashlib
+from random import Random
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from mcencrypt.core.handshake import (
+    HELLO_LENGTH,
+    MAX_SKEW_MS,
+    Answer,
+    Dial,
+    NetworkSecret,
+    Refused,
+    ReplayCache,
+    Session,
+    ephemeral_key,
+)
+
+KEY, OTHER_KEY = b"k" * 32, b"o" * 32
+SECRET, OTHER = NetworkSecret(KEY), NetworkSecret(OTHER_KEY)
+NOW = 1_750_000_000_000
+
+
+def private(seed: int) -> X25519PrivateKey:
+    return X25519PrivateKey.from_private_bytes(Random(seed).randbytes(32))
+
+
+def public(key: X25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes_raw()
+
+
+ALICE, BOB = private(1), private(2)
+
+
+def dial(secret: NetworkSecret = SECRET, at: int = NOW, ephemeral: int = 11) -> Dial:
+    return Dial(secret, ALICE, private(ephemeral), at)
+
+
+def answer(hello: bytes, at: int = NOW, secret: NetworkSecret = SECRET) -> Answer:
+    return Answer(secret, BOB, hello, at)
+
+
+def refusal(hello: bytes, at: int = NOW, secret: NetworkSecret = SECRET) -> Refused:
+    with pytest.raises(Refused) as caught:
+        answer(hello, at, secret)
+    return caught.value
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    damaged = bytearray(data)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
+# -- both ends
+
+
+def test_both_ends_have_the_same_keys_and_know_each_other() -> None:
+    ours = dial()
+    theirs = answer(ours.hello)
+    message, session = theirs.reply(SECRET, private(12), NOW + 5)
+    finished = ours.finish(SECRET, message)
+    assert finished == Session(session.receiving, session.sending, public(BOB))
+    assert session.remote_static == public(ALICE)
+    assert session.sending != session.receiving
+    assert len(session.sending) == len(session.receiving) == 32
+    assert theirs.timestamp_ms == NOW
+    assert theirs.ephemeral == public(private(11))
+
+
+def test_the_messages_look_as_documented() -> None:
+    message_1 = dial().hello
+    message_2, _ = answer(message_1).reply(SECRET, private(12), NOW)
+    key_id = hashlib.blake2s(key=KEY, person=b"mcen kid", digest_size=8).digest()
+    for kind, message, ephemeral in ((1, message_1, 11), (2, message_2, 12)):
+        assert len(message) == HELLO_LENGTH == 138
+        assert message[:14] == b"mcen\x01" + bytes((kind,)) + key_id
+        mac = hashlib.blake2s(message[:14] + message[30:], key=KEY, person=b"mcen mac", digest_size=16)
+        assert message[14:30] == mac.digest()
+        assert message[30:62] == public(private(ephemeral))
+        assert public(ALICE) not in message
+        assert public(BOB) not in message
+        assert KEY not in message
+
+
+def test_each_ephemeral_key_makes_keys_of_its_own() -> None:
+    ours = dial()
+    theirs = answer(ours.hello)
+    first, second = (theirs.reply(SECRET, private(seed), NOW) for seed in (12, 13))
+    assert first[0] != second[0]
+    assert len({first[1].sending, first[1].receiving, second[1].sending, second[1].receiving}) == 4
+    # Whichever of the two messages arrives, and also one after the other.
+    for message, session in (first, second, first):
+        assert ours.finish(SECRET, message)[:2] == (session.receiving, session.sending)
+    assert dial(ephemeral=14).hello != ours.hello
+
+
+def test_an_ephemeral_key_comes_from_the_randomness_that_is_passed_in() -> None:
+    asked: list[int] = []
+
+    def random(count: int) -> bytes:
+        asked.append(count)
+        return b"\x07" * count
+
+    assert public(ephemeral_key(random)) == public(X25519PrivateKey.from_private_bytes(b"\x07" * 32))
+    assert asked == [32]
+
+
+# -- refusals
+
+
+def test_a_wrong_network_key_is_named() -> None:
+    refused = refusal(dial(OTHER).hello)
+    assert refused.reason == "wrong-key"
+    assert OTHER.key_id.hex() in str(refused)
+    assert SECRET.key_id.hex() in str(refused)
+    assert str(refused).index(OTHER.key_id.hex()) < str(refused).index(SECRET.key_id.hex()), "its own comes first"
+
+
+def test_a_wrong_network_key_is_named_in_message_2_as_well() -> None:
+    foreign, _ = answer(dial(OTHER).hello, secret=OTHER).reply(OTHER, private(12), NOW)
+    with pytest.raises(Refused) as caught:
+        dial().finish(SECRET, foreign)
+    assert caught.value.reason == "wrong-key"
+    assert OTHER.key_id.hex() in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("hello", "reason"),
+    [
+        (b"", "not-a-handshake"),
+        (b"mcen", "not-a-handshake"),
+        (b"mcen\x01\x01" + bytes(7), "not-a-handshake"),
+        (b"GET / HTTP/1.1\r\n\r\n" * 8, "not-a-handshake"),
+        (bytes(138), "not-a-handshake"),
+        (b"mcen\x02" + bytes(133), "other-version"),
+        (b"mcen\x01\x01" + bytes(132), "wrong-key"),
+        (b"mcen\x01\x01" + SECRET.key_id, "malformed-handshake"),
+        (b"mcen\x01\x01" + SECRET.key_id + bytes(123), "malformed-handshake"),
+        (b"mcen\x01\x01" + SECRET.key_id + bytes(125), "malformed-handshake"),
+        (b"mcen\x01\x01" + SECRET.key_id + bytes(124), "forged-handshake"),
+        (b"mcen\x01\x02" + SECRET.key_id + bytes(124), "malformed-handshake"),
+        (dial().hello[:-1], "malformed-handshake"),
+        (dial().hello + b"\0", "malformed-handshake"),
+        (answer(dial().hello).reply(SECRET, private(12), NOW)[0], "malformed-handshake"),  # a message 2
+    ],
+)
+def test_what_is_no_message_1_is_refused(hello: bytes, reason: str) -> None:
+    assert refusal(hello).reason == reason
+
+
+def test_every_flipped_bit_of_message_1_is_refused() -> None:
+    hello = dial().hello
+    for bit in range(len(hello) * 8):
+        reason = refusal(flipped(hello, bit)).reason
+        at = bit // 8
+        expected = (
+            "not-a-handshake" if at < 4
+            else "other-version" if at == 4
+            else "malformed-handshake" if at == 5
+            else "wrong-key" if at < 14
+            else "forged-handshake"
+        )  # fmt: skip
+        assert reason == expected, f"bit {bit}"
+
+
+def test_every_flipped_bit_of_message_2_is_refused() -> None:
+    ours = dial()
+    message, session = answer(ours.hello).reply(SECRET, private(12), NOW)
+    for bit in range(len(message) * 8):
+        with pytest.raises(Refused):
+            ours.finish(SECRET, flipped(message, bit))
+    assert ours.finish(SECRET, message).sending == session.receiving, "the true one still counts"
+
+
+def test_noise_protects_what_a_holder_of_the_network_key_changes() -> None:
+    """mac1 is made anew here, as anybody in the network can: the Noise message has to notice by itself."""
+    ours = dial()
+    noise_1 = ours.hello[30:]
+    message, session = answer(ours.hello).reply(SECRET, private(12), NOW)
+    noise_2 = message[30:]
+    for bit in range(0, len(noise_1) * 8, 3):
+        assert refusal(SECRET.seal(1, flipped(noise_1, bit))).reason == "forged-handshake"
+        with pytest.raises(Refused) as caught:
+            ours.finish(SECRET, SECRET.seal(2, flipped(noise_2, bit)))
+        assert caught.value.reason == "forged-handshake"
+    assert ours.finish(SECRET, message).sending == session.receiving
+
+
+def test_message_2_belongs_to_one_message_1() -> None:
+    message, _ = answer(dial(ephemeral=11).hello).reply(SECRET, private(12), NOW)
+    with pytest.raises(Refused):
+        dial(ephemeral=13).finish(SECRET, message)
+
+
+@pytest.mark.parametrize("low", [bytes(32), b"\x01" + bytes(31)])
+def test_a_low_order_ephemeral_key_in_message_2_is_refused(low: bytes) -> None:
+    ours = dial()
+    with pytest.raises(Refused) as caught:
+        ours.finish(SECRET, SECRET.seal(2, low + bytes(76)))
+    assert caught.value.reason == "forged-handshake"
+
+
+# -- clocks
+
+
+@pytest.mark.parametrize(
+    ("skew_ms", "words"),
+    [
+        (MAX_SKEW_MS + 1, "600 s ahead of ours"),
+        (-MAX_SKEW_MS - 1, "600 s behind ours"),
+        (3_600_000, "3600 s ahead of ours"),
+        (-86_400_000, "86400 s behind ours"),
+    ],
+)
+def test_a_clock_that_is_off_is_named(skew_ms: int, words: str) -> None:
+    refused = refusal(dial(at=NOW + skew_ms).hello)
+    assert refused.reason == "clock-skew"
+    assert words in str(refused)
+
+
+@pytest.mark.parametrize("skew_ms", [0, 1, -1, MAX_SKEW_MS, -MAX_SKEW_MS])
+def test_a_clock_that_is_close_enough_is_accepted(skew_ms: int) -> None:
+    assert answer(dial(at=NOW + skew_ms).hello).timestamp_ms == NOW + skew_ms
+
+
+# -- replays
+
+
+def ephemeral(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def test_a_message_belongs_to_the_attempt_that_it_came_with_first() -> None:
+    cache = ReplayCache()
+    for _ in range(3):
+        cache.admit(ephemeral(1), b"attempt", NOW, NOW)
+    with pytest.raises(Refused) as caught:
+        cache.admit(ephemeral(1), b"another", NOW, NOW)
+    assert caught.value.reason == "replayed"
+    cache.admit(ephemeral(2), b"another", NOW, NOW)
+    cache.admit(ephemeral(1), b"attempt", NOW, NOW + 2 * MAX_SKEW_MS)
+
+
+def test_a_replay_is_refused_for_as_long_as_its_clock_is_accepted() -> None:
+    cache = ReplayCache()
+    stamp = NOW + MAX_SKEW_MS  # made by a clock that is as far ahead as it may be
+    cache.admit(ephemeral(1), b"attempt", stamp, NOW)
+    for later in range(0, 2 * MAX_SKEW_MS + 1, MAX_SKEW_MS // 2):
+        cache.admit(ephemeral(2 + later), b"others", NOW + later, NOW + later)
+        with pytest.raises(Refused):
+            cache.admit(ephemeral(1), b"another", stamp, NOW + later)
+
+
+def test_what_can_no_longer_be_replayed_is_forgotten() -> None:
+    cache = ReplayCache()
+    for number in range(100):
+        cache.admit(ephemeral(number), b"attempt", NOW, NOW)
+    assert len(cache._seen) == 100
+    cache.admit(ephemeral(1000), b"attempt", NOW + 3 * MAX_SKEW_MS, NOW + 3 * MAX_SKEW_MS)
+    assert len(cache._seen) == 1
+
+
+def test_the_cache_is_bounded_and_what_it_forgot_is_not_admitted_again() -> None:
+    cache = ReplayCache(limit=8)
+    stamps = {number: NOW + number for number in range(30)}
+    for number, stamp in stamps.items():
+        cache.admit(ephemeral(number), b"attempt", stamp, NOW + 30)
+        assert len(cache._seen) <= 8
+    admitted = []
+    for number, stamp in stamps.items():
+        try:
+            cache.admit(ephemeral(number), b"another", stamp, NOW + 30)
+        except Refused as refused:
+            assert refused.reason == "replayed"
+        else:
+            admitted.append(number)
+    assert admitted == [], "neither what is remembered nor what had to go opens another attempt"
+    cache.admit(ephemeral(99), b"attempt", NOW + 40, NOW + 30)
+
+
+def test_a_clock_ahead_that_was_forgotten_refuses_and_does_not_admit() -> None:
+    """What had to go may lie in the future of others: they are refused, which is the safe side."""
+    cache = ReplayCache(limit=1)
+    cache.admit(ephemeral(1), b"attempt", NOW + 5000, NOW)
+    cache.admit(ephemeral(2), b"attempt", NOW + 6000, NOW)
+    with pytest.raises(Refused):
+        cache.admit(ephemeral(1), b"another", NOW + 5000, NOW)
+    with pytest.raises(Refused):
+        cache.admit(ephemeral(3), b"attempt", NOW + 4999, NOW)
+    cache.admit(ephemeral(4), b"attempt", NOW + 7000, NOW)
