@@ -347,7 +347,7 @@ class Endpoint:
         if packet.flags & RST:
             if offset == self.ack_offset():
                 self.reset, self.state = True, "closed"
-            elif self.ack_offset() < offset < self.announced:
+            elif self.ack_offset() < offset <= self.announced:
                 self.pure_ack()
             return
         assert packet.flags & ACK

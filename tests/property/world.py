@@ -382,6 +382,8 @@ class World:
 
     def settle_handshake(self) -> None:
         """The wire becomes perfect until both ends are connected and nothing is under way."""
+        for end in self.ends:
+            end.pressed = False
         self.calm()
         for _ in range(3):
             for side, end in enumerate(self.ends):

@@ -202,6 +202,8 @@ class Ingress:
             return None
         if self.final_wire is not None and self.final_plain is not None and wire == self.final_wire + 1:
             return self.final_plain + 1
+        if wire == self.acked:
+            return self.plain_acked  # what our socket says it has, even inside a record
         if self.ledger.is_boundary(wire):
             return self.ledger.plain_floor(wire)
         # In the window, yet not where the socket is: the kernel answers with a challenge.
