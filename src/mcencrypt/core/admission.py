@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from .egress import Egress
 from .flow import Flow
+from .fragments import Pool
 from .handshake import (
     HELLO_LENGTH,
     Answer,
@@ -92,6 +93,7 @@ class Admission:
         self._around, self._outcome = surroundings, outcome
         self._establish, self._plaintext = establish, plaintext
         self._replays = ReplayCache()
+        self._fragments = Pool()
         self._per_address: Counter[bytes] = Counter()
         #: By connection key, ours first.
         self.dialling: dict[bytes, Dialling] = {}
@@ -264,7 +266,7 @@ class Admission:
         """A flow from each side's initial sequence number, SYN window and window scale."""
         bits = self._policy.epoch_bits
         egress = Egress(ours[0], HELLO_LENGTH, Keys(session.sending, bits))
-        ingress = Ingress(theirs[0], HELLO_LENGTH, Keys(session.receiving, bits))
+        ingress = Ingress(theirs[0], HELLO_LENGTH, Keys(session.receiving, bits), self._fragments)
         egress.right_edge += theirs[1]
         ingress.right_edge += ours[1]
         scaled = ours[2] is not None and theirs[2] is not None

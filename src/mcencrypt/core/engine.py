@@ -223,6 +223,7 @@ class Engine:
         self._by_local.pop(flow.key, None)
         self._by_remote.pop(reversed_key(flow.key), None)
         self._unconfirmed.discard(flow.key)
+        flow.ingress.fragments.clear()
         self.gone.add(flow)
         self.on_flow(flow, False)
 

@@ -16,15 +16,26 @@ from .packet import Buffer
 _start = itemgetter(0)
 
 
+class Pool:
+    """Bytes that all flows together may leave waiting."""
+
+    __slots__ = ("limit", "size")
+
+    def __init__(self, limit: int = 32 << 20) -> None:
+        self.limit = limit
+        self.size = 0
+
+
 class Fragments:
     """Wire bytes by offset; neighbours are joined, and of overlapping bytes the newer win."""
 
-    __slots__ = ("_pieces", "size")
+    __slots__ = ("_pieces", "_pool", "size")
 
     #: Bytes that one flow may leave waiting.
     LIMIT: Final = 2 << 20
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Pool | None = None) -> None:
+        self._pool = pool or Pool()
         self._pieces: list[tuple[int, bytearray]] = []
         #: Bytes held.
         self.size = 0
@@ -36,10 +47,10 @@ class Fragments:
         """Keep `data` from wire offset `wire` on; False if the buffer is full."""
         if not len(data):
             return True
-        if self.size + len(data) > self.LIMIT:
+        if not self._has_room(len(data)):
             return False
         self.drop(wire, wire + len(data))
-        self.size += len(data)
+        self._grow(len(data))
         index = bisect_right(self._pieces, wire, key=_start)
         if index and self._pieces[index - 1][0] + len(self._pieces[index - 1][1]) == wire:
             index -= 1
@@ -65,7 +76,7 @@ class Fragments:
         None, and nothing done, if there is no such piece, if more is kept behind it, or if the buffer is full.
         """
         index = bisect_right(self._pieces, wire, key=_start) - 1
-        if index < 0 or self.size + len(data) > self.LIMIT:
+        if index < 0 or not self._has_room(len(data)):
             return None
         start, piece = self._pieces[index]
         if start + len(piece) != wire:
@@ -73,7 +84,7 @@ class Fragments:
         if index + 1 < len(self._pieces) and self._pieces[index + 1][0] <= wire + len(data):
             return None
         piece.extend(data)
-        self.size += len(data)
+        self._grow(len(data))
         return start, piece
 
     def drop(self, start: int, end: int) -> None:
@@ -91,5 +102,17 @@ class Fragments:
             if stop > end:
                 keep.append((end, piece[end - at :]))
             self._pieces[index : index + 1] = keep
-            self.size -= min(stop, end) - max(at, start)
+            self._grow(max(at, start) - min(stop, end))
             index += len(keep)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._pieces.clear()
+        self._grow(-self.size)
+
+    def _has_room(self, length: int) -> bool:
+        return self.size + length <= self.LIMIT and self._pool.size + length <= self._pool.limit
+
+    def _grow(self, length: int) -> None:
+        self.size += length
+        self._pool.size += length

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .fragments import Fragments
+from .fragments import Fragments, Pool
 from .ledger import Ledger, Run, unwrap
 from .packet import Buffer
 from .record import OVERHEAD, Keys, Opened, open_run, whole_length
@@ -42,11 +42,14 @@ class Ingress:
         "right_edge",
     )
 
-    def __init__(self, isn: int, origin: int, keys: Keys) -> None:
-        """`isn` is the far socket's initial sequence number, `origin` the length of its handshake message."""
+    def __init__(self, isn: int, origin: int, keys: Keys, pool: Pool | None = None) -> None:
+        """`isn` is the far socket's initial sequence number, `origin` the length of its handshake message.
+
+        `pool` bounds what all flows together leave waiting.
+        """
         self.isn, self.keys = isn, keys
         self.ledger = Ledger(origin)
-        self.fragments = Fragments()
+        self.fragments = Fragments(pool)
         #: Highest acknowledgement that our socket has sent: plain offset, and its wire counterpart.
         self.plain_acked, self.acked = 0, origin
         #: Right edge of the window that our socket offered, as a wire offset.
