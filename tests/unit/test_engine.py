@@ -383,7 +383,7 @@ def test_prefer_takes_unknown_connections_for_plaintext() -> None:
 
 def test_ghosts_are_answered_with_exact_resets() -> None:
     node = Node(1)
-    client, server = connected()
+    client, _ = connected()
     (key,) = client.engine.encrypted_keys()
     node.engine.haunt(key, 111, 222, node.now)
     ((toward, first),) = node.injected()
@@ -435,7 +435,7 @@ def test_urgent_data_does_not_exist() -> None:
 
 
 def test_an_acknowledgement_of_what_was_never_sent_is_dropped() -> None:
-    client, server = connected()
+    client, _ = connected()
     wire = client.egress(segment("PA", ISN_C + 1, ISN_S + 1, b"data"))
     end = wire[TCP].seq + len(data(wire))
     assert client.ingress(segment("A", ISN_S + 1 + HELLO_LENGTH, end + 1, back=True)) is DROP

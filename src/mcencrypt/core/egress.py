@@ -198,7 +198,7 @@ class Egress:
         """Plain acknowledgement for a wire offset, rounded down to whole records."""
         if self.final_plain is not None and wire > self.ledger.wire_top:
             return self.final_plain + 1
-        return self.ledger.plain_floor(wire) if wire >= self.ledger.origin else 0
+        return self.ledger.plain_floor(wire)
 
     def shown_window(self, right: int, plain: int) -> int:
         """What the socket may see of a window that ends at wire offset `right`: bytes from plain offset `plain` on.

@@ -80,10 +80,21 @@ class Ledger:
     """Runs in stream order.  Egress ledgers have no holes; ingress ledgers may.
 
     `origin` is the wire offset of plain offset 0: the length of the handshake payload.  `plain_edge` and `wire_edge`
-    are where the stream is known without a hole, `plain_top` and `wire_top` the end of the last run.
+    are where the stream is known without a hole, `plain_top` and `wire_top` the end of the last run, `plain_base` and
+    `wire_base` where the runs that are still kept begin.
     """
 
-    __slots__ = ("_acked", "origin", "plain_edge", "plain_top", "runs", "wire_edge", "wire_top")
+    __slots__ = (
+        "_acked",
+        "origin",
+        "plain_base",
+        "plain_edge",
+        "plain_top",
+        "runs",
+        "wire_base",
+        "wire_edge",
+        "wire_top",
+    )
 
     #: Runs kept below the acknowledgement, for D-SACK blocks and late duplicates.
     RETIRED: Final = 256
@@ -91,8 +102,8 @@ class Ledger:
     MAX_RUNS: Final = 16384
 
     def __init__(self, origin: int) -> None:
-        self.origin = self.wire_edge = self.wire_top = origin
-        self.plain_edge = self.plain_top = 0
+        self.origin = self.wire_base = self.wire_edge = self.wire_top = origin
+        self.plain_base = self.plain_edge = self.plain_top = 0
         self.runs: list[Run] = []
         self._acked = 0
 
@@ -168,18 +179,21 @@ class Ledger:
         return bisect_right(self.runs, wire, key=_by_wire) - 1
 
     def wire_floor(self, plain: int) -> int:
-        """Wire offset of the last known record boundary at or before `plain`, the origin if all is later."""
+        """Wire offset of the last known record boundary at or before `plain`; the base if all is later."""
         if plain == self.plain_edge and self.wire_edge == self.wire_top:
             return self.wire_edge
         index = self.at_plain(plain)
-        return self.runs[index].wire_floor(plain) if index >= 0 else self.origin
+        return self.runs[index].wire_floor(plain) if index >= 0 else self.wire_base
 
     def plain_floor(self, wire: int) -> int:
-        """Plain offset of the last known record boundary at or before `wire`; 0 if all is later."""
+        """Plain offset of the last known record boundary at or before `wire`; the base if all is later.
+
+        Never less: 2^31 bytes on, a number from the start of the stream would look like one from the future.
+        """
         if wire == self.wire_edge:
             return self.plain_edge
         index = self.at_wire(wire)
-        return self.runs[index].plain_floor(wire) if index >= 0 else 0
+        return self.runs[index].plain_floor(wire) if index >= 0 else self.plain_base
 
     def is_boundary(self, wire: int) -> bool:
         """Whether a record is known to start or end at `wire`."""
@@ -223,6 +237,8 @@ class Ledger:
             runs[acked].blob = b""
             acked += 1
         if acked >= 2 * self.RETIRED:
+            last = runs[acked - self.RETIRED - 1]
+            self.plain_base, self.wire_base = last.plain_end, last.wire_end
             del runs[: acked - self.RETIRED]
             acked = self.RETIRED
         self._acked = acked
