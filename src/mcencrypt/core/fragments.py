@@ -44,11 +44,16 @@ class Fragments:
         return bool(self._pieces)
 
     def add(self, wire: int, data: Buffer) -> bool:
-        """Keep `data` from wire offset `wire` on; False if the buffer is full."""
+        """Keep `data` from wire offset `wire` on; False if the buffer is full.
+
+        What lies further on gives way: the stream can do without it, but not without what comes first.
+        """
         if not len(data):
             return True
-        if not self._has_room(len(data)):
-            return False
+        while not self._has_room(len(data)):
+            if not self._pieces or self._pieces[-1][0] < wire + len(data):
+                return False
+            self._grow(-len(self._pieces.pop()[1]))
         self.drop(wire, wire + len(data))
         self._grow(len(data))
         index = bisect_right(self._pieces, wire, key=_start)
