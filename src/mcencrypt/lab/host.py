@@ -12,14 +12,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from . import namespace
 from .namespace import LabError, run, wait_for
 from .process import Process
-
-if TYPE_CHECKING:
-    from .net import Lab
 
 _ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 _LOCK = Path("/run/mcencrypt-lab.lock")
@@ -45,10 +42,21 @@ class Offloads:
         return [word for name, value in named if value is not None for word in (name, "on" if value else "off")]
 
 
+class Keeper(Protocol):
+    """What a host needs of the lab that it stands in."""
+
+    name: str
+    directory: Path
+    hosts: list[Host]
+    processes: list[Process]
+
+    def log_file(self, *words: str) -> Path: ...
+
+
 class Host:
     """One machine of the lab: a network namespace of its own."""
 
-    def __init__(self, lab: Lab, name: str) -> None:
+    def __init__(self, lab: Keeper, name: str) -> None:
         self.lab = lab
         self.name = name
         self.namespace = f"{namespace.owner()}-{lab.name}-{name}"

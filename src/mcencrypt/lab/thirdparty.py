@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .host import Host
 from .namespace import LabError, wait_for
-from .net import Host
 from .process import Process
 
 VERSION = "1.0.2"
