@@ -118,8 +118,9 @@ class Engine:
 
     def _flow_in(self, flow: Flow, segment: Segment, now: float) -> Verdict:
         flow.seen = now
+        failures = flow.ingress.auth_failures
         verdict = flow.from_network(segment, self._route_mtu(flow.peer), self.outbox)
-        if verdict is DROP and flow.ingress.auth_failures:
+        if verdict is DROP and flow.ingress.auth_failures > failures:
             self._report("tampered", flow.key, "a record did not verify; the packet was dropped")
         if self._unconfirmed and flow.confirmed and flow.key in self._unconfirmed:
             self._unconfirmed.discard(flow.key)
@@ -229,7 +230,9 @@ class Engine:
 
     def _run_in_plaintext(self, key: bytes, now: float) -> Plaintext | None:
         if key not in self._plain:
-            if len(self._plain) >= MAX_FLOWS:
+            # Anybody can send a SYN for an encrypted connection: what its socket sends later must not leave as it is.
+            encrypted = key in self._by_local or self._ghosts.get(key, (0.0, False))[1]
+            if encrypted or len(self._plain) >= MAX_FLOWS:
                 return None
             self._plain[key] = Plaintext(key, now)
             if self.policy.enabled:
