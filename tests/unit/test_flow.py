@@ -1,0 +1,221 @@
+"""One connection in both spaces: SACK blocks, windows, paths that shrink, and what is told of tampering."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP
+from scapy.packet import Raw
+
+from mcencrypt.core.egress import Egress
+from mcencrypt.core.flow import Flow
+from mcencrypt.core.ingress import Ingress
+from mcencrypt.core.packet import Segment
+from mcencrypt.core.record import OVERHEAD, Keys
+from mcencrypt.core.verdict import DROP, Injection
+
+ORIGIN, OURS, THEIRS = 138, 1000, 0xFFFFFFF0
+KEY = b"\x0a\0\0\x01\x0a\0\0\x02\x9c\x40\x21\x7b"
+
+
+class Half:
+    """A flow and its surroundings; `near` is the end that sends the data under test."""
+
+    def __init__(self, near: bool, window: int = 1 << 20) -> None:
+        first, second = Random(1).randbytes(32), Random(2).randbytes(32)
+        sending, receiving = (first, second) if near else (second, first)
+        self.isn, self.peer_isn = (OURS, THEIRS) if near else (THEIRS, OURS)
+        egress = Egress(self.isn, ORIGIN, Keys(sending))
+        ingress = Ingress(self.peer_isn, ORIGIN, Keys(receiving))
+        egress.right_edge += window
+        ingress.right_edge += 1 << 20
+        self.near, self.noted, self.outbox = near, list[str](), list[Injection]()
+        key = KEY if near else KEY[4:8] + KEY[:4] + KEY[10:] + KEY[8:10]
+        self.flow = Flow(
+            key, egress, ingress, hello=b"", identity=b"", confirmed=True, mss=1438, scales=(0, 0), now=0.0,
+            note=self.noted.append,
+        )  # fmt: skip
+
+    def packet(self, seq: int, ack: int, flags: str, payload: bytes, window: int, options: list[Any]) -> bytes:
+        ends = ("10.0.0.1", "10.0.0.2", 40000, 8571) if self.near else ("10.0.0.2", "10.0.0.1", 8571, 40000)
+        tcp = TCP(sport=ends[2], dport=ends[3], seq=seq % 2**32, ack=ack % 2**32, flags=flags, window=window,
+                  options=options)  # fmt: skip
+        return bytes(IP(src=ends[0], dst=ends[1], id=9) / tcp / Raw(payload))
+
+    def send(self, at: int, payload: bytes = b"", flags: str = "A", ack: int = 0, *, mtu: int = 1500, gso: bool = False,
+             window: int = 60000, sack: list[tuple[int, int]] | None = None) -> list[Any]:  # fmt: skip
+        """Our socket sends, by plain offsets; what leaves for the network."""
+        blocks = [(self.peer_isn + 1 + edge) % 2**32 for block in sack or [] for edge in block]
+        options = [("NOP", None), ("NOP", None), ("SAck", tuple(blocks))] if blocks else []
+        raw = self.packet(self.isn + 1 + at, self.peer_isn + 1 + ack, flags, payload, window, options)
+        verdict = self.flow.from_socket(Segment(raw), gso, mtu, self.outbox)
+        return ([] if verdict is DROP else [IP(verdict)]) + self.drain("network")
+
+    def take(self, packet: Any) -> Any:
+        """A packet from the network; what reaches our socket."""
+        verdict = self.flow.from_network(Segment(bytes(packet)), 1500, self.outbox)
+        return DROP if verdict is DROP else IP(verdict)
+
+    def drain(self, toward: str) -> list[Any]:
+        found = [IP(injection.packet) for injection in self.outbox if injection.toward == toward]
+        self.outbox[:] = [injection for injection in self.outbox if injection.toward != toward]
+        return found
+
+
+def ends(window: int = 1 << 20) -> tuple[Half, Half]:
+    return Half(True, window), Half(False)
+
+
+def sack_of(packet: Any, isn: int) -> list[tuple[int, int]]:
+    edges = [(edge - isn - 1) % 2**32 for edge in dict(packet[TCP].options).get("SAck", ())]
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def test_sack_blocks_cross_both_ways() -> None:
+    near, far = ends()
+    sent = [near.send(100 * number, bytes([number]) * 100)[0] for number in range(5)]
+    for number in (0, 2, 3):
+        far.take(sent[number])
+    (wire,) = far.send(0, ack=100, sack=[(200, 400)])
+    size = 100 + OVERHEAD
+    assert sack_of(wire, OURS) == [(ORIGIN + 2 * size, ORIGIN + 4 * size)]
+    assert wire[TCP].ack == OURS + 1 + ORIGIN + size
+    got = near.take(wire)
+    assert sack_of(got, OURS) == [(200, 400)] and got[TCP].ack == OURS + 1 + 100
+    assert len(bytes(got)) == len(bytes(wire))
+
+
+def test_sack_blocks_shrink_to_whole_records_and_vanish() -> None:
+    near, far = ends()
+    sent = [near.send(100 * number, bytes([number]) * 100)[0] for number in range(5)]
+    for number in (0, 2, 3):
+        far.take(sent[number])
+    (wire,) = far.send(0, ack=100, sack=[(250, 400), (210, 290)])
+    size = 100 + OVERHEAD
+    assert sack_of(wire, OURS) == [(ORIGIN + 3 * size, ORIGIN + 4 * size)]
+    base = OURS + 1 + ORIGIN
+    raw = far.packet(wire[TCP].seq, base + size, "A", b"", 60000,
+                     [("SAck", (base + 2 * size + 1, base + 3 * size - 1))])  # fmt: skip
+    assert sack_of(near.take(IP(raw)), OURS) == []
+
+
+def test_a_duplicate_is_told_of_below_the_acknowledgement() -> None:
+    near, far = ends()
+    sent = [near.send(100 * number, bytes([number]) * 100)[0] for number in range(3)]
+    for packet in (*sent, sent[0]):
+        far.take(packet)
+    near.take(far.send(0, ack=300)[0])
+    (wire,) = far.send(0, ack=300, sack=[(0, 100)])
+    assert sack_of(near.take(wire), OURS) == [(0, 100)]
+    # Only the first block may lie there.
+    (wire,) = far.send(0, ack=300, sack=[(0, 100), (100, 200)])
+    assert sack_of(near.take(wire), OURS) == [(0, 100)]
+
+
+def test_a_sack_of_what_was_never_sent_vanishes() -> None:
+    near, far = ends()
+    near.send(0, b"x" * 100)
+    base = OURS + 1 + ORIGIN
+    raw = far.packet(THEIRS + 1 + ORIGIN, base, "A", b"", 60000, [("SAck", (base + 200, base + 300))])
+    assert sack_of(near.take(IP(raw)), OURS) == []
+
+
+def test_a_path_that_shrank_gets_slices_and_the_socket_is_told() -> None:
+    near, far = ends()
+    text = Random(3).randbytes(1400)
+    parts = near.send(0, text, mtu=1300)
+    assert len(parts) == 2 and all(len(bytes(part)) <= 1300 for part in parts)
+    (told,) = near.drain("socket")
+    assert told[ICMP].type == 3 and told[ICMP].code == 4 and told[ICMP].nexthopmtu == 1300 - OVERHEAD
+    assert (told[IP].src, told[IP].dst) == ("10.0.0.2", "10.0.0.1")
+    quoted = told[ICMP].payload
+    assert (quoted.sport, quoted.dport, quoted.seq) == (40000, 8571, OURS + 1)
+    near.send(1400, text, mtu=1300 - OVERHEAD)
+    assert near.drain("socket") == [], "told once"
+    early = far.take(parts[1])
+    assert early is DROP or not bytes(early[TCP].payload)
+    got = far.take(parts[0])
+    assert bytes(got[TCP].payload) == text and got[TCP].seq == OURS + 1
+
+
+def test_records_wait_for_the_window_and_leave_when_it_opens() -> None:
+    near, far = ends(window=300)
+    wire = [packet for number in range(3) for packet in near.send(100 * number, bytes([number]) * 100)]
+    assert len(wire) == 2, "three records and their overhead are more than 300 bytes"
+    assert all(p[TCP].seq + len(p[TCP].payload) <= OURS + 1 + ORIGIN + 300 for p in wire)
+    for packet in wire:
+        far.take(packet)
+    assert near.take(far.send(0, ack=200, window=300)[0]) is not DROP
+    (late,) = near.drain("network")
+    assert bytes(far.take(late)[TCP].payload) == bytes([2]) * 100
+
+
+def test_a_retransmission_of_what_may_not_leave_asks_for_the_window() -> None:
+    near, _ = ends(window=130)
+    assert len(near.send(0, b"a" * 100)) == 1
+    assert near.send(100, b"b" * 100) == []
+    (probe,) = near.send(100, b"b" * 100)
+    assert not bytes(probe[TCP].payload) and probe[TCP].seq == OURS + ORIGIN
+
+
+@pytest.mark.parametrize("window", [1, 50, 1000])
+def test_an_open_window_is_never_shown_closed(window: int) -> None:
+    near, far = ends()
+    far.take(near.send(0, b"x" * 100)[0])
+    got = near.take(far.send(0, ack=100, window=window)[0])
+    assert 1 <= got[TCP].window <= window
+
+
+def test_a_closed_window_is_shown_closed() -> None:
+    near, far = ends()
+    far.take(near.send(0, b"x" * 100)[0])
+    assert near.take(far.send(0, ack=100, window=0)[0])[TCP].window == 0
+
+
+def test_keepalives_and_probes_stay_below_what_is_expected() -> None:
+    near, far = ends()
+    far.take(near.send(0, b"x" * 100)[0])
+    near.take(far.send(0, ack=100)[0])
+    (probe,) = near.send(99)
+    assert probe[TCP].seq == OURS + 1 + ORIGIN + 100 + OVERHEAD - 1
+    assert far.take(probe)[TCP].seq == OURS + 1 + 99
+
+
+def test_what_was_lost_before_us_is_dropped() -> None:
+    near, _ = ends()
+    assert near.send(100, b"later") == [] and near.noted == ["gap-before-us"]
+
+
+def test_data_behind_the_fin_is_dropped() -> None:
+    near, _ = ends()
+    near.send(0, b"end", "FA")
+    assert near.send(3, b"more") == [] and near.noted == ["data-after-fin"]
+
+
+def test_a_reset_is_translated_and_an_old_one_dropped() -> None:
+    near, far = ends()
+    old = near.send(0, flags="RA")[0]
+    assert old[TCP].seq == OURS + 1 + ORIGIN
+    far.take(near.send(0, b"x" * 50)[0])
+    far.send(0, ack=50)
+    assert far.take(old) is DROP and far.noted == ["old-reset"]
+    assert not far.flow.is_closing()
+    exact = far.take(near.send(50, flags="R")[0])
+    assert exact[TCP].seq == OURS + 1 + 50 and exact[TCP].flags == "R" and far.flow.is_closing()
+
+
+def test_a_reset_somewhere_in_the_window_is_not_exact() -> None:
+    near, far = ends()
+    near.send(0, b"x" * 50)  # lost
+    got = far.take(near.send(50, flags="R")[0])
+    assert got[TCP].seq != OURS + 1 and got[TCP].seq > OURS + 1
+
+
+def test_a_resent_byte_is_never_sealed_again() -> None:
+    near, _ = ends()
+    (first,) = near.send(0, b"the first bytes")
+    (again,) = near.send(0, b"CHANGED! bytes.")
+    assert bytes(first[TCP].payload) == bytes(again[TCP].payload)
+    assert near.flow.egress.records_sealed == 1 and near.flow.egress.retransmissions == 1
