@@ -12,7 +12,7 @@ from mcencrypt.core.icmp import QUOTED, too_big
 from mcencrypt.core.packet import Segment
 
 LENGTHS = (0, 1, 2, 55, 56, 57, 76, 77, 87, 88, 89, 1448, 60001)
-MTUS = (68, 1378, 1280, 1500, 9000, 65535)
+MTUS = (68, 1280, 1378, 65535)
 
 
 def segment(dice: Random, length: int, ip: IP | IPv6) -> bytes:

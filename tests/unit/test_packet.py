@@ -82,7 +82,7 @@ def tcp_header(dice: Random) -> TCP:
 
 
 def variants() -> list[tuple[int, int, int]]:
-    return [(seed, version, length) for seed, length in enumerate(LENGTHS * 4 + LARGE) for version in (4, 6)]
+    return [(seed, version, length) for seed, length in enumerate(LENGTHS * 3 + LARGE) for version in (4, 6)]
 
 
 def held(dice: Random, raw: bytes) -> bytes | memoryview:

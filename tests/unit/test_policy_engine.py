@@ -199,6 +199,18 @@ def test_an_answer_without_a_message_ends_the_dial_at_once(acked: int, payload: 
     untouched(a)
 
 
+@pytest.mark.parametrize("mode", ["require", "prefer"])
+def test_a_true_message_in_an_answer_that_does_not_count_ours_is_refused(mode: str) -> None:
+    """Numbers on both sides would not fit: something between has taken the SYN's payload for its own."""
+    a, b = new(mode, seed=1), new(mode, seed=2)
+    b.ingress(dialled(a), 0, 0.0)
+    message = answered(b, ISN_B)
+    seen = read(a.ingress(make(B, A, ISN_B, ISN_A + 1, SYN | ACK, message), 0, 0.0))
+    assert (seen.flags, seen.ack) == (RST | ACK, ISN_A + 1)
+    assert a.refused == {"not-a-handshake": 1}
+    assert a.encrypted_keys() == a.plaintext_keys() == []
+
+
 @pytest.mark.parametrize("acked", [0, 2, 100, HELLO_LENGTH, HELLO_LENGTH + 2])
 def test_an_answer_to_something_else_ends_nothing(acked: int) -> None:
     a, b = new(seed=1), new(seed=2)
