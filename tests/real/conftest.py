@@ -73,15 +73,15 @@ class Node:
         self.run_dir, self.state_dir = self.directory / "run", self.directory / "state"
         self.config = self.directory / "config.toml"
         self.log_file = self.directory / "log"
-        self.configure(
-            ports=list(PORTS),
-            network_key_file=str(network_key),
-            mode=mode,
-            run_dir=str(self.run_dir),
-            state_dir=str(self.state_dir),
-            log_level="debug",
-            **settings,
-        )
+        given: dict[str, Any] = {
+            "ports": list(PORTS),
+            "network_key_file": str(network_key),
+            "mode": mode,
+            "run_dir": str(self.run_dir),
+            "state_dir": str(self.state_dir),
+            "log_level": "debug",
+        }
+        self.configure(**given | settings)
         # what this process was told by the environment is not meant for the daemon
         self._env = {name: "" for name in os.environ if name.startswith("MCENCRYPT_")} | importable()
         self.pid = 0
