@@ -95,7 +95,7 @@ class Fragments:
     def drop(self, start: int, end: int) -> None:
         """Forget wire offsets [start, end)."""
         index = max(0, bisect_right(self._pieces, start, key=_start) - 1)
-        while index < len(self._pieces) and self._pieces[index][0] < end:
+        while start < end and index < len(self._pieces) and self._pieces[index][0] < end:
             at, piece = self._pieces[index]
             stop = at + len(piece)
             if stop <= start:
