@@ -213,6 +213,15 @@ def test_a_reset_somewhere_in_the_window_is_not_exact() -> None:
     assert got[TCP].seq != OURS + 1 and got[TCP].seq > OURS + 1
 
 
+def test_a_reset_is_exact_where_an_empty_final_record_was_lost() -> None:
+    near, far = ends()
+    far.take(near.send(0, b"x" * 50)[0])
+    near.take(far.send(0, ack=50)[0])
+    near.send(50, flags="FA")  # lost
+    reset = near.send(50, flags="R")[0]  # the answer of a closed socket to an acknowledgement of 50
+    assert far.take(reset)[TCP].seq == OURS + 1 + 50
+
+
 def test_a_resent_byte_is_never_sealed_again() -> None:
     near, _ = ends()
     (first,) = near.send(0, b"the first bytes")
