@@ -89,6 +89,8 @@ class Egress:
     def exact_wire(self, plain: int) -> int:
         """Wire offset at which the far side expects a reset that the socket sends at `plain`."""
         ledger = self.ledger
+        if plain == self.plain_una:
+            return self.una  # what the far side said itself; behind it an empty FINAL record can stand
         if self.sent < ledger.wire_top and plain >= ledger.plain_top:
             # What waits for the window has not been sent: a number behind it would lie behind the window as well.
             return self.sent
