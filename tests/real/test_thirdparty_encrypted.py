@@ -1,4 +1,4 @@
-"""bcoin and iperf3, which nobody here wrote, over encrypted connections: they notice nothing, the wire shows nothing."""
+"""bcoin and iperf3, which nobody here wrote, over encrypted connections: nothing is noticed, the wire shows nothing."""
 
 from __future__ import annotations
 
