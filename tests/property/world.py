@@ -393,7 +393,10 @@ class World:
                 elif end.state == "syn-received":
                     end.syn_ack()
                 elif end.state == "established":
-                    end.pure_ack()
+                    if end.unacked():
+                        end.retransmit()
+                    else:
+                        end.pure_ack()
                 self.transmit(side)
             self.calm()
         assert [end.state for end in self.ends] == ["established", "established"]

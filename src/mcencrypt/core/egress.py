@@ -38,6 +38,7 @@ class Egress:
         "bytes_sealed",
         "calm_from",
         "final_plain",
+        "forced",
         "isn",
         "keys",
         "ledger",
@@ -60,6 +61,8 @@ class Egress:
         self.right_edge = origin
         #: Wire offset up to which records have left; what lies beyond waits for the window.
         self.sent = origin
+        #: End of the last record that left although it had to wait.
+        self.forced = origin
         #: Wire ranges that the newest acknowledgement reports as received beyond it.
         self.sacked: list[tuple[int, int]] = []
         #: Plain offset of the FIN, once it was sealed.
@@ -91,9 +94,10 @@ class Egress:
         ledger = self.ledger
         if plain == self.plain_una:
             return self.una  # what the far side said itself; behind it an empty FINAL record can stand
-        if self.sent < ledger.wire_top and plain >= ledger.plain_top:
+        left = max(self.sent, self.forced)
+        if left < ledger.wire_top and plain >= ledger.plain_top:
             # What waits for the window has not been sent: a number behind it would lie behind the window as well.
-            return self.sent
+            return left
         if self.final_plain is not None and plain > self.final_plain:
             return ledger.wire_top + 1
         if plain >= ledger.plain_top:
@@ -152,7 +156,8 @@ class Egress:
             # windows refuses it (tcp_in_window in nf_conntrack_proto_tcp.c, "bytes more than expected").
             end = ledger.last_boundary(self.right_edge)
         if again and end <= start <= self.una:
-            return self._cut(start, ledger.next_boundary(start), first_limit, next_limit)
+            self.forced = ledger.next_boundary(start)
+            return self._cut(start, self.forced, first_limit, next_limit)
         parts = self._cut(start, end, first_limit, next_limit)
         if parts and parts[-1].end > self.sent:
             self.sent = parts[-1].end
