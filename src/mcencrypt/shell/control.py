@@ -8,6 +8,7 @@ unix(7)).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -291,7 +292,8 @@ def request(run_dir: Path, command: str, timeout: float = 10.0, **args: Any) -> 
             connection.connect(str(path))
             if peer_uid(connection) not in (0, os.geteuid()):
                 raise OperatorError(f"{path} belongs to another user, not to a daemon of yours or root's")
-            connection.sendall(json.dumps({**args, "command": command}).encode() + b"\n")
+            with contextlib.suppress(BrokenPipeError):  # a daemon that refuses us has said so and hung up
+                connection.sendall(json.dumps({**args, "command": command}).encode() + b"\n")
             line = _read_line(connection, deadline)
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             raise NoDaemonError(

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any, Final
 
@@ -77,6 +78,12 @@ class Daemon:
         self._reporter = Reporter(lambda local, remote: self._switch.destroy_endpoints(local, remote))
         for key, seq, ack in remains:
             self._engine.haunt(key, seq, ack, self._started)
+        self._commands: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "ping": self._ping,
+            "status": self._status,
+            "on": self._on,
+            "off": self._off,
+        }
         self._control = ControlServer(config.control_socket, self._command, self._lock)
 
     def run(self) -> int:
@@ -157,20 +164,24 @@ class Daemon:
     # -- commands
 
     def _command(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        if command == "ping":
-            return {"pid": os.getpid()}
-        if command == "status":
-            return self._status()
-        if command == "on":
-            self._switch.on()
-            return {"enabled": True}
-        if command == "off":
-            left = self._switch.off(bool(arguments.get("now")))
-            self._after_packet(time.monotonic())
-            return {"enabled": False, "draining": left}
-        raise OperatorError(f"the daemon does not know the command {command!r}: are both of one version?")
+        known = self._commands.get(command)
+        if known is None:
+            raise OperatorError(f"the daemon does not know the command {command!r}: are both of one version?")
+        result = known(arguments)
+        self._after_packet(time.monotonic())
+        return result
 
-    def _status(self) -> dict[str, Any]:
+    def _ping(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"pid": os.getpid()}
+
+    def _on(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        self._switch.on()
+        return {"enabled": True}
+
+    def _off(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"enabled": False, "draining": self._switch.off(bool(arguments.get("now")))}
+
+    def _status(self, arguments: dict[str, Any]) -> dict[str, Any]:
         now = time.monotonic()
         waiting, dropped_kernel, dropped_user = statistics(self._queue.number)
         return {
