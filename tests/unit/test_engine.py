@@ -230,7 +230,8 @@ def test_prefer_lets_plaintext_run() -> None:
     assert ("plaintext", "the connection runs in plaintext") in client.events()
     assert client.egress(segment("PA", ISN_C + 1, ISN_S + 1, b"plain")) is ACCEPT
     assert client.ingress(segment("PA", ISN_S + 1, ISN_C + 6, b"plain", back=True)) is ACCEPT
-    assert [(c.state, c.bytes_out, c.bytes_in) for c in client.engine.connections(0)] == [("plaintext", 5, 5)]
+    [shown] = client.engine.connections(0)
+    assert (shown.state, shown.counters.bytes_out, shown.counters.bytes_in) == ("plaintext", 5, 5)
 
 
 def test_prefer_answers_a_stranger_in_plaintext() -> None:
@@ -620,7 +621,7 @@ def test_a_connection_is_forgotten_when_its_socket_is_gone() -> None:
     assert client.engine.tick(client.now + engine.LOOK_AFTER + 1) == [key]
     client.engine.forget(key)
     assert client.engine.encrypted_keys() == [] and ("closed", "") in client.events()
-    assert (client.engine.gone.connections, client.engine.gone.bytes_out) == (1, 5)
+    assert (client.engine.gone.connections, client.engine.gone.counters.bytes_out) == (1, 5)
     assert client.egress(segment("PA", ISN_C + 6, ISN_S + 1, b"x")) is DROP
 
 

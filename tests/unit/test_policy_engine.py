@@ -299,7 +299,7 @@ def test_prefer_talks_plaintext_with_whom_does_not_answer() -> None:
     assert a.ingress(make(B, A, ISN_B + 1, ISN_A + 8, ACK | PSH, b"verack"), 0, 0.0) is ACCEPT
     assert [event.kind for event in a.events] == ["plaintext"]
     (shown,) = a.connections(0.0)
-    assert (shown.state, shown.bytes_out, shown.bytes_in) == ("plaintext", 7, 6)
+    assert (shown.state, shown.counters.bytes_out, shown.counters.bytes_in) == ("plaintext", 7, 6)
     assert a.plaintext_keys() == [key_of(A, B)]
 
 
@@ -418,6 +418,88 @@ def test_a_strangers_syn_does_not_bring_an_ended_connection_back_in_plaintext() 
     b.ingress(make(A, B, 77, 0, SYN), 0, 1.0)
     assert b.plaintext_keys() == []
     assert b.egress(make(B, A, 1, 2, ACK | PSH, b"confidential"), 0, 1.0) is DROP
+
+
+# -- back to plaintext on the same addresses and ports
+
+
+def talks_plaintext(b: Engine, isn: int, now: float, passed: bytes = b"") -> None:
+    """A peer without mcencrypt connects to B and sends; the socket at B has answered this very SYN."""
+    assert b.ingress(make(A, B, isn, 0, SYN), 0, now) is ACCEPT
+    assert b.egress(make(B, A, 9000, isn + 1, SYN | ACK), 0, now) is ACCEPT
+    assert b.egress(make(B, A, 9000, isn + 1, SYN | ACK), 0, now) is ACCEPT, "and once more"
+    assert b.ingress(make(A, B, isn + 1, 9001, ACK), 0, now) is ACCEPT
+    assert b.ingress(make(A, B, isn + 1, 9001, ACK | PSH, b"version"), 0, now) is ACCEPT
+    assert b.egress(make(B, A, 9001, isn + 8, ACK | PSH, b"verack"), 0, now) is ACCEPT
+    (shown,) = b.connections(now)
+    assert (shown.state, shown.counters.bytes_out, shown.counters.bytes_in) == ("plaintext", 6, 7)
+
+
+def test_prefer_forgets_a_half_open_attempt_once_its_peer_is_answered_in_plaintext() -> None:
+    a, b = new("prefer", seed=1), new("prefer", seed=2)
+    read(b.ingress(dialled(a), 0, 0.0))
+    read(b.egress(make(B, A, ISN_B, ISN_A + 1, SYN | ACK), 0, 0.0))
+    talks_plaintext(b, 77, 3.0)
+
+
+def test_prefer_forgets_an_encrypted_connection_once_its_peer_is_answered_in_plaintext() -> None:
+    a, b = new("prefer", seed=1), new("prefer", seed=2)
+    connect(a, b)
+    talks_plaintext(b, 77, 3.0)
+    assert b.gone.connections == 1
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_prefer_forgets_an_ended_connection_once_its_peer_is_answered_in_plaintext(encrypted: bool) -> None:
+    b = new("prefer")
+    if encrypted:
+        b.haunt(key_of(B, A), 111, 222, 0.0)
+    else:
+        b.disown(key_of(B, A), 0.0)
+    talks_plaintext(b, 77, 3.0)
+
+
+def test_a_strangers_syn_does_not_end_a_half_open_attempt() -> None:
+    """It takes our own socket's answer to that SYN, and the socket answers one only."""
+    a, b = new("prefer", seed=1), new("prefer", seed=2)
+    read(b.ingress(dialled(a), 0, 0.0))
+    answer = b.egress(make(B, A, ISN_B, ISN_A + 1, SYN | ACK), 0, 0.0)
+    assert b.ingress(make(A, B, 77, 0, SYN), 0, 0.0) is ACCEPT
+    read(a.ingress(answer, 0, 0.0))
+    read(b.ingress(a.egress(make(A, B, ISN_A + 1, ISN_B + 1, ACK), 0, 0.0), 0, 0.0))
+    assert b.encrypted_keys() == [key_of(B, A)]
+    assert b"confidential" not in from_b(b, b"confidential")
+    assert b.plaintext_keys() == []
+
+
+def test_an_answer_in_plaintext_needs_the_policys_leave_when_it_is_given() -> None:
+    a, b = new("prefer", seed=1), new("prefer", seed=2)
+    connect(a, b)
+    assert b.ingress(make(A, B, 77, 0, SYN), 0, 0.0) is ACCEPT
+    b.policy.mode = "require"
+    assert b.egress(make(B, A, 9000, 78, SYN | ACK), 0, 0.0) is DROP
+    assert b.encrypted_keys() == [key_of(B, A)]
+
+
+def test_prefer_forgets_an_encrypted_connection_when_its_own_socket_dials_anew_and_is_answered_in_plaintext() -> None:
+    a, b = new("prefer", seed=1), new("prefer", seed=2)
+    connect(a, b)
+    dialled(a, 77)
+    assert a.encrypted_keys(), "not before the answer"
+    assert a.ingress(make(B, A, 9000, 78, SYN | ACK), 0, 0.0) is ACCEPT
+    assert a.egress(make(A, B, 78, 9001, ACK | PSH, b"version"), 0, 0.0) is ACCEPT
+    assert a.ingress(make(B, A, 9001, 85, ACK | PSH, b"verack"), 0, 0.0) is ACCEPT
+    assert a.plaintext_keys() == [key_of(A, B)] and a.encrypted_keys() == []
+
+
+def test_plaintext_syns_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_ANSWERING", 2)
+    b = new("prefer")
+    for port in range(1, 6):
+        assert b.ingress(make((A[0], port), B, 77, 0, SYN), 0, 0.0) is ACCEPT
+    assert len(b.admission._plain_syns) == 2
+    b.tick(admission.LIFETIME)
+    assert not b.admission._plain_syns
 
 
 # -- keys
@@ -697,7 +779,7 @@ def test_a_forged_record_is_reported_and_later_drops_are_not() -> None:
     assert a.ingress(make(B, A, EDGE_B, EDGE_A + 5, ACK), 0, 0.0) is DROP
     assert a.events == [], "this one was no record"
     (shown,) = a.connections(0.0)
-    assert shown.auth_failures == 1
+    assert shown.counters.auth_failures == 1
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1, 1000])
@@ -811,7 +893,7 @@ def test_an_aborted_connection_is_reset_with_exact_numbers() -> None:
     seen = read(b.ingress(injection.packet, 0, 0.0))
     assert (seen.seq, seen.flags & RST) == (ISN_A + 1, RST)
     assert a.encrypted_keys() == []
-    assert a.gone.bytes_in == 5
+    assert a.gone.counters.bytes_in == 5
 
 
 def test_a_silent_connection_is_looked_up_and_forgotten() -> None:

@@ -87,24 +87,30 @@ class Admission:
         outcome: Outcome,
         establish: Callable[[Flow], bool],
         plaintext: Callable[[bytes, float], object],
+        begin_plaintext: Callable[[bytes, float], object],
     ) -> None:
-        """`establish` takes a new flow into the table (False: it is full), `plaintext` a connection without us."""
+        """`establish` takes a new flow into the table (False: it is full), `plaintext` a connection without us.
+
+        `begin_plaintext` takes one of which our own kernel has shown that it is new: it replaces what was there.
+        """
         self._policy, self._secret, self._static = policy, secret, static
         self._around, self._outcome = surroundings, outcome
-        self._establish, self._plaintext = establish, plaintext
+        self._establish, self._plaintext, self._begin_plaintext = establish, plaintext, begin_plaintext
         self._replays = ReplayCache()
         self._fragments = Pool()
         self._per_address: Counter[bytes] = Counter()
         #: By connection key, ours first.
         self.dialling: dict[bytes, Dialling] = {}
         self.answering: dict[bytes, Answering] = {}
+        #: Peers' SYNs that may run in plaintext: initial sequence number, and when to forget it.
+        self._plain_syns: dict[bytes, tuple[int, float]] = {}
 
     # -- our socket's SYN and SYN-ACK
 
     def syn_out(self, segment: Segment, key: bytes, now: float) -> Verdict:
         """Our socket dials: message 1 joins the SYN."""
         if not self._policy.enabled:
-            self._plaintext(key, now)
+            self._replace_by_plaintext(key, now)
             return ACCEPT
         options = read_syn(segment.options())
         if options.signed:
@@ -118,14 +124,14 @@ class Admission:
             attempt = self.dialling[key] = Dialling(dial, segment, options, now)
         return rebuild(segment, segment.seq, 0, attempt.dial.hello, options=options.passed)
 
-    def syn_ack_out(self, segment: Segment, key: bytes, live: Flow | None) -> Verdict | None:
+    def syn_ack_out(self, segment: Segment, key: bytes, live: Flow | None, now: float) -> Verdict | None:
         """Our socket answers: message 2 joins the SYN-ACK.  None if no attempt of a peer is behind it."""
         if live is not None and live.egress.isn == segment.seq and live.hello:
             hello = live.hello
         else:
             attempt = self.answering.get(key)
             if attempt is None or attempt.isn + 1 & MASK32 != segment.ack:
-                return None
+                return self._plain_syn_ack_out(segment, key, now)
             reply = attempt.replies.get(segment.seq)
             if reply is None:
                 if len(attempt.replies) >= MAX_REPLIES:
@@ -144,6 +150,32 @@ class Admission:
         passed = read_syn(segment.options()).passed
         return rebuild(segment, segment.seq, segment.ack + HELLO_LENGTH, hello, options=passed)
 
+    def _plain_syn_ack_out(self, segment: Segment, key: bytes, now: float) -> Verdict | None:
+        """Our socket answers a SYN without message 1, if that was allowed to: an older attempt, or connection, is over.
+
+        The SYN alone does not say so: anybody can send one.
+        """
+        plain = self._plain_syns.get(key)
+        if plain is None or plain[0] + 1 & MASK32 != segment.ack:
+            return None
+        del self._plain_syns[key]
+        if not self._policy.plaintext_allowed(address_of(reversed_key(key))):
+            return None
+        self._replace_by_plaintext(key, now)
+        return ACCEPT
+
+    def _replace_by_plaintext(self, key: bytes, now: float) -> None:
+        if key in self.answering:
+            self._drop_answering(key)
+        self._begin_plaintext(key, now)
+
+    def _plain_syn_in(self, segment: Segment, key: bytes, now: float) -> Verdict:
+        """A peer's SYN passes without message 1, and without any payload."""
+        if key in self._plain_syns or len(self._plain_syns) < MAX_ANSWERING:
+            self._plain_syns[key] = (segment.seq, now + LIFETIME)
+        self._plaintext(key, now)
+        return rebuild(segment, segment.seq, 0) if segment.end > segment.payload_at else ACCEPT
+
     # -- a peer's SYN and SYN-ACK
 
     def syn_in(self, segment: Segment, key: bytes, live: Flow | None, now: float) -> Verdict:
@@ -159,16 +191,14 @@ class Admission:
         repeated = attempt is not None and attempt.isn == segment.seq and attempt.hello == hello
         if not repeated and not (live is not None and live.ingress.isn == segment.seq):
             if not self._policy.enabled:
-                self._plaintext(key, now)
-                return rebuild(segment, segment.seq, 0) if hello else ACCEPT
+                return self._plain_syn_in(segment, key, now)
             try:
                 self._admit(segment, key, hello, options, address, now)
             except Refused as refused:
                 if refused.reason in _STRANGER and self._policy.plaintext_allowed(address):
                     if refused.reason != "not-a-handshake":
                         self._report(key, refused.reason, f"{refused}; the connection runs in plaintext")
-                    self._plaintext(key, now)
-                    return rebuild(segment, segment.seq, 0) if hello else ACCEPT
+                    return self._plain_syn_in(segment, key, now)
                 return self._refuse(key, refused.reason, str(refused))
         return rebuild(segment, segment.seq, 0, options=options.passed)
 
@@ -205,7 +235,7 @@ class Admission:
         except Refused as refused:
             if not acked and not len(hello) and self._policy.plaintext_allowed(address):
                 del self.dialling[key]
-                self._plaintext(key, now)
+                self._replace_by_plaintext(key, now)
                 return ACCEPT
             self._refuse(key, refused.reason, str(refused))
             del self.dialling[key]
@@ -298,6 +328,8 @@ class Admission:
             del self.dialling[key]
         for key in [key for key, answering in self.answering.items() if answering.expires <= now]:
             self._drop_answering(key)
+        for key in [key for key, (_, expires) in self._plain_syns.items() if expires <= now]:
+            del self._plain_syns[key]
 
     def _drop_answering(self, key: bytes) -> None:
         del self.answering[key]

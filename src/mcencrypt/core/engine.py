@@ -20,7 +20,7 @@ from .flow import Flow
 from .handshake import HELLO_LENGTH, NetworkSecret
 from .packet import ACK, MASK32, RST, SYN, Buffer, Segment, Unusable, bare, rebuild, reversed_key
 from .policy import Outcome, Policy, Surroundings, address_of, endpoints
-from .status import Connection, Totals, describe_flow
+from .status import Connection, Counters, Totals, describe_flow
 from .verdict import ACCEPT, DROP, Event, Injection, Verdict
 
 #: Bits of NFQA_SKB_INFO (linux/netfilter/nfnetlink_queue.h).
@@ -64,7 +64,14 @@ class Engine:
         self.outbox, self.events, self.refused = self.outcome.outbox, self.outcome.events, self.outcome.refused
         self.secret = NetworkSecret(network_key)
         self.admission = Admission(
-            policy, self.secret, static, surroundings, self.outcome, self._establish, self._run_in_plaintext
+            policy,
+            self.secret,
+            static,
+            surroundings,
+            self.outcome,
+            self._establish,
+            self._run_in_plaintext,
+            self._begin_plaintext,
         )
         self._route_mtu = surroundings.route_mtu
         #: Flows by key as packets of each direction show it: ours first, theirs first.
@@ -93,7 +100,7 @@ class Engine:
         if segment.flags & SYN:
             if not segment.flags & ACK:
                 return self.admission.syn_out(segment, key, now)
-            verdict = self.admission.syn_ack_out(segment, key, flow)
+            verdict = self.admission.syn_ack_out(segment, key, flow, now)
             return verdict if verdict is not None else self._stray_out(segment, key, now)
         if flow is None or key in self._dialling:
             return self._stray_out(segment, key, now)
@@ -239,6 +246,18 @@ class Engine:
                 self._report("plaintext", key, "the connection runs in plaintext")
         return self._plain[key]
 
+    def _begin_plaintext(self, key: bytes, now: float) -> None:
+        """Our own kernel has shown that a new connection begins in plaintext: what was here before is over.
+
+        It has one socket for these addresses and ports at most, and answers a SYN that does not belong to that one only
+        when it is gone (RFC 9293 section 3.10.7.4, and its own TIME-WAIT).
+        """
+        flow = self._by_local.get(key)
+        if flow is not None:
+            self._remove(flow)
+        self._ghosts.pop(key, None)
+        self._run_in_plaintext(key, now)
+
     def haunt(self, key: bytes, seq: int, ack: int, now: float) -> None:
         """A connection that an earlier process encrypted: reset it at the far side, and our socket too.
 
@@ -317,7 +336,8 @@ class Engine:
             yield describe_flow(flow, now)
         for plain in self._plain.values():
             local, remote = endpoints(plain.key)
-            yield Connection(local, remote, "plaintext", b"", now - plain.created, plain.bytes_out, plain.bytes_in)
+            passed = Counters(plain.bytes_out, plain.bytes_in)
+            yield Connection(local, remote, "plaintext", b"", now - plain.created, passed)
         for table in (self._dialling, self._answering):
             for key in table:
                 local, remote = endpoints(key)

@@ -51,8 +51,6 @@ class SynOptions:
     #: Bytes, as passed on.
     mss: int
     window_scale: int | None
-    #: Length in bytes of what each later segment carries for timestamps: 12 if offered, else 0.
-    timestamps: int
     #: TCP MD5 or TCP-AO: signed segments cannot be rewritten.
     signed: bool
 
@@ -69,15 +67,13 @@ def read_syn(options: Buffer, mss_limit: int | None = None, ipv6: bool = False) 
     mss_at = 0
     mss = DEFAULT_MSS[ipv6]
     scale = None
-    timestamps, signed = 0, False
+    signed = False
     for kind, start, end in walk(options):
         if kind == MSS and end - start == 4:
             mss_at = start + 2
             mss = passed[mss_at] << 8 | passed[mss_at + 1]
         elif kind == WINDOW_SCALE and end - start == 3:
             scale = min(passed[start + 2], 14)  # RFC 7323 section 2.3
-        elif kind == TIMESTAMPS and end - start == 10:
-            timestamps = 12
         elif kind in (MD5, AUTHENTICATION):
             signed = True
         elif kind in (MPTCP, FAST_OPEN) or (
@@ -90,7 +86,7 @@ def read_syn(options: Buffer, mss_limit: int | None = None, ipv6: bool = False) 
             passed[mss_at : mss_at + 2] = mss.to_bytes(2, "big")
         elif len(passed) <= 36:  # the header has room for 40 bytes of options
             passed[:0] = bytes((MSS, 4)) + mss.to_bytes(2, "big")
-    return SynOptions(bytes(passed), mss, scale, timestamps, signed)
+    return SynOptions(bytes(passed), mss, scale, signed)
 
 
 def translate_sack(options: Buffer, block: Callable[[int, int, bool], tuple[int, int] | None]) -> bytes | None:

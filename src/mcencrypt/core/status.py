@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 from .flow import Flow
 from .policy import endpoints
 
 
+@dataclass(slots=True)
+class Counters:
+    """What one connection, or several, carried.  Bytes are the applications' own, records what carried them."""
+
+    bytes_out: int = 0
+    bytes_in: int = 0
+    records_out: int = 0
+    records_in: int = 0
+    retransmissions: int = 0
+    auth_failures: int = 0
+
+    def add(self, other: Counters) -> None:
+        for name in COUNTERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+#: Their names, in the order in which they are shown.
+COUNTERS = tuple(one.name for one in fields(Counters))
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One line of a status.  Bytes are the applications' own, records what carried them."""
+    """One line of a status."""
 
     local: bytes
     remote: bytes
@@ -20,23 +40,12 @@ class Connection:
     identity: bytes
     #: Seconds.
     age: float
-    bytes_out: int = 0
-    bytes_in: int = 0
-    records_out: int = 0
-    records_in: int = 0
-    retransmissions: int = 0
-    auth_failures: int = 0
+    counters: Counters = field(default_factory=Counters)
 
 
-def describe_flow(flow: Flow, now: float) -> Connection:
-    local, remote = endpoints(flow.key)
+def counters_of(flow: Flow) -> Counters:
     egress, ingress = flow.egress, flow.ingress
-    return Connection(
-        local,
-        remote,
-        "closing" if flow.is_closing() else "encrypted" if flow.confirmed else "unconfirmed",
-        flow.identity if flow.confirmed else b"",
-        now - flow.created,
+    return Counters(
         egress.bytes_sealed,
         ingress.bytes_opened,
         egress.records_sealed,
@@ -46,23 +55,25 @@ def describe_flow(flow: Flow, now: float) -> Connection:
     )
 
 
+def describe_flow(flow: Flow, now: float) -> Connection:
+    local, remote = endpoints(flow.key)
+    return Connection(
+        local,
+        remote,
+        "closing" if flow.is_closing() else "encrypted" if flow.confirmed else "unconfirmed",
+        flow.identity if flow.confirmed else b"",
+        now - flow.created,
+        counters_of(flow),
+    )
+
+
 @dataclass(slots=True)
 class Totals:
-    """Sums over flows that are gone."""
+    """Flows that are gone: how many, and their sums."""
 
     connections: int = 0
-    bytes_out: int = 0
-    bytes_in: int = 0
-    records_out: int = 0
-    records_in: int = 0
-    retransmissions: int = 0
-    auth_failures: int = 0
+    counters: Counters = field(default_factory=Counters)
 
     def add(self, flow: Flow) -> None:
         self.connections += 1
-        self.bytes_out += flow.egress.bytes_sealed
-        self.bytes_in += flow.ingress.bytes_opened
-        self.records_out += flow.egress.records_sealed
-        self.records_in += flow.ingress.records_opened
-        self.retransmissions += flow.egress.retransmissions
-        self.auth_failures += flow.ingress.auth_failures
+        self.counters.add(counters_of(flow))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mcencrypt.core.engine import Engine
-from mcencrypt.core.status import Connection, Totals
+from mcencrypt.core.status import COUNTERS, Connection, Totals
 from mcencrypt.core.verdict import Event
 from mcencrypt.logs import RateLimit, fields
 
@@ -72,26 +72,18 @@ def connection(shown: Connection) -> dict[str, Any]:
         "state": shown.state,
         "identity": identity(shown.identity),
         "age": round(shown.age, 3),
-        "bytes_out": shown.bytes_out,
-        "bytes_in": shown.bytes_in,
-        "records_out": shown.records_out,
-        "records_in": shown.records_in,
-        "retransmissions": shown.retransmissions,
-        "auth_failures": shown.auth_failures,
+        **{name: getattr(shown.counters, name) for name in COUNTERS},
     }
-
-
-_COUNTERS = ("bytes_out", "bytes_in", "records_out", "records_in", "retransmissions", "auth_failures")
 
 
 def connections_and_totals(engine: Engine, now: float) -> dict[str, Any]:
     """The parts of a status that the engine knows; totals cover connections that are gone as well."""
     shown = list(engine.connections(now))
     gone: Totals = engine.gone
-    alive = sum(one.state in ("encrypted", "unconfirmed", "closing") for one in shown)
-    totals = {"connections": gone.connections + alive}
-    for name in _COUNTERS:
-        totals[name] = getattr(gone, name) + sum(getattr(one, name) for one in shown if one.state != "plaintext")
+    alive = [one for one in shown if one.state in ("encrypted", "unconfirmed", "closing")]
+    totals = {"connections": gone.connections + len(alive)}
+    for name in COUNTERS:
+        totals[name] = getattr(gone.counters, name) + sum(getattr(one.counters, name) for one in alive)
     return {
         "connections": [connection(one) for one in shown],
         "totals": totals,
