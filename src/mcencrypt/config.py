@@ -20,6 +20,8 @@ from mcencrypt.keys import NetworkKey, load_network_key
 from mcencrypt.multichain import PORT_MAX, PORT_MIN, chain_ports
 
 DEFAULT_FILE = Path("/etc/mcencrypt/config.toml")
+CREDENTIAL = "network.key"
+"""Name of the systemd credential that holds the network key where network_key_file is not set."""
 MODES = ("require", "prefer")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -41,6 +43,7 @@ class Config:
     chains: tuple[str, ...] = ()
     multichain_dir: Path = Path("~/.multichain")
     network_key_file: Path = Path("/etc/mcencrypt/network.key")
+    """Not set, and a systemd credential network.key is there: that."""
     mode: str = "require"
     """"require": only encrypted connections. "prefer": plaintext with peers that have no mcencrypt."""
     allow_plaintext: tuple[Network, ...] = ()
@@ -101,6 +104,11 @@ def load(path: Path | None, environ: Mapping[str, str], **overrides: object) -> 
         if value is not None:
             source = _Source(f"--{key.replace('_', '-')}", Path.cwd())
             values[key] = _KEYS[key](source, str(value) if isinstance(value, Path) else value)
+    if "network_key_file" not in values and environ.get("CREDENTIALS_DIRECTORY"):
+        # LoadCredential=network.key:FILE in the unit; see "Credentials" in systemd.exec(5)
+        credential = Path(environ["CREDENTIALS_DIRECTORY"]) / CREDENTIAL
+        if credential.is_file():
+            values["network_key_file"] = credential
     if "multichain_dir" not in values:
         values["multichain_dir"] = _path(_Source("multichain_dir", Path.cwd()), str(Config.multichain_dir))
     return Config(**values, file=None if table is None else file)

@@ -301,3 +301,15 @@ def test_key_errors_name_the_key_and_the_file(tmp_path: Path) -> None:
         made.network_key()
     key.chmod(0o600)
     assert made.network_key().secret == bytes(32)
+
+
+def test_a_systemd_credential_is_the_network_key_unless_one_is_set(tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text("ports = [7331]\n")
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
+    assert load(config, environ).network_key_file == Path("/etc/mcencrypt/network.key")
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "network.key").write_text("x\n")
+    assert load(config, environ).network_key_file == tmp_path / "credentials" / "network.key"
+    config.write_text('ports = [7331]\nnetwork_key_file = "/srv/other.key"\n')
+    assert load(config, environ).network_key_file == Path("/srv/other.key")

@@ -7,6 +7,7 @@ daemon behind the queue the kernel drops.
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -29,8 +30,9 @@ from mcencrypt.shell.journal import Journal, read_remains
 from mcencrypt.shell.links import check_links
 from mcencrypt.shell.loop import Loop
 from mcencrypt.shell.memory import keep_large_buffers, put_packets_first
+from mcencrypt.shell.notify import Heartbeat, Notifier
 from mcencrypt.shell.probe import change, probe
-from mcencrypt.shell.queue import Queue, statistics
+from mcencrypt.shell.queue import Queue, progress, statistics
 from mcencrypt.shell.reports import Reporter, connections_and_totals
 from mcencrypt.shell.routes import Routes
 from mcencrypt.shell.runlock import RunLock
@@ -49,6 +51,7 @@ class Daemon:
     def __init__(self, config: Config) -> None:
         """Raises OperatorError; no rule has been touched then."""
         keep_large_buffers()
+        self._notifier = Notifier()  # before the first child: none of them speaks for the daemon
         self._config = config
         ports = config.p2p_ports()
         secret = config.network_key().secret
@@ -101,13 +104,30 @@ class Daemon:
             extra=fields(key_id=self._engine.secret.key_id.hex(), identity=self._identity.public_base64),
         )
         put_packets_first()
+        self._watch()
+        self._notifier.ready(self._summary())
         loop.run()
+        self._notifier.stopping()
         log.info("daemon stops; the rules stay, so nothing leaves in plaintext")
         self._control.close()
         self._queue.close()
         self._journal.close()
         self._lock.release()
+        self._notifier.close()
         return 0
+
+    def _watch(self) -> None:
+        """Send heartbeats if the service manager wants them, and say where we hang if it ends us for lack of them."""
+        interval = self._notifier.watchdog
+        if interval is None:
+            return
+        faulthandler.enable(all_threads=False)
+        heartbeat = Heartbeat(self._notifier, lambda: progress(self._queue.number))
+        self._loop.call_every(min(TICK, interval / 4), heartbeat.beat)
+
+    def _summary(self) -> str:
+        ports = ", ".join(map(str, self._switch.ports))
+        return f"{self._switch.position.value} ({self._engine.policy.mode}), ports {ports}"
 
     # -- packets
 
@@ -153,6 +173,7 @@ class Daemon:
         now = time.monotonic()
         self._switch.look_up(self._engine.tick(now), now)
         self._after_packet(now)
+        self._notifier.status(self._summary())
 
     def _routes_changed(self) -> None:
         if self._routes.handle_events():

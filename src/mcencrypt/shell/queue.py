@@ -213,17 +213,36 @@ def _encode(kind: int, value: bytes) -> bytes:
     return Struct("=HH").pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
-def statistics(number: int, path: str = "/proc/net/netfilter/nfnetlink_queue") -> tuple[int, int, int]:
+PROC_QUEUES: Final = "/proc/net/netfilter/nfnetlink_queue"
+
+
+def statistics(number: int, path: str = PROC_QUEUES) -> tuple[int, int, int]:
     """(packets waiting, dropped because the queue was full, dropped because our socket was full).
 
-    Columns 3, 6 and 7 of /proc/net/netfilter/nfnetlink_queue (seq_show in nfnetlink_queue.c).
+    Columns 3, 6 and 7 of /proc/net/netfilter/nfnetlink_queue (seq_show in nfnetlink_queue.c); zeros if unreadable.
     """
+    columns = _columns(number, path)
+    return columns[2], columns[5], columns[6]
+
+
+def progress(number: int, path: str = PROC_QUEUES) -> tuple[int, int, int]:
+    """(packets waiting, verdicts given, packets that came); zeros if unreadable.
+
+    Column 8 is the id of the last packet, counted from 1 when the queue was bound. What our socket had no room for has
+    an id as well, and never waits (__nfqnl_enqueue_packet).
+    """
+    columns = _columns(number, path)
+    waiting, dropped_user, arrived = columns[2], columns[6], columns[7]
+    return waiting, arrived - waiting - dropped_user, arrived
+
+
+def _columns(number: int, path: str) -> list[int]:
     try:
         with open(path) as lines:
             for line in lines:
-                columns = line.split()
-                if int(columns[0]) == number:
-                    return int(columns[2]), int(columns[5]), int(columns[6])
+                columns = [int(word) for word in line.split()]
+                if columns[0] == number and len(columns) >= 8:
+                    return columns
     except (OSError, ValueError, IndexError):
         pass
-    return 0, 0, 0
+    return [0] * 8
