@@ -24,6 +24,7 @@ CREDENTIAL = "network.key"
 """Name of the systemd credential that holds the network key where network_key_file is not set."""
 MODES = ("require", "prefer")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 
 _PREFIX = "MCENCRYPT_"
 _NOT_KEYS = {"CONFIG", "IPTABLES"}
@@ -50,6 +51,7 @@ class Config:
     state_dir: Path = Path("/var/lib/mcencrypt")
     run_dir: Path = Path("/run/mcencrypt")
     log_level: str = "info"
+    log_format: str = "text"
     queue_number: int = 27971
     file: Path | None = None
     """The file that was read, if any."""
@@ -256,6 +258,7 @@ _KEYS: dict[str, Callable[[_Source, object], object]] = {
     "state_dir": _path,
     "run_dir": _path,
     "log_level": _one_of(LOG_LEVELS),
+    "log_format": _one_of(LOG_FORMATS),
     "queue_number": _queue_number,
 }
 _FROM_TEXT: dict[Callable[[_Source, object], object], Callable[[_Source, str], object]] = {

@@ -1,22 +1,25 @@
-"""One log format for every deployment: ``time level message key=value``, on stderr.
+"""The log, on stderr, for every deployment: ``time level message key=value``, or one JSON object per line.
 
 A log line is a sentence that stays the same for the same kind of event, and fields that vary::
 
     log.info("connection encrypted", extra=fields(peer="10.0.0.2:7331", identity="3q2+7w=="))
 
-gives ``2026-01-31T12:00:00.123+00:00 INFO connection encrypted peer=10.0.0.2:7331 identity="3q2+7w=="``.
+gives ``2026-01-31T12:00:00.123+00:00 INFO connection encrypted peer=10.0.0.2:7331 identity="3q2+7w=="``, or
+``{"time": "2026-...", "level": "INFO", "message": "connection encrypted", "fields": {"peer": ...}}``.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import sys
 from datetime import UTC, datetime
 from typing import IO, Any
 
 LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("text", "json")
 
 _BARE = re.compile(r"[A-Za-z0-9_.:/,+@%\[\]-]+")
 
@@ -41,7 +44,7 @@ class KeyValueFormatter(logging.Formatter):
     """``time level message key=value``; an exception's traceback follows on lines of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
-        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        when = _time(record)
         message = record.getMessage()
         if not message.isprintable():
             message = json.dumps(message)[1:-1]
@@ -53,18 +56,49 @@ class KeyValueFormatter(logging.Formatter):
         return line
 
 
-def setup(level: str, stream: IO[str] | None = None) -> None:
+class JsonFormatter(logging.Formatter):
+    """One object per line: ``time``, ``level``, ``message``, and where there are any ``fields`` and ``exception``.
+
+    Only ASCII and no control character leaves: JSON escapes the rest, so nothing in a value can break a line.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {"time": _time(record), "level": record.levelname, "message": record.getMessage()}
+        given = getattr(record, "fields", None)
+        if given:
+            line["fields"] = {key: _plain(value) for key, value in given.items()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: numbers, booleans and lists as they are, bytes in hex, everything else its text."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def setup(level: str, stream: IO[str] | None = None, form: str = "text") -> None:
     """Send everything from `level` ("debug", "info", "warning", "error") upward to `stream` (default stderr).
 
-    Replaces what an earlier call set up.
+    `form`: "text" or "json".  Replaces what an earlier call set up.
 
     Raises:
-        ValueError: `level` is none of the four.
+        ValueError: `level` is none of the four, or `form` none of the two.
     """
+    if form not in FORMATS:
+        raise ValueError(f"log format {form!r} is none of {', '.join(FORMATS)}")
     if level.lower() not in LEVELS:
         raise ValueError(f"log level {level!r} is none of {', '.join(LEVELS)}")
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    handler.setFormatter(KeyValueFormatter())
+    handler.setFormatter(JsonFormatter() if form == "json" else KeyValueFormatter())
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)

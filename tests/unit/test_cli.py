@@ -388,6 +388,23 @@ def test_a_daemon_that_dies_is_explained_by_its_last_line(tmp_path: Path, fake_d
     fails(run("on"), 1, "the daemon stopped at once: network.key: not found: run keygen")
 
 
+def test_a_daemon_that_dies_in_json_is_explained_by_its_message(
+    tmp_path: Path, fake_daemon: Callable[[str], None]
+) -> None:
+    fake_daemon(r'''sys.exit('{"level": "ERROR", "message": "network.key: not found: run keygen"}')''')
+    fails(run("on"), 1, "the daemon stopped at once: network.key: not found: run keygen")
+
+
+def test_with_json_logs_the_daemon_says_in_json_why_it_does_not_start(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "mcencrypt", "--run-dir", str(tmp_path / "run"), "daemon"]
+    environ = {**os.environ, "PYTHONPATH": str(SOURCE), "MCENCRYPT_LOG_FORMAT": "json", "MCENCRYPT_PORTS": "7331"}
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    found = json.loads(line)
+    assert found["level"] == "ERROR" and "network_key_file" in found["message"]
+
+
 def test_a_daemon_that_never_answers_is_stopped(
     tmp_path: Path, fake_daemon: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

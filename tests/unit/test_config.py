@@ -45,6 +45,7 @@ allow_plaintext = ["10.1.0.0/16", "2001:db8::/32", "192.0.2.7"]
 state_dir = "/s"
 run_dir = "/r"
 log_level = "warning"
+log_format = "json"
 queue_number = 5
 """
 
@@ -60,6 +61,7 @@ def everything(file: Path | None) -> Config:
         state_dir=Path("/s"),
         run_dir=Path("/r"),
         log_level="warning",
+        log_format="json",
         queue_number=5,
         file=file,
     )
@@ -80,6 +82,7 @@ def test_every_key_from_the_environment() -> None:
         "MCENCRYPT_STATE_DIR": "/s",
         "MCENCRYPT_RUN_DIR": "/r",
         "MCENCRYPT_LOG_LEVEL": "WARNING",
+        "MCENCRYPT_LOG_FORMAT": "json",
         "MCENCRYPT_QUEUE_NUMBER": "5",
     }
     assert load(None, environ) == everything(None)
@@ -151,6 +154,7 @@ def test_relative_paths_start_at_the_file_that_says_them(
         ('mode = "requre"', "mode: 'requre' is not one of require, prefer, did you mean require?"),
         ("mode = true", "mode: True is not one of require, prefer"),
         ('log_level = "loud"', "log_level: 'loud' is not one of debug, info, warning, error"),
+        ('log_format = "jsonl"', "log_format: 'jsonl' is not one of text, json, did you mean json?"),
         ("queue_number = 65536", "queue_number: 65536 is not a queue number"),
         ('queue_number = "1"', "queue_number: '1' is not a queue number"),
         ("queue_number = true", "queue_number: True is not a queue number"),

@@ -139,6 +139,7 @@ def test_runs_come_twice_and_in_any_order(runs: list[tuple[int, int]], random: R
     for run in again:
         assert ledger.insert(Run(run.plain, run.wire, run.plain_end - run.plain, run.size))
     assert (ledger.plain_edge, ledger.wire_edge) == (model.plain_top, model.wire_top)
+    assert (ledger.bytes_inserted, ledger.records_inserted) == (model.plain_top, len(everything.records)), "each once"
     for plain, wire in everything.pairs():
         assert ledger.wire_floor(plain) == wire and ledger.plain_floor(wire) == plain
 
@@ -191,6 +192,22 @@ def test_what_is_acknowledged_loses_its_bytes_and_then_its_place() -> None:
     # What is asked of forgotten records is answered with the oldest that is known, which is acknowledged, too.
     assert ledger.plain_floor(ORIGIN) == first * 5 and ledger.wire_floor(3) == ORIGIN + first * (5 + OVERHEAD)
     assert ledger.wire_block(0, 10) is None and ledger.plain_block(ORIGIN, ORIGIN + 60) is None
+
+
+def test_what_was_forgotten_is_not_counted_when_it_comes_again() -> None:
+    ledger = Ledger(ORIGIN)
+    count = 3 * Ledger.RETIRED
+    # two sizes in turn, for runs of one size would be joined
+    sizes = [5 + number % 2 for number in range(count)]
+    plain, wire = 0, ORIGIN
+    for length in sizes:
+        assert ledger.insert(Run(plain, wire, length, length))
+        plain, wire = plain + length, wire + length + OVERHEAD
+    ledger.forget(wire)
+    assert ledger.wire_base > ORIGIN
+    assert (ledger.bytes_inserted, ledger.records_inserted) == (sum(sizes), count)
+    ledger.insert(Run(0, ORIGIN, 5, 5))
+    assert (ledger.bytes_inserted, ledger.records_inserted) == (sum(sizes), count)
 
 
 def test_a_hole_at_the_start_is_not_taken_for_something_forgotten() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcencrypt import logs
 
@@ -77,3 +81,55 @@ def test_a_clock_that_steps_back_earns_nothing() -> None:
 def test_a_limit_that_never_lets_anything_through_is_a_mistake(per_second: float, burst: int) -> None:
     with pytest.raises(ValueError, match="rate limit"):
         logs.RateLimit(per_second, burst)
+
+
+@pytest.fixture
+def json_stream(stream: io.StringIO) -> io.StringIO:
+    out = io.StringIO()
+    logs.setup("debug", out, "json")
+    return out
+
+
+def test_a_json_line_has_time_level_message_and_typed_fields(json_stream: io.StringIO) -> None:
+    extra = logs.fields(peer="[::1]:7331", n=2, ratio=0.5, on=True, ports=(7331, 8571), raw=b"\n", no=None, at=1e999)
+    logging.getLogger("x").info("connection %s", "encrypted", extra=extra)
+    logging.getLogger("x").debug("bare")
+    first, second = map(json.loads, json_stream.getvalue().splitlines())
+    assert datetime.fromisoformat(first.pop("time")).utcoffset() == timedelta(0)
+    assert first == {
+        "level": "INFO",
+        "message": "connection encrypted",
+        "fields": {
+            "peer": "[::1]:7331", "n": 2, "ratio": 0.5, "on": True, "ports": [7331, 8571], "raw": "0a", "at": "inf",
+        },
+    }  # fmt: skip
+    assert set(second) == {"time", "level", "message"}
+
+
+@given(st.text() | st.binary() | st.floats() | st.none() | st.lists(st.text()), st.text())
+def test_whatever_a_peer_sends_a_line_stays_one_json_object(value: object, message: str) -> None:
+    formatter = logs.JsonFormatter()
+    record = logging.LogRecord("x", logging.WARNING, "file", 1, "%s", (message,), None)
+    record.__dict__.update(logs.fields(sent=value))
+    line = formatter.format(record)
+    assert line.isascii() and line.isprintable(), "no byte of it is a control character"
+    found = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert found["message"] == message
+    if isinstance(value, (str, list)):
+        assert found["fields"]["sent"] == value
+
+
+def test_a_json_line_has_its_traceback_inside(json_stream: io.StringIO) -> None:
+    try:
+        raise ValueError("inside\n{}")
+    except ValueError:
+        logging.getLogger("x").exception("failed", extra=logs.fields(at=1))
+    (line,) = json_stream.getvalue().splitlines()
+    found = json.loads(line)
+    assert found["message"] == "failed" and found["fields"] == {"at": 1}
+    assert found["exception"].startswith("Traceback") and "ValueError: inside\n{}" in found["exception"]
+
+
+def test_there_are_two_formats() -> None:
+    with pytest.raises(ValueError, match="yaml"):
+        logs.setup("info", io.StringIO(), "yaml")

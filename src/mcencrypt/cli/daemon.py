@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 from mcencrypt.cli.settings import Settings, command, pass_settings
+from mcencrypt.errors import OperatorError
+
+log = logging.getLogger("mcencrypt")
 
 
 @command("mcencrypt daemon --config /etc/mcencrypt/config.toml")
@@ -16,7 +21,16 @@ def daemon(settings: Settings) -> int:
     from mcencrypt import logs
 
     config = settings.load()
-    logs.setup(config.log_level)
+    logs.setup(config.log_level, form=config.log_format)
     from mcencrypt.shell.daemon import run
 
-    return run(config)
+    if config.log_format == "text":
+        return run(config)
+    try:
+        return run(config)
+    # Whoever reads JSON must be able to read why there is no daemon.
+    except OperatorError as error:
+        log.error(str(error))
+    except Exception:
+        log.exception("internal error; the daemon ends")
+    return 1

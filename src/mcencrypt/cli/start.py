@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -139,4 +141,8 @@ def _tail(path: Path, begin: int) -> str:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    last = lines[-1] if lines else ""
+    if last.startswith("{"):  # log_format = "json"
+        with contextlib.suppress(ValueError, KeyError):
+            return str(json.loads(last)["message"])
+    return last

@@ -33,6 +33,7 @@ from .ingress import Ingress
 from .options import SynOptions, read_syn
 from .packet import ACK, MASK32, RST, Segment, rebuild, reversed_key
 from .policy import Outcome, Policy, Surroundings, address_of, endpoints
+from .reasons import Reason
 from .record import Keys
 from .verdict import ACCEPT, DROP, Event, Verdict
 
@@ -313,7 +314,7 @@ class Admission:
             note=self._note,
         )
 
-    def _note(self, reason: str) -> None:
+    def _note(self, reason: Reason) -> None:
         self._outcome.refused[reason] += 1
 
     def _mss_limit(self, segment: Segment, address: bytes) -> int:
@@ -338,11 +339,11 @@ class Admission:
         if not self._per_address[address]:
             del self._per_address[address]
 
-    def _refuse(self, key: bytes, reason: str, text: str) -> Verdict:
+    def _refuse(self, key: bytes, reason: Reason, text: str) -> Verdict:
         self._outcome.refused[reason] += 1
         self._report(key, reason, text)
         return DROP
 
-    def _report(self, key: bytes, reason: str, text: str) -> None:
+    def _report(self, key: bytes, reason: Reason, text: str) -> None:
         local, remote = endpoints(key)
         self._outcome.events.append(Event("refused", local, remote, text, reason))

@@ -20,6 +20,7 @@ from .flow import Flow
 from .handshake import HELLO_LENGTH, NetworkSecret
 from .packet import ACK, MASK32, RST, SYN, Buffer, Segment, Unusable, bare, rebuild, reversed_key
 from .policy import Outcome, Policy, Surroundings, address_of, endpoints
+from .reasons import Reason
 from .status import Connection, Counters, Totals, describe_flow
 from .verdict import ACCEPT, DROP, Event, Injection, Verdict
 
@@ -93,8 +94,8 @@ class Engine:
         """The verdict for a packet of the local socket (raw OUTPUT).  `now`: seconds, monotonic."""
         try:
             segment = Segment(packet)
-        except Unusable as reason:
-            return self._drop(str(reason))
+        except Unusable as unusable:
+            return self._drop(unusable.reason)
         key = segment.source_first
         flow = self._by_local.get(key)
         if segment.flags & SYN:
@@ -111,8 +112,8 @@ class Engine:
         """The verdict for a packet from the network (mangle INPUT).  `now`: seconds, monotonic."""
         try:
             segment = Segment(packet)
-        except Unusable as reason:
-            return self._drop(str(reason))
+        except Unusable as unusable:
+            return self._drop(unusable.reason)
         if skb_info & CSUM_NOT_VERIFIED:
             # We write a new checksum, which would launder a corrupted header into a valid one.
             whole = packet if isinstance(packet, memoryview) and not packet.readonly else bytearray(packet)
@@ -200,7 +201,7 @@ class Engine:
             self._report("destroy", key, "a connection from before encryption")
         return self._drop("unknown-connection")
 
-    def _drop(self, reason: str) -> Verdict:
+    def _drop(self, reason: Reason) -> Verdict:
         self.refused[reason] += 1
         return DROP
 

@@ -14,6 +14,7 @@ from .icmp import too_big
 from .ingress import Delivery, Ingress
 from .options import ONLY_TIMESTAMPS, translate_sack
 from .packet import ACK, FIN, PSH, RST, VERDICT_LIMIT, Segment, rebuild
+from .reasons import Reason
 from .record import OVERHEAD
 from .verdict import DROP, Injection, Verdict
 
@@ -58,7 +59,7 @@ class Flow:
         mss: int,
         scales: tuple[int, int],
         now: float,
-        note: Callable[[str], None],
+        note: Callable[[Reason], None],
     ) -> None:
         """`key`: addresses and ports, ours first.  `hello`: our handshake message, for retransmitted SYN-ACKs.
 

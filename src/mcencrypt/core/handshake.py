@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from .noise import MESSAGE_OVERHEAD, Initiator, NoiseError, Responder
 from .packet import Buffer
+from .reasons import Reason
 
 MAGIC: Final = b"mcen"
 VERSION: Final = 1
@@ -42,9 +43,9 @@ MAX_SKEW_MS: Final = 10 * 60 * 1000
 class Refused(Exception):
     """A handshake message that is not accepted: `reason` is a fixed word for counting, the text is for a person."""
 
-    def __init__(self, reason: str, text: str) -> None:
+    def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(text)
-        self.reason = reason
+        self.reason: Reason = reason
 
 
 class NetworkSecret:

@@ -29,7 +29,6 @@ class Ingress:
     __slots__ = (
         "acked",
         "auth_failures",
-        "bytes_opened",
         "fin_claims",
         "final_plain",
         "final_wire",
@@ -38,7 +37,6 @@ class Ingress:
         "keys",
         "ledger",
         "plain_acked",
-        "records_opened",
         "right_edge",
     )
 
@@ -59,7 +57,7 @@ class Ingress:
         self.final_wire: int | None = None
         #: Wire offset at which a FIN flag was seen while its record was not yet whole.
         self.fin_claims: int | None = None
-        self.bytes_opened = self.records_opened = self.auth_failures = 0
+        self.auth_failures = 0
 
     def offset(self, seq: int) -> int:
         """Wire offset of a sequence number on the network."""
@@ -131,8 +129,6 @@ class Ingress:
         self.keys.prove(wire)
         if opened.final:
             self.final_plain, self.final_wire = end, wire + opened.consumed
-        self.bytes_opened += opened.plain_length
-        self.records_opened += len(chunks)
         return Delivery(plain, end, chunks)
 
     def _complete(self, start: int, end: int) -> list[Delivery]:

@@ -81,15 +81,18 @@ class Ledger:
 
     `origin` is the wire offset of plain offset 0: the length of the handshake payload.  `plain_edge` and `wire_edge`
     are where the stream is known without a hole, `plain_top` and `wire_top` the end of the last run, `plain_base` and
-    `wire_base` where the runs that are still kept begin.
+    `wire_base` where the runs that are still kept begin.  `bytes_inserted` and `records_inserted` count plaintext and
+    records that `insert` did not know yet, each once.
     """
 
     __slots__ = (
         "_acked",
+        "bytes_inserted",
         "origin",
         "plain_base",
         "plain_edge",
         "plain_top",
+        "records_inserted",
         "runs",
         "wire_base",
         "wire_edge",
@@ -106,6 +109,7 @@ class Ledger:
         self.plain_base = self.plain_edge = self.plain_top = 0
         self.runs: list[Run] = []
         self._acked = 0
+        self.bytes_inserted = self.records_inserted = 0
 
     def append(self, run: Run) -> None:
         """Add what directly follows the top."""
@@ -129,6 +133,8 @@ class Ledger:
                 self.runs.append(run)
             if self.wire_edge == run.wire:
                 self.plain_edge, self.wire_edge = run.plain_end, run.wire_end
+            self.bytes_inserted += run.plain_end - run.plain
+            self.records_inserted += run.count
             self.plain_top, self.wire_top = run.plain_end, run.wire_end
             return True
         for index in range(run.count):
@@ -161,6 +167,9 @@ class Ledger:
         else:
             runs.insert(index, Run(plain, wire, length, max(length, 1)))
             index += 1
+        if wire >= self.wire_base:  # below it everything was here before, and is forgotten
+            self.bytes_inserted += length
+            self.records_inserted += 1
         if end > self.wire_top:
             self.plain_top, self.wire_top = plain_end, end
         if wire == self.wire_edge:

@@ -12,6 +12,7 @@ from typing import Final
 
 from .checksum import Buffer as Buffer
 from .checksum import ipv4_header_checksum, write_tcp_checksum
+from .reasons import Reason
 
 FIN: Final = 0x01
 SYN: Final = 0x02
@@ -30,7 +31,11 @@ _write_u16 = Struct("!H").pack_into
 
 
 class Unusable(Exception):
-    """A packet that is not a plain TCP segment; the text is the reason it is counted under."""
+    """A packet that is not a plain TCP segment; `reason` is what it is counted under."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
 
 
 class Segment:

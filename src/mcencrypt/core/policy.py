@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
+from .reasons import Reason
 from .verdict import Event, Injection
 
 Network = IPv4Network | IPv6Network
@@ -42,7 +43,7 @@ class Outcome:
     outbox: list[Injection] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     #: Packets dropped, by reason.
-    refused: Counter[str] = field(default_factory=Counter)
+    refused: Counter[Reason] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,10 @@ from .policy import endpoints
 
 @dataclass(slots=True)
 class Counters:
-    """What one connection, or several, carried.  Bytes are the applications' own, records what carried them."""
+    """What one connection, or several, carried.
+
+    Bytes are the applications' own, records what carried them; what arrives twice counts once.
+    """
 
     bytes_out: int = 0
     bytes_in: int = 0
@@ -47,9 +50,9 @@ def counters_of(flow: Flow) -> Counters:
     egress, ingress = flow.egress, flow.ingress
     return Counters(
         egress.bytes_sealed,
-        ingress.bytes_opened,
+        ingress.ledger.bytes_inserted,
         egress.records_sealed,
-        ingress.records_opened,
+        ingress.ledger.records_inserted,
         egress.retransmissions,
         ingress.auth_failures,
     )
