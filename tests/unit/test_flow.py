@@ -13,11 +13,15 @@ from mcencrypt.core.egress import Egress
 from mcencrypt.core.flow import Flow
 from mcencrypt.core.ingress import Ingress
 from mcencrypt.core.packet import Segment
+from mcencrypt.core.paths import Paths
 from mcencrypt.core.record import OVERHEAD, Keys
 from mcencrypt.core.verdict import DROP, Injection
 
 ORIGIN, OURS, THEIRS = 138, 1000, 0xFFFFFFF0
 KEY = b"\x0a\0\0\x01\x0a\0\0\x02\x9c\x40\x21\x7b"
+
+#: Payload bytes of a full segment of the sockets here.
+SEGMENT = 1438
 
 
 class Half:
@@ -31,11 +35,12 @@ class Half:
         ingress = Ingress(self.peer_isn, ORIGIN, Keys(receiving))
         egress.right_edge += window
         ingress.right_edge += 1 << 20
+        self.mtu = 1500
         self.near, self.noted, self.outbox = near, list[str](), list[Injection]()
         key = KEY if near else KEY[4:8] + KEY[:4] + KEY[10:] + KEY[8:10]
         self.flow = Flow(
             key, egress, ingress, hello=b"", identity=b"", confirmed=True, mss=1438, scales=(0, 0), now=0.0,
-            note=self.noted.append,
+            note=self.noted.append, paths=Paths(lambda peer: self.mtu),
         )  # fmt: skip
 
     def packet(self, seq: int, ack: int, flags: str, payload: bytes, window: int, options: list[Any]) -> bytes:
@@ -44,18 +49,18 @@ class Half:
                   options=options)  # fmt: skip
         return bytes(IP(src=ends[0], dst=ends[1], id=9) / tcp / Raw(payload))
 
-    def send(self, at: int, payload: bytes = b"", flags: str = "A", ack: int = 0, *, mtu: int = 1500, gso: bool = False,
+    def send(self, at: int, payload: bytes = b"", flags: str = "A", ack: int = 0, *, gso: bool = False,
              window: int = 60000, sack: list[tuple[int, int]] | None = None) -> list[Any]:  # fmt: skip
         """Our socket sends, by plain offsets; what leaves for the network."""
         blocks = [(self.peer_isn + 1 + edge) % 2**32 for block in sack or [] for edge in block]
         options = [("NOP", None), ("NOP", None), ("SAck", tuple(blocks))] if blocks else []
         raw = self.packet(self.isn + 1 + at, self.peer_isn + 1 + ack, flags, payload, window, options)
-        verdict = self.flow.from_socket(Segment(raw), gso, mtu, self.outbox)
+        verdict = self.flow.from_socket(Segment(raw), gso, self.outbox)
         return ([] if verdict is DROP else [IP(verdict)]) + self.drain("network")
 
     def take(self, packet: Any) -> Any:
         """A packet from the network; what reaches our socket."""
-        verdict = self.flow.from_network(Segment(bytes(packet)), 1500, self.outbox)
+        verdict = self.flow.from_network(Segment(bytes(packet)), self.outbox)
         return DROP if verdict is DROP else IP(verdict)
 
     def drain(self, toward: str) -> list[Any]:
@@ -122,17 +127,63 @@ def test_a_sack_of_what_was_never_sent_vanishes() -> None:
     assert sack_of(near.take(IP(raw)), OURS) == []
 
 
+def held_batch(near: Half, at: int, count: int, flags: str = "A") -> list[Any]:
+    """Our socket sends a GSO batch of `count` full segments."""
+    return near.send(at, bytes([count]) * (SEGMENT * count), flags, gso=True)
+
+
+def test_the_end_of_a_small_batch_waits_for_the_next_one() -> None:
+    near, far = ends()
+    sizes, got = [], b""
+    for number in range(40):
+        (packet,) = held_batch(near, number * 2 * SEGMENT, 2, "PA" if number == 39 else "A")
+        sizes.append(len(packet[TCP].payload))
+        got += bytes(far.take(packet)[TCP].payload)
+    assert all(size % SEGMENT == 0 for size in sizes[:-1]), "full packets only, until the socket pushes"
+    assert got == b"\2" * (80 * SEGMENT)
+
+
+def test_what_is_held_leaves_with_whatever_asks_for_it() -> None:
+    for ask in ("repeat", "finish", "push"):
+        near, far = ends()
+        (packet,) = held_batch(near, 0, 2)
+        got = bytes(far.take(packet)[TCP].payload)
+        assert len(got) == 2 * (SEGMENT - OVERHEAD)
+        if ask == "repeat":
+            packets = near.send(SEGMENT, b"\2" * SEGMENT)
+        elif ask == "finish":
+            packets = near.send(2 * SEGMENT, b"", "FA")
+        else:
+            packets = near.send(2 * SEGMENT, b"\2", "PA")
+        for packet in packets:
+            answer = far.take(packet)
+            assert answer is not DROP
+            at = answer[TCP].seq - OURS - 1
+            got = got[:at] + bytes(answer[TCP].payload)
+        assert got == b"\2" * (2 * SEGMENT + (ask == "push"))
+        assert "F" not in str(answer[TCP].flags) or ask == "finish"
+
+
+def test_a_batch_whose_segments_are_not_what_we_think_is_not_held() -> None:
+    near, far = ends()
+    (packet,) = near.send(0, b"x" * (SEGMENT + 1), gso=True)
+    assert len(packet[TCP].payload) > SEGMENT + 1, "a GSO packet must be longer than its segments are to be"
+    assert bytes(far.take(packet)[TCP].payload) == b"x" * (SEGMENT + 1)
+
+
 def test_a_path_that_shrank_gets_slices_and_the_socket_is_told() -> None:
     near, far = ends()
     text = Random(3).randbytes(1400)
-    parts = near.send(0, text, mtu=1300)
+    near.mtu = 1300
+    parts = near.send(0, text)
     assert len(parts) == 2 and all(len(bytes(part)) <= 1300 for part in parts)
     (told,) = near.drain("socket")
     assert told[ICMP].type == 3 and told[ICMP].code == 4 and told[ICMP].nexthopmtu == 1300 - OVERHEAD
     assert (told[IP].src, told[IP].dst) == ("10.0.0.2", "10.0.0.1")
     quoted = told[ICMP].payload
     assert (quoted.sport, quoted.dport, quoted.seq) == (40000, 8571, OURS + 1)
-    near.send(1400, text, mtu=1300 - OVERHEAD)
+    near.mtu -= OVERHEAD
+    near.send(1400, text)
     assert near.drain("socket") == [], "told once"
     early = far.take(parts[1])
     assert early is DROP or not bytes(early[TCP].payload)

@@ -32,6 +32,7 @@ from .handshake import (
 from .ingress import Ingress
 from .options import SynOptions, read_syn
 from .packet import ACK, MASK32, RST, Segment, rebuild, reversed_key
+from .paths import Paths
 from .policy import Outcome, Policy, Surroundings, address_of, endpoints
 from .reasons import Reason
 from .record import Keys
@@ -98,6 +99,7 @@ class Admission:
         self._around, self._outcome = surroundings, outcome
         self._establish, self._plaintext, self._begin_plaintext = establish, plaintext, begin_plaintext
         self._replays = ReplayCache()
+        self._paths = Paths(surroundings.route_mtu)
         self._fragments = Pool()
         self._per_address: Counter[bytes] = Counter()
         #: By connection key, ours first.
@@ -312,6 +314,7 @@ class Admission:
             scales=(ours[2] or 0, theirs[2] or 0) if scaled else (0, 0),
             now=now,
             note=self._note,
+            paths=self._paths,
         )
 
     def _note(self, reason: Reason) -> None:
@@ -319,7 +322,7 @@ class Admission:
 
     def _mss_limit(self, segment: Segment, address: bytes) -> int:
         """What a peer's MSS counts for at most: the route's MTU less headers."""
-        return max(self._around.route_mtu(address) - (60 if segment.ipv6 else 40), 88)
+        return max(self._paths.mtu(address) - (60 if segment.ipv6 else 40), 88)
 
     # -- the end of attempts
 

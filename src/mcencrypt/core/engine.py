@@ -74,7 +74,6 @@ class Engine:
             self._run_in_plaintext,
             self._begin_plaintext,
         )
-        self._route_mtu = surroundings.route_mtu
         #: Flows by key as packets of each direction show it: ours first, theirs first.
         self._by_local: dict[bytes, Flow] = {}
         self._by_remote: dict[bytes, Flow] = {}
@@ -106,7 +105,7 @@ class Engine:
         if flow is None or key in self._dialling:
             return self._stray_out(segment, key, now)
         flow.seen = now
-        return flow.from_socket(segment, bool(skb_info & GSO), self._route_mtu(flow.peer), self.outbox)
+        return flow.from_socket(segment, bool(skb_info & GSO), self.outbox)
 
     def ingress(self, packet: Buffer, skb_info: int, now: float) -> Verdict:
         """The verdict for a packet from the network (mangle INPUT).  `now`: seconds, monotonic."""
@@ -127,7 +126,7 @@ class Engine:
     def _flow_in(self, flow: Flow, segment: Segment, now: float) -> Verdict:
         flow.seen = now
         failures = flow.ingress.auth_failures
-        verdict = flow.from_network(segment, self._route_mtu(flow.peer), self.outbox)
+        verdict = flow.from_network(segment, self.outbox)
         if verdict is DROP and flow.ingress.auth_failures > failures:
             self._report("tampered", flow.key, "a record did not verify; the packet was dropped")
         if self._unconfirmed and flow.confirmed and flow.key in self._unconfirmed:

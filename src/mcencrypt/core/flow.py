@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from .egress import CALM_AFTER, Egress, sizes
+from .egress import CALM_AFTER, SMALL, Egress, sizes
 from .icmp import too_big
 from .ingress import Delivery, Ingress
 from .options import ONLY_TIMESTAMPS, translate_sack
 from .packet import ACK, FIN, PSH, RST, VERDICT_LIMIT, Segment, rebuild
+from .paths import Paths
 from .reasons import Reason
 from .record import OVERHEAD
 from .verdict import DROP, Injection, Verdict
@@ -28,6 +29,7 @@ class Flow:
     __slots__ = (
         "_last_ack",
         "_last_window",
+        "_paths",
         "_template",
         "closing",
         "confirmed",
@@ -44,7 +46,6 @@ class Flow:
         "positions",
         "remote_scale",
         "seen",
-        "told_mtu",
     )
 
     def __init__(
@@ -60,11 +61,12 @@ class Flow:
         scales: tuple[int, int],
         now: float,
         note: Callable[[Reason], None],
+        paths: Paths,
     ) -> None:
         """`key`: addresses and ports, ours first.  `hello`: our handshake message, for retransmitted SYN-ACKs.
 
         `mss`: what the local socket was told, in bytes.  `scales`: window scales (RFC 7323) of our and of the
-        peer's window.  `note` counts a reason for a packet that was dropped.
+        peer's window.  `note` counts a reason for a packet that was dropped, `paths` knows the MTU to the peer.
         """
         self.key, self.egress, self.ingress = key, egress, ingress
         #: The peer's packed address.
@@ -74,8 +76,8 @@ class Flow:
         self.local_scale, self.remote_scale = scales
         self.created = self.seen = now
         self.note = note
+        self._paths = paths
         self.closing = False
-        self.told_mtu = 0
         #: Called after each packet that moved a position; set by whoever keeps the journal.
         self.positions: Callable[[Flow], None] | None = None
         self._last_ack = self._last_window = -1
@@ -83,8 +85,8 @@ class Flow:
 
     # -- from the local socket to the network
 
-    def from_socket(self, segment: Segment, gso: bool, mtu: int, outbox: list[Injection]) -> Verdict:
-        """Translate one packet of the local socket.  `mtu`: of the route to the peer, in bytes."""
+    def from_socket(self, segment: Segment, gso: bool, outbox: list[Injection]) -> Verdict:
+        """Translate one packet of the local socket."""
         egress, ingress, flags = self.egress, self.ingress, segment.flags
         ack = 0
         if flags & ACK:
@@ -102,7 +104,7 @@ class Flow:
             self._template = Segment(rebuild(segment, 0, ack, flags=ACK, options=options))
         if not length and not flags & FIN:
             return rebuild(segment, egress.seq(egress.bare_wire(plain)), ack, options=options)
-        return self._send(segment, plain, length, gso, mtu, ack, options, outbox)
+        return self._send(segment, plain, length, gso, ack, options, outbox)
 
     def _send(
         self,
@@ -110,7 +112,6 @@ class Flow:
         plain: int,
         length: int,
         gso: bool,
-        mtu: int,
         ack: int,
         options: bytes | None,
         outbox: list[Injection],
@@ -118,40 +119,44 @@ class Flow:
         egress = self.egress
         ledger = egress.ledger
         final = bool(segment.flags & FIN)
-        top, plain_end = ledger.plain_top, plain + length
-        if plain > top:
+        top, seen, plain_end = ledger.plain_top, egress.seen, plain + length
+        if plain > seen:
             self.note("gap-before-us")  # TCP will send what is missing, in order
             return DROP
-        head = segment.payload_at
+        head, mtu = segment.payload_at, self._paths.mtu(self.peer)
         largest = self.mss - (head - segment.tcp_at - 20)
         if plain_end > top or (final and egress.final_plain is None):
             if egress.final_plain is not None:
                 self.note("data-after-fin")
                 return DROP
             start = ledger.wire_top
+            new = max(0, plain_end - seen)
             size, unit = sizes(
                 gso,
-                plain_end - top,
-                self._mss_now(mtu, segment.tcp_at),
+                new,
+                seen - top,
+                min(self.mss, self._paths.shown(self.peer) - segment.tcp_at - 20),
                 head - segment.tcp_at - 20,
                 egress.bytes_sealed >= egress.calm_from and egress.has_room(plain_end - top),
             )
+            hold = plain == seen and length <= SMALL and not segment.flags & (PSH | FIN) and (gso or seen > top)
             if not gso and start + size + OVERHEAD > egress.right_edge:
                 size = size + 1 >> 1  # a record as large as the whole window, and its overhead, could never leave
+                hold = False
             data = segment.payload()
-            sealed = egress.push(data[top - plain :] if top > plain else data, top, size, unit, final)
+            sealed = egress.push(data[length - new :] if plain < seen else data, size, unit, final, hold)
             end = ledger.wire_top
             room = (VERDICT_LIMIT if gso else mtu) - head
-            if plain == top and end - start <= room and egress.sent == start and end <= egress.right_edge:
+            if plain == seen and end - start <= room and egress.sent == start and end <= egress.right_edge:
                 # The usual case: all of it is new, fits and may go.
                 egress.sent = end
                 if self.positions is not None:
                     self.positions(self)
                 return rebuild(segment, egress.seq(start), ack, sealed, options=options)
             if not gso and head + length + OVERHEAD > mtu:
-                self._tell(segment, mtu, outbox)
-            if plain < top:
-                start, end = egress.range_of(plain, plain_end, final)
+                self._tell(segment, outbox)
+            if plain < seen:
+                start = min(start, egress.range_of(plain, plain_end, final)[0])
         else:
             egress.retransmissions += 1
             egress.calm_from = egress.bytes_sealed + CALM_AFTER
@@ -206,24 +211,18 @@ class Flow:
             return DROP
         return packet
 
-    def _mss_now(self, mtu: int, ip_header: int) -> int:
-        return min(self.mss, mtu - ip_header - 20)
+    def _tell(self, segment: Segment, outbox: list[Injection]) -> None:
+        """Tell the local socket, through the route that all connections to the peer share, to leave room for us."""
+        lower = self._paths.lower(self.peer)
+        if lower is not None:
+            outbox.append(Injection(too_big(segment, lower), "socket"))
 
-    def _tell(self, segment: Segment, mtu: int, outbox: list[Injection]) -> None:
-        """Tell the local socket, once per path MTU, that our overhead must fit as well.
-
-        The kernel then lowers the route's MTU to what we say, and that is what `mtu` shows from then on.
-        """
-        if mtu != self.told_mtu:
-            self.told_mtu = mtu - OVERHEAD
-            outbox.append(Injection(too_big(segment, mtu - OVERHEAD), "socket"))
-
-    def release(self, mtu: int, outbox: list[Injection]) -> None:
+    def release(self, outbox: list[Injection]) -> None:
         """Send records that waited for the far side's window, as far as it is open now."""
         egress, template = self.egress, self._template
         if template is None:
             return
-        room = mtu - template.payload_at
+        room = self._paths.mtu(self.peer) - template.payload_at
         for number, part in enumerate(egress.parts(egress.sent, egress.ledger.wire_top, room, room)):
             packet = rebuild(
                 template,
@@ -239,7 +238,7 @@ class Flow:
 
     # -- from the network to the local socket
 
-    def from_network(self, segment: Segment, mtu: int, outbox: list[Injection]) -> Verdict:
+    def from_network(self, segment: Segment, outbox: list[Injection]) -> Verdict:
         """Translate one packet from the network."""
         egress, ingress, flags = self.egress, self.ingress, segment.flags
         wire = ingress.offset(segment.seq)
@@ -262,7 +261,7 @@ class Flow:
             if ack_wire + window > egress.right_edge:
                 egress.right_edge = ack_wire + window
             if egress.waiting():
-                self.release(mtu, outbox)
+                self.release(outbox)
         ack = egress.isn + 1 + ack_plain
         shown = min(egress.shown_window(ack_wire + window, ack_plain) >> self.remote_scale, 0xFFFF)
         if not shown and ack_wire >= egress.ledger.wire_top:
@@ -363,7 +362,7 @@ class Flow:
 
 def _batches(plain: int, chunks: list[bytes]) -> list[tuple[int, list[bytes]]]:
     """Chunks grouped into packets of at most DELIVERY_LIMIT bytes (a single batch fits as it came)."""
-    if sum(map(len, chunks)) <= VERDICT_LIMIT - 100:
+    if len(chunks) == 1 or sum(map(len, chunks)) <= VERDICT_LIMIT - 120:
         return [(plain, chunks)]
     batches: list[tuple[int, list[bytes]]] = []
     some: list[bytes] = []

@@ -113,19 +113,22 @@ class Ingress:
         end = plain + opened.plain_length
         if self.final_plain is not None and end > self.final_plain:
             return None
-        chunks = opened.chunks
+        chunks, ledger = opened.chunks, self.ledger
         size = len(chunks[0])
         if len(chunks) == 1 or (
             len(chunks[-1]) <= size and size and all(len(chunk) == size for chunk in chunks[1:-1])
         ):
-            placed = self.ledger.insert(Run(plain, wire, opened.plain_length, size or 1))
+            runs = [(plain, wire, opened.plain_length, size, len(chunks))]
         else:
-            placed, at, stop = True, wire, plain
+            runs, at, stop = [], wire, plain
             for chunk in chunks:
-                placed = placed and self.ledger.insert(Run(stop, at, len(chunk), len(chunk) or 1))
+                runs.append((stop, at, len(chunk), len(chunk), 1))
                 at, stop = at + len(chunk) + OVERHEAD, stop + len(chunk)
-        if not placed:
-            return None
+        for first, at, length, size, count in runs:
+            if not ledger.extend(first, at, length, size, count) and not ledger.insert(
+                Run(first, at, length, size or 1)
+            ):
+                return None
         self.keys.prove(wire)
         if opened.final:
             self.final_plain, self.final_wire = end, wire + opened.consumed

@@ -32,20 +32,21 @@ class Run:
     An empty FINAL record is a run without plaintext.
     """
 
-    __slots__ = ("blob", "count", "plain", "plain_end", "segment", "size", "wire", "wire_end")
+    __slots__ = ("blob", "count", "lead", "plain", "plain_end", "segment", "size", "wire", "wire_end")
 
     def __init__(
-        self, plain: int, wire: int, length: int, size: int, blob: bytes = b"", segment: int = 0
+        self, plain: int, wire: int, length: int, size: int, blob: bytes = b"", segment: int = 0, lead: int = 0
     ) -> None:
         """`length` plaintext bytes from `plain` on.
 
-        On egress `blob` holds the sealed records, and the socket counts the run in segments of `segment` bytes.
+        On egress `blob` holds the sealed records, and the socket counts the run in segments of `segment` bytes, but for
+        the first `lead` bytes, which end a segment that began before.
         """
         self.plain, self.wire, self.size = plain, wire, size
         self.count = -(-length // size) or 1
         self.plain_end = plain + length
         self.wire_end = wire + length + self.count * OVERHEAD
-        self.blob, self.segment = blob, segment or size
+        self.blob, self.segment, self.lead = blob, segment or size, lead
 
     def wire_floor(self, plain: int) -> int:
         """Wire offset of the last record boundary at or before `plain`."""
@@ -125,12 +126,7 @@ class Ledger:
         what overlaps is the same.
         """
         if run.wire == self.wire_top and run.plain == self.plain_top:
-            last = self.runs[-1] if self.runs else None
-            if last is not None and last.size == run.size and last.takes(run.plain_end - run.plain):
-                last.count += run.count
-                last.plain_end, last.wire_end = run.plain_end, run.wire_end
-            else:
-                self.runs.append(run)
+            self.runs.append(run)
             if self.wire_edge == run.wire:
                 self.plain_edge, self.wire_edge = run.plain_end, run.wire_end
             self.bytes_inserted += run.plain_end - run.plain
@@ -142,6 +138,20 @@ class Ledger:
             plain = run.plain + index * run.size
             if not self._place(plain, wire, min(run.size, run.plain_end - plain)):
                 return False
+        return True
+
+    def extend(self, plain: int, wire: int, length: int, size: int, count: int) -> bool:
+        """Add `count` records to the last run (ingress).  False, and no change, if they do not continue it."""
+        if wire != self.wire_top or plain != self.plain_top or not self.runs:
+            return False
+        last = self.runs[-1]
+        if last.size != size or not last.takes(length):
+            return False
+        last.count += count
+        last.plain_end = self.plain_top = plain + length
+        last.wire_end = self.wire_top = wire + length + count * OVERHEAD
+        if self.wire_edge == wire:
+            self.plain_edge, self.wire_edge = self.plain_top, self.wire_top
         return True
 
     def _place(self, plain: int, wire: int, length: int) -> bool:
@@ -225,7 +235,8 @@ class Ledger:
     def segment_end(self, wire: int) -> int:
         """Where the socket's segment ends that holds the first byte of the record around `wire` (egress), plain."""
         run = self.runs[max(self.at_wire(wire), 0)]
-        return run.plain + ((run.plain_floor(wire) - run.plain) // run.segment + 1) * run.segment
+        first = run.plain + run.lead
+        return first + max(0, (run.plain_floor(wire) - first) // run.segment + 1) * run.segment
 
     def wire_block(self, start: int, end: int) -> tuple[int, int] | None:
         """The whole records inside plain offsets [start, end), as wire offsets; None if none is known."""
