@@ -18,6 +18,7 @@ from typing import Any
 from mcencrypt.errors import OperatorError
 from mcencrypt.keys import NetworkKey, load_network_key
 from mcencrypt.multichain import PORT_MAX, PORT_MIN, chain_ports
+from mcencrypt.netns import Target
 
 DEFAULT_FILE = Path("/etc/mcencrypt/config.toml")
 CREDENTIAL = "network.key"
@@ -53,6 +54,8 @@ class Config:
     log_level: str = "info"
     log_format: str = "text"
     queue_number: int = 27971
+    netns: Target | None = None
+    """The network namespace to serve; None: the one in which the daemon is started."""
     file: Path | None = None
     """The file that was read, if any."""
 
@@ -89,7 +92,8 @@ def load(path: Path | None, environ: Mapping[str, str], **overrides: object) -> 
     The file is `path`, else MCENCRYPT_CONFIG, else /etc/mcencrypt/config.toml; only the last may be missing.
     `overrides` are values from the command line by key, for those that were given (None: not given). An empty
     environment variable counts as not set. A relative path means relative to the file that says it, and
-    from the environment or command line relative to the working directory. Raises OperatorError.
+    from the environment or command line relative to the working directory. With `netns`, `state_dir` and `run_dir`
+    default to a folder of that name, so that several daemons can run. Raises OperatorError.
     """
     named = path or (Path(environ["MCENCRYPT_CONFIG"]) if environ.get("MCENCRYPT_CONFIG") else None)
     file = named or DEFAULT_FILE
@@ -113,6 +117,9 @@ def load(path: Path | None, environ: Mapping[str, str], **overrides: object) -> 
             values["network_key_file"] = credential
     if "multichain_dir" not in values:
         values["multichain_dir"] = _path(_Source("multichain_dir", Path.cwd()), str(Config.multichain_dir))
+    if values.get("netns"):
+        for key in ("state_dir", "run_dir"):
+            values.setdefault(key, getattr(Config, key) / "netns" / str(values["netns"]))
     return Config(**values, file=None if table is None else file)
 
 
@@ -248,6 +255,15 @@ def _queue_number(source: _Source, value: object) -> int:
     return value
 
 
+def _netns(source: _Source, value: object) -> Target | None:
+    if not isinstance(value, str):
+        raise source.error("must be a name in quotes")
+    try:
+        return Target.parse(value) if value else None
+    except ValueError as problem:
+        raise source.error(str(problem)) from None
+
+
 _KEYS: dict[str, Callable[[_Source, object], object]] = {
     "ports": _ports,
     "chains": _chains,
@@ -260,6 +276,7 @@ _KEYS: dict[str, Callable[[_Source, object], object]] = {
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),
     "queue_number": _queue_number,
+    "netns": _netns,
 }
 _FROM_TEXT: dict[Callable[[_Source, object], object], Callable[[_Source, str], object]] = {
     _ports: _ports_from_text,

@@ -456,7 +456,7 @@ def test_a_unit_that_fails_to_start_is_quoted(tmp_path: Path, monkeypatch: pytes
     config = Settings().load()
     monkeypatch.delenv("MCENCRYPT_CONFIG")
     monkeypatch.setenv("PATH", str(systemctl.parent), prepend=os.pathsep)
-    monkeypatch.setattr(start, "unit_installed", lambda: True)
+    monkeypatch.setattr(start, "unit_installed", lambda unit: True)
     with pytest.raises(OperatorError, match=r"failed: Job for mcencrypt.service failed.; see `journalctl"):
         start.ensure_daemon(Settings(), config)
 

@@ -129,3 +129,13 @@ def test_progress_does_not_count_what_the_socket_had_no_room_for(tmp_path: Path)
     assert statistics(27971, str(proc)) == (12, 3, 40)
     assert progress(1, str(proc)) == (0, 0, 0)
     assert progress(1, str(tmp_path / "missing")) == (0, 0, 0)
+
+
+def test_what_was_taken_is_handed_over_to_the_program_that_follows() -> None:
+    given = {"NOTIFY_SOCKET": "/run/systemd/notify", "WATCHDOG_USEC": "5000000", "WATCHDOG_PID": "1", "OTHER": "x"}
+    environ = dict(given)
+    notifier = Notifier(environ)
+    assert environ == {"OTHER": "x"}
+    notifier.hand_over(environ)
+    notifier.close()
+    assert environ == given

@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
+
+import click
 
 from mcencrypt.cli.settings import Settings, command, pass_settings
 from mcencrypt.errors import OperatorError
 
+if TYPE_CHECKING:
+    from mcencrypt.config import Config
+
 log = logging.getLogger("mcencrypt")
 
 
-@command("mcencrypt daemon --config /etc/mcencrypt/config.toml")
+@command("mcencrypt daemon --config /etc/mcencrypt/config.toml\nmcencrypt daemon --netns docker:node1 --wait")
+@click.option("--wait", is_flag=True, help="With --netns: wait for a container or namespace that is not there yet.")
 @pass_settings
-def daemon(settings: Settings) -> int:
+def daemon(settings: Settings, wait: bool) -> int:
     """Run in the foreground, logging to stderr, until SIGTERM or SIGINT.
 
     Starts with encryption as it was left, on at first. A service manager runs this; by hand, `mcencrypt on` is
-    simpler.
+    simpler. With --netns it serves another network namespace, a container's for instance, and waits for the next one
+    when that goes away.
     """
     from mcencrypt import logs
 
     config = settings.load()
+    if wait and not config.netns:
+        raise click.UsageError("--wait needs --netns: without it there is nothing to wait for")
     logs.setup(config.log_level, form=config.log_format)
-    from mcencrypt.shell.daemon import run
-
     if config.log_format == "text":
-        return run(config)
+        return _run(config, wait)
     try:
-        return run(config)
+        return _run(config, wait)
     # Whoever reads JSON must be able to read why there is no daemon.
     except OperatorError as error:
         log.error(str(error))
     except Exception:
         log.exception("internal error; the daemon ends")
     return 1
+
+
+def _run(config: Config, wait: bool) -> int:
+    if config.netns:
+        from mcencrypt.shell.residence import serve
+
+        return serve(config, config.netns, wait)
+    from mcencrypt.shell.daemon import run
+
+    return run(config)

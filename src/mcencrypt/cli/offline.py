@@ -22,6 +22,15 @@ def switch_off(config: Config) -> None:
     from mcencrypt import keys
     from mcencrypt.shell.firewall import Firewall
 
+    if config.netns:
+        from mcencrypt.shell.netns import AbsentError, enter
+
+        try:
+            enter(config.netns)
+        except AbsentError:
+            # With the namespace its rules have gone.
+            keys.write_switch(config.state_dir, False)
+            return
     if _rules_in_place():
         ports = config.p2p_ports()
         _close_connections(ports)

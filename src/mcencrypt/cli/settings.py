@@ -1,4 +1,4 @@
-"""What every command takes: ``--config`` and ``--run-dir``, before or after its name, and the configuration."""
+"""What every command takes: ``--config``, ``--netns`` and ``--run-dir``, before or after its name, and the settings."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Settings:
 
     config: Path | None = None
     run_dir: Path | None = None
+    netns: str | None = None
 
     def load(self) -> Config:
         """The configuration that these options, the environment and the file add up to.
@@ -29,8 +30,7 @@ class Settings:
         """
         from mcencrypt.config import load
 
-        overrides = {} if self.run_dir is None else {"run_dir": self.run_dir}
-        return load(self.config, os.environ, **overrides)
+        return load(self.config, os.environ, run_dir=self.run_dir, netns=self.netns)
 
     @property
     def custom(self) -> bool:
@@ -42,18 +42,20 @@ class Settings:
         """The same options again, for a daemon that is started elsewhere."""
         config = self.config or os.environ.get("MCENCRYPT_CONFIG")
         words = ["--config", os.path.abspath(config)] if config else []
+        words += ["--netns", self.netns] if self.netns is not None else []
         return words + (["--run-dir", os.path.abspath(self.run_dir)] if self.run_dir else [])
 
 
 def shared_options() -> Iterator[click.Option]:
-    """``--config`` and ``--run-dir``, new ones for each command. The one given last wins."""
+    """``--config``, ``--netns`` and ``--run-dir``, new ones for each command. The one given last wins."""
     for name, metavar, text in (
         ("config", "FILE", "Configuration file.  [env: MCENCRYPT_CONFIG; default: /etc/mcencrypt/config.toml]"),
         ("run_dir", "DIR", "Folder of the control socket.  [env: MCENCRYPT_RUN_DIR; default: /run/mcencrypt]"),
+        ("netns", "TARGET", "Network namespace: NAME, PID or docker:CONTAINER.  [env: MCENCRYPT_NETNS]"),
     ):
         yield click.Option(
             [f"--{name.replace('_', '-')}", name],
-            type=click.Path(path_type=Path),
+            type=str if name == "netns" else click.Path(path_type=Path),
             metavar=metavar,
             help=text,
             expose_value=False,
@@ -61,7 +63,7 @@ def shared_options() -> Iterator[click.Option]:
         )
 
 
-def _keep(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+def _keep(ctx: click.Context, param: click.Parameter, value: Path | str | None) -> None:
     settings = ctx.ensure_object(Settings)
     if value is not None and param.name:
         setattr(settings, param.name, value)

@@ -39,28 +39,29 @@ def ensure_daemon(settings: Settings, config: Config) -> str | None:
     if is_held(config.run_dir):
         _wait(config, deadline, None)
         return None
-    if not settings.custom and unit_installed():
-        _systemctl_start()
+    unit = f"mcencrypt@{settings.netns}.service" if settings.netns else UNIT
+    if not settings.custom and unit_installed(unit):
+        _systemctl_start(unit)
         _wait(config, deadline, None)
-        return f"started {UNIT}"
+        return f"started {unit}"
     return _start_in_background(settings, config, deadline)
 
 
-def unit_installed() -> bool:
-    """Whether systemd runs this machine and knows our unit."""
+def unit_installed(unit: str = UNIT) -> bool:
+    """Whether systemd runs this machine and knows this unit of ours."""
     if not Path("/run/systemd/system").is_dir():
         return False
     try:
-        done = subprocess.run(["systemctl", "cat", UNIT], capture_output=True, timeout=DEADLINE, check=False)
+        done = subprocess.run(["systemctl", "cat", unit], capture_output=True, timeout=DEADLINE, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
 
 
-def _systemctl_start() -> None:
+def _systemctl_start(unit: str) -> None:
     try:
         done = subprocess.run(
-            ["systemctl", "start", UNIT],
+            ["systemctl", "start", unit],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=DEADLINE,
@@ -68,10 +69,10 @@ def _systemctl_start() -> None:
             text=True,
         )
     except subprocess.TimeoutExpired:
-        raise OperatorError(f"`systemctl start {UNIT}` takes too long: see `journalctl -u mcencrypt`") from None
+        raise OperatorError(f"`systemctl start {unit}` takes too long: see `journalctl -u {unit}`") from None
     if done.returncode:
         said = _last_line(done.stderr)
-        raise OperatorError(f"`systemctl start {UNIT}` failed: {said}; see `journalctl -u mcencrypt`")
+        raise OperatorError(f"`systemctl start {unit}` failed: {said}; see `journalctl -u {unit}`")
 
 
 def _start_in_background(settings: Settings, config: Config, deadline: float) -> str:

@@ -66,7 +66,10 @@ def _headline(result: dict[str, Any]) -> str:
         state = "off: new connections are plaintext, encrypted ones go on until they close"
     else:
         state = "off"
-    return f"mcencrypt is {state}; daemon {result['version']}, pid {result['pid']}, up {text.age(result['uptime'])}"
+    where = f" in {result['netns']}" if result.get("netns") else ""
+    return (
+        f"mcencrypt is {state}{where}; daemon {result['version']}, pid {result['pid']}, up {text.age(result['uptime'])}"
+    )
 
 
 def _row(connection: dict[str, Any]) -> tuple[str, ...]:

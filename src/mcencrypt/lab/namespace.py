@@ -8,7 +8,6 @@ takes.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -20,12 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OperatorError
+from ..shell.netns import setns
 
 PREFIX = "mclab"
 MOUNTS = Path("/run/netns")
-CLONE_NEWNET = 0x40000000
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LabError(OperatorError):
@@ -78,8 +75,7 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 10) ->
 
 
 def _setns(descriptor: int) -> None:
-    if _libc.setns(descriptor, CLONE_NEWNET):
-        error = ctypes.get_errno()
+    if error := setns(descriptor):
         raise LabError(f"setns: {os.strerror(error)}: the lab needs root")
 
 

@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 from importlib import metadata
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mcencrypt.config import Config
 from mcencrypt.core.engine import Engine
@@ -35,9 +35,12 @@ from mcencrypt.shell.probe import change, probe
 from mcencrypt.shell.queue import Queue, progress, statistics
 from mcencrypt.shell.reports import Reporter, connections_and_totals
 from mcencrypt.shell.routes import Routes
-from mcencrypt.shell.runlock import RunLock
+from mcencrypt.shell.runlock import STATE_LOCK_NAME, RunLock
 from mcencrypt.shell.sockets import Sockets
 from mcencrypt.shell.switch import Position, Switch
+
+if TYPE_CHECKING:
+    from mcencrypt.shell.netns import Namespace
 
 log = logging.getLogger(__name__)
 
@@ -48,16 +51,25 @@ TICK: Final = 1.0
 class Daemon:
     """One node's daemon, in the network namespace of the process."""
 
-    def __init__(self, config: Config) -> None:
-        """Raises OperatorError; no rule has been touched then."""
+    def __init__(
+        self, config: Config, namespace: Namespace | None = None, notifier: Notifier | None = None
+    ) -> None:
+        """`namespace`: the one entered, if it is not that of the process' start; `notifier`: if there is one already.
+
+        Raises OperatorError; no rule has been touched then.
+        """
         keep_large_buffers()
-        self._notifier = Notifier()  # before the first child: none of them speaks for the daemon
+        self._notifier = notifier or Notifier()  # before the first child: none of them speaks for the daemon
         self._config = config
+        self._namespace = namespace
+        #: Whether `run` ended because the namespace has gone.
+        self.homeless = False
         ports = config.p2p_ports()
         secret = config.network_key().secret
         self._identity = load_identity(config.state_dir)
         self._started = time.monotonic()
         self._lock = RunLock.acquire(config.run_dir)
+        self._state_lock = RunLock.acquire(config.state_dir, STATE_LOCK_NAME, "state_dir")
         check_links()
         self._loop = Loop()
         self._routes = Routes()
@@ -90,7 +102,7 @@ class Daemon:
         self._control = ControlServer(config.control_socket, self._command, self._lock)
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT."""
+        """Until SIGTERM or SIGINT, or until the namespace has gone."""
         loop = self._loop
         loop.stop_on(signal.SIGTERM, signal.SIGINT)
         loop.add_reader(self._queue.fileno(), self._queue_ready)
@@ -99,6 +111,8 @@ class Daemon:
         self._switch.start()
         self._after_packet(time.monotonic())
         self._control.attach(loop)
+        if self._namespace:
+            self._namespace.watch(loop, self._namespace_gone)
         log.info(
             "daemon is ready",
             extra=fields(key_id=self._engine.secret.key_id.hex(), identity=self._identity.public_base64),
@@ -107,14 +121,21 @@ class Daemon:
         self._watch()
         self._notifier.ready(self._summary())
         loop.run()
-        self._notifier.stopping()
-        log.info("daemon stops; the rules stay, so nothing leaves in plaintext")
+        if not self.homeless:
+            self._notifier.stopping()
+            log.info("daemon stops; the rules stay, so nothing leaves in plaintext")
         self._control.close()
         self._queue.close()
         self._journal.close()
         self._lock.release()
-        self._notifier.close()
+        self._state_lock.release()
+        if not self.homeless:
+            self._notifier.close()
         return 0
+
+    def _namespace_gone(self) -> None:
+        self.homeless = True
+        self._loop.stop()
 
     def _watch(self) -> None:
         """Send heartbeats if the service manager wants them, and say where we hang if it ends us for lack of them."""
@@ -212,6 +233,7 @@ class Daemon:
             "ports": list(self._switch.ports),
             "key_id": self._engine.secret.key_id.hex(),
             "identity": self._identity.public_base64,
+            "netns": str(self._config.netns) if self._config.netns else None,
             "pid": os.getpid(),
             "version": version(),
             "uptime": round(now - self._started, 3),

@@ -20,7 +20,8 @@ class Notifier:
 
     def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
         """Reads and removes NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID.  Raises nothing."""
-        address, microseconds, pid = (environ.pop(name, "") for name in _VARIABLES)
+        self._taken = {name: environ.pop(name) for name in _VARIABLES if name in environ}
+        address, microseconds, pid = (self._taken.get(name, "") for name in _VARIABLES)
         self._socket: socket.socket | None = None
         self._said = ""
         #: Seconds within which the manager wants to hear `alive`; None if it does not watch.
@@ -57,6 +58,10 @@ class Notifier:
         """One heartbeat for the watchdog."""
         if self.watchdog is not None:
             self._send("WATCHDOG=1")
+
+    def hand_over(self, environ: MutableMapping[str, str] = os.environ) -> None:
+        """Put the variables back, for the program that this process is about to become."""
+        environ.update(self._taken)
 
     def close(self) -> None:
         if self._socket is not None:

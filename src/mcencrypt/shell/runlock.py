@@ -15,6 +15,8 @@ from pathlib import Path
 from mcencrypt.errors import OperatorError
 
 LOCK_NAME = "daemon.lock"
+STATE_LOCK_NAME = "state.lock"
+"""In the state directory: two daemons with one would share an identity, and one's `off` would be the other's."""
 # struct flock of fcntl(2): l_type, l_whence, l_start, l_len (0: to the end), l_pid (0, as OFD locks want it).
 _FLOCK = struct.Struct("hhqqi4x")
 _EXCLUSIVE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -36,31 +38,33 @@ class RunLock:
         self._fd: int | None = fd
 
     @classmethod
-    def acquire(cls, run_dir: Path) -> RunLock:
+    def acquire(cls, run_dir: Path, name: str = LOCK_NAME, setting: str = "--run-dir") -> RunLock:
         """Take the lock without waiting, making `run_dir` (0700) if it is missing.
+
+        `name` is the lock's file, `setting` what chose its folder.
 
         Raises:
             LockHeldError: a daemon already runs there.
             OperatorError: `run_dir` cannot be used, or others could write to it.
         """
-        path = run_dir / LOCK_NAME
+        path = run_dir / name
         try:
             run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_folder(run_dir)
+            _check_folder(run_dir, setting)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except PermissionError:
             raise OperatorError(
-                f"you may not write to {path}: run this as root, or choose another --run-dir"
+                f"you may not write to {path}: run this as root, or choose another {setting}"
             ) from None
         except OSError as error:
-            raise OperatorError(f"cannot use {path}: {error.strerror}; choose another --run-dir") from None
+            raise OperatorError(f"cannot use {path}: {error.strerror}; choose another {setting}") from None
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _EXCLUSIVE)
         except (BlockingIOError, PermissionError):
             pid = _read_pid(fd)
             os.close(fd)
             raise LockHeldError(
-                f"a daemon already runs in {run_dir} (pid {pid}): stop it first, or choose another --run-dir"
+                f"a daemon already runs in {run_dir} (pid {pid}): stop it first, or choose another {setting}"
             ) from None
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
@@ -93,12 +97,12 @@ def is_held(run_dir: Path) -> bool:
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
-def _check_folder(run_dir: Path) -> None:
+def _check_folder(run_dir: Path, setting: str) -> None:
     info = run_dir.stat()
     if info.st_uid not in (0, os.geteuid()) or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise OperatorError(
             f"{run_dir} can be written by others, who could then control the daemon: "
-            f"run `chmod go-w {run_dir}` as its owner, or choose another --run-dir"
+            f"run `chmod go-w {run_dir}` as its owner, or choose another {setting}"
         )
 
 
