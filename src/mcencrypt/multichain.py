@@ -49,17 +49,22 @@ def _port(file: Path, key: str, value: str) -> int:
 
 
 def _settings(file: Path) -> dict[str, str] | None:
-    """The file's ``key = value`` lines as multichaind takes them, or None without the file.
-
-    The first of several counts, hyphens and underscores in a key do not, and a key after a ``[section]`` is
-    another key.
-    """
+    """The file's settings, or None without the file."""
     try:
         text = file.read_text(errors="replace")
     except FileNotFoundError:
         return None
     except OSError as error:
         raise OperatorError(f"{file}: {error.strerror}: make it readable for mcencrypt, {_ADVICE}") from None
+    return parse_settings(text)
+
+
+def parse_settings(text: str) -> dict[str, str]:
+    """A file's ``key = value`` lines as multichaind takes them.
+
+    The first of several counts, hyphens and underscores in a key do not, and a key after a ``[section]`` is
+    another key.
+    """
     settings: dict[str, str] = {}
     for line in text.splitlines():
         line = line.partition("#")[0].strip()

@@ -27,7 +27,7 @@ from mcencrypt.shell import runlock
 from mcencrypt.shell.control import SOCKET_NAME, ControlServer, NoDaemonError, request
 from mcencrypt.shell.runlock import RunLock
 
-COMMANDS = ("on", "off", "status", "daemon", "keygen", "identity", "rules", "decode")
+COMMANDS = ("on", "off", "status", "daemon", "keygen", "identity", "rules", "decode", "doctor")
 SOURCE = Path(mcencrypt.__file__).parents[1]
 
 DAEMON = """#!{python}

@@ -23,6 +23,7 @@ _COMMANDS = {
     "identity": ("keys", "identity"),
     "rules": ("rules", "rules"),
     "decode": ("decode", "decode"),
+    "doctor": ("doctor", "doctor"),
 }
 
 

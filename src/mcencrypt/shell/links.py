@@ -13,8 +13,10 @@ LEGACY_MAX_SIZE = 65536
 """GSO_LEGACY_MAX_SIZE: batches up to this size have a length that fits an IP header."""
 
 _RTM_GETLINK = 18
+_IFF_UP = 1
 _IFF_LOOPBACK = 8
 _IFLA_IFNAME = 3
+_IFLA_MTU = 4
 _IFLA_LINKINFO = 18
 _IFLA_INFO_KIND = 1
 _SIZES = {41: "gso_max_size", 58: "gro_max_size", 63: "gso_ipv4_max_size", 64: "gro_ipv4_max_size"}
@@ -30,6 +32,8 @@ class Link(NamedTuple):
     kind: str
     loopback: bool
     sizes: dict[str, int]
+    mtu: int = 0
+    up: bool = True
 
 
 def check_links(links: Iterable[Link] | None = None) -> None:
@@ -67,15 +71,17 @@ def read_links() -> list[Link]:
 
 def _decode(body: bytes) -> Link:
     flags = _LINK.unpack_from(body)[3]
-    name, kind, sizes = "", "", {}
+    name, kind, sizes, mtu = "", "", {}, 0
     for number, value in attributes(body, _LINK.size):
         if number == _IFLA_IFNAME:
             name = _text(value)
         elif number == _IFLA_LINKINFO:
             kind = next((_text(inner) for key, inner in attributes(value) if key == _IFLA_INFO_KIND), "")
+        elif number == _IFLA_MTU:
+            mtu = _U32.unpack_from(value)[0]
         elif number in _SIZES:
             sizes[_SIZES[number]] = _U32.unpack_from(value)[0]
-    return Link(name, kind, bool(flags & _IFF_LOOPBACK), sizes)
+    return Link(name, kind, bool(flags & _IFF_LOOPBACK), sizes, mtu, bool(flags & _IFF_UP))
 
 
 def _text(value: bytes) -> str:

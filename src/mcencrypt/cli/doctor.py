@@ -1,0 +1,120 @@
+"""``mcencrypt doctor``."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from mcencrypt.cli import text
+from mcencrypt.cli.settings import Settings, command, pass_settings
+
+if TYPE_CHECKING:
+    from mcencrypt.doctor.case import Case
+    from mcencrypt.doctor.checks import Topic
+
+_WIDTH = 110
+
+
+@command("mcencrypt doctor\nmcencrypt doctor --json | jq '.findings[] | select(.severity == \"problem\")'")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as one JSON object.")
+@click.option("--quiet", is_flag=True, help="Leave out what is as it should be.")
+@pass_settings
+def doctor(settings: Settings, as_json: bool, quiet: bool) -> int:
+    """Look for what keeps connections from being made or encrypted, and say what to do about it.
+
+    Works with and without a running daemon. Without root it says what it could not see. It changes nothing, except that
+    without a daemon it tries queue and rules for an instant. Exit status 1 if there is at least one PROBLEM.
+    """
+    from mcencrypt.doctor.checks import examine, worst
+    from mcencrypt.doctor.finding import Severity
+
+    case = open_case(settings)
+    topics = list(examine(case))
+    if as_json:
+        click.echo(json.dumps(as_dict(topics), indent=2))
+    else:
+        click.echo("\n".join(describe(topics, Severity.NOTE if quiet else Severity.OK)))
+    return 1 if worst(topics) is Severity.PROBLEM else 0
+
+
+def open_case(settings: Settings) -> Case:
+    """Everything the checks start from. A configuration that cannot be read is a finding, not an error."""
+    from mcencrypt.config import Config
+    from mcencrypt.doctor.case import Case
+    from mcencrypt.doctor.machine import ThisMachine
+    from mcencrypt.doctor.netns import enter_daemons
+    from mcencrypt.errors import OperatorError
+    from mcencrypt.shell.control import request
+
+    problem = ""
+    try:
+        config = settings.load()
+    except OperatorError as error:
+        problem = str(error)
+        config = Config() if settings.run_dir is None else replace(Config(), run_dir=settings.run_dir)
+    case = Case(ThisMachine(), config, problem)
+    try:
+        case.status = request(config.run_dir, "status")
+    except OperatorError as error:
+        case.silence = str(error)
+    else:
+        case.elsewhere = enter_daemons(case.status["pid"])
+    return case
+
+
+def as_dict(topics: list[Topic]) -> dict[str, object]:
+    """The report for programs."""
+    from mcencrypt.doctor.finding import Severity
+
+    found = [(topic.name, finding) for topic in topics for finding in topic.findings]
+    return {
+        "problems": sum(finding.severity is Severity.PROBLEM for _, finding in found),
+        "warnings": sum(finding.severity is Severity.WARNING for _, finding in found),
+        "findings": [
+            {
+                "topic": topic,
+                "id": finding.id,
+                "severity": finding.severity.name.lower(),
+                "text": finding.text,
+                "advice": finding.advice,
+            }
+            for topic, finding in found
+        ],
+    }
+
+
+def describe(topics: list[Topic], lowest: int = 0) -> list[str]:
+    """The report for a terminal."""
+    from mcencrypt.doctor.finding import Severity
+
+    marks = {Severity.OK: "ok", Severity.NOTE: "note", Severity.WARNING: "WARNING", Severity.PROBLEM: "PROBLEM"}
+    lines: list[str] = []
+    for topic in topics:
+        shown = [finding for finding in topic.findings if finding.severity >= lowest]
+        if not shown:
+            continue
+        lines.append(topic.name)
+        for finding in shown:
+            lines += _wrap(f"  {marks[finding.severity]:<8} ", finding.text)
+            if finding.advice:
+                lines += _wrap("           -> ", finding.advice)
+        lines.append("")
+    problems, warnings = (
+        sum(finding.severity is severity for topic in topics for finding in topic.findings)
+        for severity in (Severity.PROBLEM, Severity.WARNING)
+    )
+    total = text.plural(problems, "problem") if problems else "no problem"
+    return [*lines, f"{total}, {text.plural(warnings, 'warning')}"]
+
+
+def _wrap(head: str, words: str) -> list[str]:
+    # What can be a peer's or another program's words must not reach the terminal as control sequences.
+    clean = "".join(letter if letter.isprintable() else "?" for letter in words)
+    width = max(_WIDTH, int(os.environ.get("COLUMNS") or 0))
+    wrapper = textwrap.TextWrapper(width, head, " " * len(head), break_long_words=False, break_on_hyphens=False)
+    return wrapper.wrap(clean)

@@ -1,0 +1,62 @@
+"""What is known before the checks begin: the machine, the configuration, and what the daemon says of itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcencrypt.config import Config
+from mcencrypt.doctor.machine import Machine
+from mcencrypt.doctor.processes import Process, read_processes
+from mcencrypt.errors import OperatorError
+
+
+@dataclass
+class Case:
+    """One examination."""
+
+    machine: Machine
+    config: Config
+    """As configured; defaults where `config_error` says why there is none."""
+    config_error: str = ""
+    status: dict[str, Any] | None = None
+    """The daemon's answer to `status`, None if none answers."""
+    silence: str = ""
+    """Why no daemon answered."""
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    elsewhere: str = ""
+    """The network namespace that had to be entered, in words; "" if the daemon is in this one."""
+    _processes: list[Process] | None = None
+
+    def processes(self) -> list[Process]:
+        """All processes that can be seen, read once."""
+        if self._processes is None:
+            self._processes = read_processes(self.machine)
+        return self._processes
+
+    def configured_ports(self) -> tuple[int, ...]:
+        """The ports that the configuration says, () if it does not say."""
+        try:
+            return self.config.p2p_ports()
+        except OperatorError:
+            return ()
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The P2P ports: those that the daemon takes, or would take."""
+        return tuple(self.status["ports"]) if self.status else self.configured_ports()
+
+    @property
+    def queue_number(self) -> int:
+        return int(self.status["queue"]["number"]) if self.status else self.config.queue_number
+
+    @property
+    def daemon_pid(self) -> int | None:
+        return int(self.status["pid"]) if self.status else None
+
+    @property
+    def rules_expected(self) -> bool:
+        """Whether the running daemon must have its rules in place now."""
+        return bool(self.status and (self.status["enabled"] or self.status["draining"]))

@@ -1,0 +1,161 @@
+"""What checks may ask of the machine, and the real one. Tests have another, made of recorded answers."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from mcencrypt.errors import OperatorError
+from mcencrypt.shell.iptables import V4, V6, backends
+from mcencrypt.shell.links import Link, read_links
+
+_COMMAND_TIMEOUT = 10.0
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TIMEX_SIZE = 208  # struct timex of linux/timex.h on 64-bit machines
+_TIMEX_STATUS_AT = 40  # its `status`, behind modes, offset, freq, maxerror and esterror
+
+
+class Output(NamedTuple):
+    """What a program wrote, and its exit status; 127 if it is not installed, 124 if it took too long."""
+
+    status: int
+    text: str
+
+
+class Saved(NamedTuple):
+    """The rules that one iptables backend holds for one IP version, as iptables-save shows them."""
+
+    command: str
+    """Its iptables-save."""
+    kind: str
+    """"nft" or "legacy"."""
+    family: str
+    """"ipv4" or "ipv6"."""
+    text: str
+    error: str
+    """Why there is no text."""
+
+
+class Machine(Protocol):
+    """The machine, as seen from the network namespace of this process. Nothing in here changes it."""
+
+    def text(self, path: str) -> str:
+        """A file's text. Raises OSError."""
+
+    def names(self, path: str) -> list[str]:
+        """A directory's entries. Raises OSError."""
+
+    def target(self, path: str) -> str:
+        """What a symbolic link points to. Raises OSError."""
+
+    def mode(self, path: str) -> tuple[int, int]:
+        """Permission bits and owner of a file. Raises OSError."""
+
+    def run(self, *words: str) -> Output:
+        """Run a program that only looks."""
+
+    def rules(self) -> list[Saved]:
+        """All iptables rules: first those of the backend that mcencrypt uses. Raises OperatorError without iptables."""
+
+    def links(self) -> list[Link]:
+        """The network interfaces. Raises OperatorError."""
+
+    def clock_status(self) -> int | None:
+        """The kernel's clock status bits (adjtimex(2)), None if they cannot be had."""
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+
+    def scheduler(self, pid: int) -> int | None:
+        """The scheduling policy of a process (sched(7)), None if there is no such process."""
+
+    def uid(self) -> int:
+        """The effective user id."""
+
+    def pid(self) -> int:
+        """The process id."""
+
+
+class ThisMachine:
+    """The machine that this process runs on."""
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._environ = environ
+
+    def text(self, path: str) -> str:
+        return Path(path).read_text(errors="replace")
+
+    def names(self, path: str) -> list[str]:
+        return os.listdir(path)
+
+    def target(self, path: str) -> str:
+        return os.readlink(path)
+
+    def mode(self, path: str) -> tuple[int, int]:
+        found = os.stat(path)
+        return found.st_mode & 0o7777, found.st_uid
+
+    def run(self, *words: str) -> Output:
+        path = ":".join(filter(None, (self._environ.get("PATH"), _PATH)))
+        try:
+            done = subprocess.run(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                errors="replace",
+                timeout=_COMMAND_TIMEOUT,
+                check=False,
+                env={"PATH": path, "LC_ALL": "C"},
+            )
+        except subprocess.TimeoutExpired:
+            return Output(124, "")
+        except OSError:
+            return Output(127, "")
+        return Output(done.returncode, done.stdout)
+
+    def rules(self) -> list[Saved]:
+        found = []
+        for backend in backends(self._environ):
+            for family in (V4, V6):
+                if not backend.has(family):
+                    continue
+                command = backend.command(family, "save")
+                kind = "nft" if "nft" in os.path.basename(os.path.realpath(command)) else "legacy"
+                try:
+                    found.append(Saved(command, kind, family, backend.save_existing(family), ""))
+                except OperatorError as error:
+                    found.append(Saved(command, kind, family, "", str(error)))
+        return found
+
+    def links(self) -> list[Link]:
+        return read_links()
+
+    def clock_status(self) -> int | None:
+        buffer = ctypes.create_string_buffer(_TIMEX_SIZE * 2)
+        with contextlib.suppress(AttributeError):
+            if ctypes.CDLL(None).adjtimex(buffer) >= 0:
+                return int.from_bytes(buffer.raw[_TIMEX_STATUS_AT : _TIMEX_STATUS_AT + 4], "little")
+        return None
+
+    def now(self) -> float:
+        return time.time()
+
+    def scheduler(self, pid: int) -> int | None:
+        try:
+            return os.sched_getscheduler(pid)
+        except OSError:
+            return None
+
+    def uid(self) -> int:
+        return os.geteuid()
+
+    def pid(self) -> int:
+        return os.getpid()

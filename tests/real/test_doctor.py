@@ -1,0 +1,163 @@
+"""Doctor on the real kernel: sick conditions made true, and named."""
+
+import contextlib
+import json
+import os
+import stat
+import sys
+
+import pytest
+
+from mcencrypt.lab import direct_pair, wait_for
+
+from .conftest import PORT, PORTS, encrypted, needs_lab
+
+pytestmark = needs_lab
+
+AS_NOBODY = """
+import os, sys
+from click.testing import CliRunner
+from mcencrypt.cli import cli
+CliRunner().invoke(cli, sys.argv[1:])
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+sys.stdout.write(CliRunner().invoke(cli, sys.argv[1:]).output)
+"""
+
+
+def examine(node, *words):
+    """(exit status, findings by id; of several with one id the last)."""
+    done = node.mcencrypt("doctor", "--json", *words, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    report = json.loads(done.stdout)
+    assert (done.returncode == 1) == bool(report["problems"]), report
+    return {one["id"]: one for one in report["findings"]}
+
+
+@pytest.fixture(scope="module")
+def pair():
+    with direct_pair() as net, encrypted(net) as made:
+        yield made
+
+
+def severity(node, name):
+    """How bad the finding of that id is, None without one."""
+    return examine(node).get(name, {}).get("severity")
+
+
+def test_a_healthy_node(pair):
+    found = examine(pair.a)
+    assert not [one for one in found.values() if one["severity"] == "problem"]
+    for name in ("config.read", "key.file", "daemon.answers", "rules.ipv4", "rules.ipv6", "queue.reader"):
+        assert found[name]["severity"] == "ok", found[name]
+
+
+def test_without_root_it_says_what_it_cannot_see(pair, tmp_path):
+    """As user nobody, in a process that had all modules loaded before: it may not be able to read our sources."""
+    config = tmp_path / "config.toml"
+    config.write_text(f"ports = [{PORT}]\nstate_dir = '/nonexistent/state'\nrun_dir = '{pair.a.run_dir}'\n")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        os.chmod(folder, folder.stat().st_mode | stat.S_IXOTH)
+    config.chmod(0o644)
+    words = [sys.executable, "-c", AS_NOBODY, "--config", config, "doctor", "--json"]
+    done = pair.a.host.run(words, check=False, env=pair.a._env)
+    assert done.stdout, done.stderr
+    found = {one["id"]: one for one in json.loads(done.stdout)["findings"]}
+    for name in ("process.not-root", "kernel.unseen", "iptables.unseen"):
+        assert found[name]["severity"] == "note", found
+    assert "rules.ipv4" not in found
+
+
+def test_another_programs_rules(pair):
+    rules = (
+        ("filter", "INPUT", ["-p", "tcp", "--dport", PORT, "-s", "192.0.2.1", "-j", "DROP"], "foreign.drop"),
+        ("mangle", "FORWARD", ["-j", "NFQUEUE", "--queue-num", 5], "foreign.nfqueue"),
+        ("nat", "PREROUTING", ["-p", "tcp", "--dport", PORTS[1], "-j", "REDIRECT"], "foreign.redirect"),
+    )
+    with contextlib.ExitStack() as undo:
+        for table, chain, rule, _ in rules:
+            for tables in ("iptables", "ip6tables"):
+                if tables == "ip6tables" and "192.0.2.1" in rule:
+                    continue
+                pair.a.run([tables, "-w", "-t", table, "-A", chain, *rule])
+                undo.callback(pair.a.run, [tables, "-w", "-t", table, "-D", chain, *rule])
+        found = examine(pair.a)
+        for _, chain, _, name in rules:
+            assert f"-A {chain}" in found[name]["text"], found
+    assert not any(name.startswith("foreign.") for name in examine(pair.a))
+
+
+def test_big_tcp(pair):
+    pair.a.ip("link", "set", "dev", "eth0", "gso_max_size", 100_000)
+    try:
+        found = examine(pair.a)["links.big-tcp"]
+        assert found["severity"] == "problem" and "eth0" in found["text"]
+    finally:
+        pair.a.ip("link", "set", "dev", "eth0", "gso_max_size", 65536)
+
+
+def test_offloads_that_are_off(pair):
+    pair.a.run(["ethtool", "-K", "eth0", "gro", "off"])
+    try:
+        assert severity(pair.a, "links.offloads") == "warning"
+    finally:
+        pair.a.run(["ethtool", "-K", "eth0", "gro", "on"])
+
+
+def test_a_node_on_another_port(pair, tmp_path):
+    """A program of multichaind's name, which listens on a port that is not taken."""
+    program = tmp_path / "multichaind"
+    program.write_text(f"#!{sys.executable}\nimport runpy, sys\nsys.argv[1:] = ['echo', '9876']\n"
+                       "runpy.run_module('mcencrypt.lab.apps', run_name='__main__')\n")  # fmt: skip
+    program.chmod(0o755)
+    node = pair.a.spawn([program, "chain1", "-port=9876"], env=pair.a._env)
+    try:
+        pair.a.wait_listening(9876)
+        found = examine(pair.a)["nodes.port-not-taken"]
+        assert found["severity"] == "problem"
+        assert f"multichaind chain1 (pid {node.pid}) talks to peers on port 9876" in found["text"]
+        # seen from another network namespace
+        elsewhere = json.loads(pair.b.mcencrypt("doctor", "--json", check=False).stdout)["findings"]
+        texts = [one["text"] for one in elsewhere if one["id"] == "nodes.elsewhere"]
+        assert any(f"(pid {node.pid}) is in another network namespace" in text for text in texts)
+    finally:
+        node.stop()
+
+
+def test_called_in_another_network_namespace_it_goes_to_the_daemons(pair):
+    done = pair.b.host.run(pair.a._words("doctor", "--json"), check=False, env=pair.a._env)
+    found = {one["id"]: one for one in json.loads(done.stdout)["findings"]}
+    assert str(pair.a.pid) in found["kernel.netns"]["text"]
+    assert found["rules.ipv4"]["severity"] == found["queue.reader"]["severity"] == "ok"
+
+
+def test_rules_without_a_daemon_and_a_foreign_reader():
+    with direct_pair() as net, encrypted(net) as pair:
+        pair.a.kill()
+        found = examine(pair.a)
+        assert found["rules.no-daemon"]["severity"] == "problem"
+        assert found["kernel.works"]["severity"] == "ok", "tried on the kernel"
+        before = pair.a.rules()
+        number = 27971
+        code = (
+            "import netfilterqueue, time; q = netfilterqueue.NetfilterQueue(); "
+            f"q.bind({number}, lambda p: p.drop()); print('bound', flush=True); time.sleep(600)"
+        )
+        thief = pair.a.spawn([sys.executable, "-c", code])
+        thief.wait_for("bound")
+        taken = examine(pair.a)["queue.taken"]
+        assert taken["severity"] == "problem" and f"(pid {thief.pid})" in taken["text"]
+        thief.stop()
+        assert examine(pair.a)["kernel.works"]["severity"] == "ok"
+        assert pair.a.rules() == before, "the try left nothing behind"
+        pair.a.mcencrypt("off")
+        assert severity(pair.a, "rules.none") == "note"
+
+
+def test_rules_that_somebody_removed(pair):
+    status = pair.a.status()
+    pair.a.run(["ip6tables", "-w", "-t", "raw", "-F", "MCENCRYPT-OUT"])
+    wait_for(lambda: pair.a.status()["rules_lost"] > status["rules_lost"], "the daemon to notice", 10)
+    wait_for(lambda: severity(pair.a, "rules.ipv6") == "ok", "the rules to be back", 15)
+    assert severity(pair.a, "daemon.rules-lost") == "warning"
