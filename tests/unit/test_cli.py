@@ -93,7 +93,8 @@ def status_result(**changes: Any) -> dict[str, Any]:
         "enabled": True, "draining": False, "mode": "require", "ports": [7331, 8571], "key_id": "1a2b3c4d5e6f7081",
         "identity": "B" * 43 + "=", "pid": 4242, "version": "0.1.0", "uptime": 61.2, "connections": connections,
         "totals": {"connections": 400, **numbers, **failures}, "refused": {"replayed": 2, "no handshake": 7, "old": 0},
-        "queue": {"number": 27971, "waiting": 0, "dropped_kernel": 5, "dropped_user": 0, "enobufs": 1}, **changes,
+        "queue": {"number": 27971, "waiting": 0, "dropped_kernel": 5, "dropped_user": 0, "enobufs": 1},
+        "rules_seen": 0.4, **changes,
     }  # fmt: skip
 
 
@@ -240,6 +241,19 @@ def test_status_for_people_shows_every_number(tmp_path: Path) -> None:
     assert rows[0].endswith("-")
     assert "refused      no handshake 7, replayed 2" in lines
     assert "5 by the kernel" in lines[-1] and "1 overruns" in lines[-1]
+
+
+def test_check_is_one_line_and_fails_unless_the_rules_are_known_to_be_there() -> None:
+    from mcencrypt.cli.status import RULES_STALE, healthy
+
+    assert healthy(status_result()) == "mcencrypt is on (require); daemon 0.1.0, pid 4242, up 1m01s"
+    assert healthy(status_result(enabled=False, rules_seen=None)).startswith("mcencrypt is off;")
+    with pytest.raises(OperatorError, match="not in place"):
+        healthy(status_result(rules_seen=None))
+    with pytest.raises(OperatorError, match="last seen 42s ago"):
+        healthy(status_result(rules_seen=42.0))
+    assert healthy(status_result(rules_seen=RULES_STALE))
+    fails(run("status", "--check", "--json"), 2, "--json and --check")
 
 
 def test_status_without_connections_and_off() -> None:

@@ -9,15 +9,21 @@ import click
 
 from mcencrypt.cli import text
 from mcencrypt.cli.settings import Settings, command, pass_settings
+from mcencrypt.errors import OperatorError
 
 _HEAD = ("PEER", "LOCAL", "STATE", "AGE", "SENT", "RECEIVED", "RECORDS", "RESENT", "FORGED", "PEER IDENTITY")
 _RIGHT = range(3, 9)
 
 
-@command("mcencrypt status\nmcencrypt status --json | jq .totals")
+#: Seconds after which rules that nobody could look at count as not there; looks are at most 5 s apart.
+RULES_STALE = 30.0
+
+
+@command("mcencrypt status\nmcencrypt status --json | jq .totals\nmcencrypt status --check || alert")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as one JSON object.")
+@click.option("--check", is_flag=True, help="Print one line, and fail unless all is as it was switched, on or off.")
 @pass_settings
-def status(settings: Settings, as_json: bool) -> None:
+def status(settings: Settings, as_json: bool, check: bool) -> None:
     """Show whether encryption is on, and each connection. Fails if no daemon answers.
 
     RECORDS counts sent/received, RESENT retransmissions to the peer, FORGED records that were refused because their
@@ -25,8 +31,12 @@ def status(settings: Settings, as_json: bool) -> None:
     """
     from mcencrypt.shell.control import request
 
+    if as_json and check:
+        raise click.UsageError("--json and --check exclude each other")
     result = request(settings.load().run_dir, "status")
-    if as_json:
+    if check:
+        click.echo(healthy(result))
+    elif as_json:
         click.echo(json.dumps(result, indent=2))
     else:
         click.echo("\n".join(describe(result)))
@@ -57,6 +67,22 @@ def describe(result: dict[str, Any]) -> list[str]:
         f"queue        {_queue(result['queue'])}",
     ]
     return lines
+
+
+def healthy(result: dict[str, Any]) -> str:
+    """One line that says how the daemon does what it was switched to do.
+
+    Off is as good as on. Raises OperatorError if encryption is on and the rules are not known to be in place.
+    """
+    if result["enabled"]:
+        seen = result["rules_seen"]
+        if seen is None:
+            raise OperatorError("encryption is on, but the iptables rules are not in place: see the daemon's log")
+        if seen > RULES_STALE:
+            raise OperatorError(
+                f"encryption is on, but the iptables rules were last seen {text.age(seen)} ago: see the daemon's log"
+            )
+    return _headline(result)
 
 
 def _headline(result: dict[str, Any]) -> str:

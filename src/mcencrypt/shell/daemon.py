@@ -248,6 +248,7 @@ class Daemon:
                 "injections_failed": self._injector.failed,
             },
             "rules_lost": self._switch.rules_lost,
+            "rules_seen": self._switch.rules_seen(now),
         }
 
 

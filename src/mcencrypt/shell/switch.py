@@ -43,6 +43,7 @@ class Switch:
         self.position = Position.OFF
         #: Times that somebody else removed our rules.
         self.rules_lost = 0
+        self._rules_seen: float | None = None
         self._events = firewall.events()
         loop.add_reader(self._events.fileno(), self._rules_changed)
         loop.call_every(LOOK_EVERY_ANNOUNCED if firewall.announces_changes() else LOOK_EVERY, self._look)
@@ -51,17 +52,24 @@ class Switch:
     def ports(self) -> tuple[int, ...]:
         return self._firewall.ports
 
+    def rules_seen(self, now: float) -> float | None:
+        """Seconds since the rules were last known to be in place; None if they are not.
+
+        While encryption is on it stays below the time between two looks, unless they cannot be looked at.
+        """
+        return None if self._rules_seen is None else now - self._rules_seen
+
     def start(self) -> None:
         """Take the position in which the operator left it."""
         if read_switch(self._state_dir):
             self.on()
         else:
             self._engine.policy.enabled = False
-            self._firewall.remove()
+            self._remove()
 
     def on(self) -> None:
         """Encrypt: rules in, then end what runs in plaintext and may not.  Raises OperatorError."""
-        self._firewall.install()
+        self._install()
         write_switch(self._state_dir, True)
         if self.position is Position.ON:
             return
@@ -78,7 +86,7 @@ class Switch:
         write_switch(self._state_dir, False)
         self._engine.policy.enabled = False
         if self.position is Position.OFF:
-            self._firewall.remove()
+            self._remove()
             return 0
         self.position = Position.DRAINING
         if now:
@@ -104,7 +112,7 @@ class Switch:
                 left += 1
         if not left:
             self._cancel_check()
-            self._firewall.remove()
+            self._remove()
             self.position = Position.OFF
             self._engine.forget_plaintext()
             log.info("rules removed")
@@ -174,12 +182,14 @@ class Switch:
             return
         self._check = None
         self._loop.remove_reader(fd, closed=True)
+        if state is State.PRESENT:
+            self._rules_seen = time.monotonic()
         if self.position is Position.OFF or state in (State.PRESENT, State.UNKNOWN):
             return
         if state is State.MISSING:
             self._rules_lost()
         try:
-            self._firewall.install()
+            self._install()
         except OperatorError as problem:
             log.error(str(problem))
 
@@ -195,6 +205,15 @@ class Switch:
     def _abort(self, keys: list[bytes]) -> None:
         for key in keys:
             self._engine.abort(key, time.monotonic())
+
+    def _install(self) -> None:
+        self._rules_seen = None
+        self._firewall.install()
+        self._rules_seen = time.monotonic()
+
+    def _remove(self) -> None:
+        self._rules_seen = None
+        self._firewall.remove()
 
     def _cancel_check(self) -> None:
         if self._check is not None:

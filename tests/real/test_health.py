@@ -1,0 +1,75 @@
+"""`mcencrypt status --check`: what a container's healthcheck and a supervisor ask."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mcencrypt.keys import create_network_key
+from mcencrypt.lab import Lab, wait_for
+
+from .conftest import Node, needs_lab
+
+pytestmark = needs_lab
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """A host with a daemon, whose iptables commands fail while `tmp_path / "broken"` exists."""
+    for tables in ("iptables", "ip6tables"):
+        for verb in ("save", "restore"):
+            command = tmp_path / f"{tables}-{verb}"
+            command.write_text(
+                f'#!/bin/sh\n[ -e "{tmp_path}/broken" ] && exit 1\nexec {shutil.which(command.name)} "$@"\n'
+            )
+            command.chmod(0o755)
+    create_network_key(tmp_path / "network.key")
+    with Lab() as lab:
+        made = Node(lab.host("a"), tmp_path / "network.key")
+        made._env["MCENCRYPT_IPTABLES"] = str(tmp_path / "iptables")
+        made.start()
+        yield made
+
+
+def check(node: Node, status: int, text: str) -> None:
+    done = node.mcencrypt("status", "--check", check=False)
+    said = done.stdout if status == 0 else done.stderr
+    assert (done.returncode, text in said, said.count("\n")) == (status, True, 1), (done, text)
+
+
+def test_on_and_off_are_healthy_and_no_daemon_is_not(node: Node) -> None:
+    check(node, 0, "mcencrypt is on (require)")
+    node.mcencrypt("off")
+    check(node, 0, "mcencrypt is off")
+    node.mcencrypt("on")
+    check(node, 0, "mcencrypt is on")
+    node.kill()
+    check(node, 1, "no daemon answers")
+
+
+def test_daemon_that_hangs_is_not_healthy(node: Node) -> None:
+    os.kill(node.pid, signal.SIGSTOP)
+    try:
+        check(node, 1, "did not answer")
+    finally:
+        os.kill(node.pid, signal.SIGCONT)
+    check(node, 0, "mcencrypt is on")
+
+
+def test_on_without_rules_is_not_healthy(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "broken").touch()
+    # the daemon cannot look: what it knows ages
+    before = node.status()["rules_seen"]
+    wait_for(lambda: node.status()["rules_seen"] > before + 6, "the rules to go unseen", 20)
+    (tmp_path / "broken").unlink()
+    wait_for(lambda: node.status()["rules_seen"] < 6, "the daemon to see them again", 10)
+    restore = tmp_path / "iptables-restore"
+    restore.write_text("#!/bin/sh\nexit 1\n")
+    node.host.run(["iptables", "-w", "-t", "raw", "-F"])
+    wait_for(lambda: node.status()["rules_seen"] is None, "the daemon to notice that they are gone", 10)
+    check(node, 1, "the iptables rules are not in place")
