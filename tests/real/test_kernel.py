@@ -18,9 +18,10 @@ import pytest
 
 from mcencrypt.errors import OperatorError
 from mcencrypt.shell import links, routes, sockets
-from mcencrypt.shell.kernel import Routes, Sockets, Tcp, check_links
-from mcencrypt.shell.links import Link, read_links
+from mcencrypt.shell.links import Link, check_links, read_links
 from mcencrypt.shell.netlink import NETLINK_ROUTE, NLM_F_ACK, Netlink
+from mcencrypt.shell.routes import Routes
+from mcencrypt.shell.sockets import Sockets, Tcp
 
 from .netns import inside, namespace
 
