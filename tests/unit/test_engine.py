@@ -35,7 +35,7 @@ class Node:
     def __init__(self, seed: int, key: bytes = b"k" * 32, *, mtu: int = 1500, **policy: Any) -> None:
         entropy = Random(seed)
         self.static = X25519PrivateKey.from_private_bytes(entropy.randbytes(32))
-        around = Surroundings(entropy.randbytes, lambda: Clock.unix_ms, lambda _: mtu)
+        around = Surroundings(entropy.randbytes, lambda: Clock.unix_ms, lambda peer, own: mtu)
         self.policy = Policy(**policy)
         self.engine = Engine(self.policy, key, self.static, around)
         self.now = 100.0

@@ -1,10 +1,11 @@
 """What is told to the kernel about a path is not taken for the path's own MTU."""
 
 from mcencrypt.core import paths
-from mcencrypt.core.paths import Paths
+from mcencrypt.core.paths import Path, Paths
 from mcencrypt.core.record import OVERHEAD
 
-HERE, THERE = b"\x0a\0\0\1", b"\x0a\0\0\2"
+OWN = b"\x0a\0\0\x63"
+HERE, THERE = Path(b"\x0a\0\0\1", OWN), Path(b"\x0a\0\0\2", OWN)
 
 
 class Kernel:
@@ -12,9 +13,9 @@ class Kernel:
 
     def __init__(self, path: int) -> None:
         self.route = {HERE: path, THERE: path}
-        self.paths = Paths(self.route.__getitem__)
+        self.paths = Paths(lambda peer, own: self.route[Path(peer, own)])
 
-    def packet_too_long(self, peer: bytes) -> int | None:
+    def packet_too_long(self, peer: Path) -> int | None:
         lower = self.paths.lower(peer)
         if lower is not None:
             self.route[peer] = lower
@@ -41,7 +42,7 @@ def test_a_path_that_changes_again_is_told_anew() -> None:
 
 def test_the_table_is_bounded(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(paths, "CAPACITY", 3)
-    many = [bytes((10, 0, 1, number)) for number in range(5)]
+    many = [Path(bytes((10, 0, 1, number)), OWN) for number in range(5)]
     kernel = Kernel(1400)
     kernel.route.update(dict.fromkeys(many, 1400))
     for peer in many:

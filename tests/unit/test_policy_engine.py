@@ -65,7 +65,7 @@ class Clock:
 def new(mode: str = "require", key: bytes = KEY, seed: int = 1, **policy: object) -> Engine:
     dice = Random(seed)
     static = X25519PrivateKey.from_private_bytes(dice.randbytes(32))
-    around = Surroundings(dice.randbytes, lambda: Clock.unix_ms, lambda address: 1500)
+    around = Surroundings(dice.randbytes, lambda: Clock.unix_ms, lambda peer, own: 1500)
     return Engine(Policy(mode=mode, **policy), key, static, around)  # type: ignore[arg-type]
 
 

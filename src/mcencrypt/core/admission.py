@@ -32,7 +32,7 @@ from .handshake import (
 from .ingress import Ingress
 from .options import SynOptions, read_syn
 from .packet import ACK, MASK32, RST, Segment, rebuild, reversed_key
-from .paths import Paths
+from .paths import Path, Paths
 from .policy import Outcome, Policy, Surroundings, address_of, endpoints
 from .reasons import Reason
 from .record import Keys
@@ -184,7 +184,7 @@ class Admission:
     def syn_in(self, segment: Segment, key: bytes, live: Flow | None, now: float) -> Verdict:
         """A peer dials: its message 1 decides whether our socket ever hears of it."""
         address = address_of(segment.source_first)
-        options = read_syn(segment.options(), self._mss_limit(segment, address), segment.ipv6)
+        options = read_syn(segment.options(), self._mss_limit(segment, key), segment.ipv6)
         if key in self.dialling:
             return self._refuse(key, "simultaneous-open", "both sides dialled at once; one of them will try again")
         if options.signed:
@@ -229,7 +229,7 @@ class Admission:
         if acked not in (0, HELLO_LENGTH):
             return rebuild(segment, segment.seq, segment.ack)  # a stray; the kernel knows what to answer
         address = address_of(segment.source_first)
-        options = read_syn(segment.options(), self._mss_limit(segment, address), segment.ipv6)
+        options = read_syn(segment.options(), self._mss_limit(segment, key), segment.ipv6)
         hello = segment.payload()
         try:
             if acked != HELLO_LENGTH:
@@ -320,9 +320,9 @@ class Admission:
     def _note(self, reason: Reason) -> None:
         self._outcome.refused[reason] += 1
 
-    def _mss_limit(self, segment: Segment, address: bytes) -> int:
+    def _mss_limit(self, segment: Segment, key: bytes) -> int:
         """What a peer's MSS counts for at most: the route's MTU less headers."""
-        return max(self._paths.mtu(address) - (60 if segment.ipv6 else 40), 88)
+        return max(self._paths.mtu(Path.of(key)) - (60 if segment.ipv6 else 40), 88)
 
     # -- the end of attempts
 

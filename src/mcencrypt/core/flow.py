@@ -14,7 +14,7 @@ from .icmp import too_big
 from .ingress import Delivery, Ingress
 from .options import ONLY_TIMESTAMPS, translate_sack
 from .packet import ACK, FIN, PSH, RST, VERDICT_LIMIT, Segment, rebuild
-from .paths import Paths
+from .paths import Path, Paths
 from .reasons import Reason
 from .record import OVERHEAD
 from .verdict import DROP, Injection, Verdict
@@ -42,7 +42,7 @@ class Flow:
         "local_scale",
         "mss",
         "note",
-        "peer",
+        "path",
         "positions",
         "remote_scale",
         "seen",
@@ -66,11 +66,10 @@ class Flow:
         """`key`: addresses and ports, ours first.  `hello`: our handshake message, for retransmitted SYN-ACKs.
 
         `mss`: what the local socket was told, in bytes.  `scales`: window scales (RFC 7323) of our and of the
-        peer's window.  `note` counts a reason for a packet that was dropped, `paths` knows the MTU to the peer.
+        peer's window.  `note` counts a reason for a packet that was dropped, `paths` knows the MTU.
         """
         self.key, self.egress, self.ingress = key, egress, ingress
-        #: The peer's packed address.
-        self.peer = key[(len(key) - 4) // 2 : -4]
+        self.path = Path.of(key)
         self.hello, self.identity, self.confirmed = hello, identity, confirmed
         self.mss = mss
         self.local_scale, self.remote_scale = scales
@@ -123,7 +122,7 @@ class Flow:
         if plain > seen:
             self.note("gap-before-us")  # TCP will send what is missing, in order
             return DROP
-        head, mtu = segment.payload_at, self._paths.mtu(self.peer)
+        head, mtu = segment.payload_at, self._paths.mtu(self.path)
         largest = self.mss - (head - segment.tcp_at - 20)
         if plain_end > top or (final and egress.final_plain is None):
             if egress.final_plain is not None:
@@ -135,7 +134,7 @@ class Flow:
                 gso,
                 new,
                 seen - top,
-                min(self.mss, self._paths.shown(self.peer) - segment.tcp_at - 20),
+                min(self.mss, self._paths.shown(self.path) - segment.tcp_at - 20),
                 head - segment.tcp_at - 20,
                 egress.bytes_sealed >= egress.calm_from and egress.has_room(plain_end - top),
             )
@@ -213,7 +212,7 @@ class Flow:
 
     def _tell(self, segment: Segment, outbox: list[Injection]) -> None:
         """Tell the local socket, through the route that all connections to the peer share, to leave room for us."""
-        lower = self._paths.lower(self.peer)
+        lower = self._paths.lower(self.path)
         if lower is not None:
             outbox.append(Injection(too_big(segment, lower), "socket"))
 
@@ -222,7 +221,7 @@ class Flow:
         egress, template = self.egress, self._template
         if template is None:
             return
-        room = self._paths.mtu(self.peer) - template.payload_at
+        room = self._paths.mtu(self.path) - template.payload_at
         for number, part in enumerate(egress.parts(egress.sent, egress.ledger.wire_top, room, room)):
             packet = rebuild(
                 template,

@@ -8,35 +8,51 @@ path's own, or each connection to the peer would lower it once more.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from .record import OVERHEAD
 
-#: Peers that are remembered.
+#: Paths that are remembered.
 CAPACITY: Final = 4096
+
+
+class Path(NamedTuple):
+    """The packed addresses of both ends: a host may route by its own as well."""
+
+    peer: bytes
+    own: bytes
+
+    @classmethod
+    def of(cls, key: bytes) -> Path:
+        """The path of a connection key, ours first."""
+        half = (len(key) - 4) // 2
+        return cls(key[half:-4], key[:half])
 
 
 class Paths:
     """The paths to all peers."""
 
-    def __init__(self, route_mtu: Callable[[bytes], int]) -> None:
-        """`route_mtu`: MTU in bytes that the route to a packed address shows."""
-        #: What the route shows, from which our kernel reckons its segments.
-        self.shown = route_mtu
-        self._told: dict[bytes, int] = {}
+    def __init__(self, route_mtu: Callable[[bytes, bytes], int]) -> None:
+        """`route_mtu`: MTU in bytes that the route to a packed address shows, for packets from another."""
+        self._route_mtu = route_mtu
+        self._told: dict[Path, int] = {}
 
-    def mtu(self, peer: bytes) -> int:
-        """The MTU in bytes of the path to a packed address."""
-        shown = self.shown(peer)
-        return shown + OVERHEAD if self._told and self._told.get(peer) == shown else shown
+    def shown(self, path: Path) -> int:
+        """The MTU in bytes that the route shows, from which our kernel reckons its segments."""
+        return self._route_mtu(path.peer, path.own)
 
-    def lower(self, peer: bytes) -> int | None:
-        """The MTU to tell our kernel for this peer, so that our overhead fits; None if it knows."""
-        shown = self.shown(peer)
-        if self._told.pop(peer, None) == shown:
-            self._told[peer] = shown
+    def mtu(self, path: Path) -> int:
+        """The path's MTU in bytes."""
+        shown = self.shown(path)
+        return shown + OVERHEAD if self._told and self._told.get(path) == shown else shown
+
+    def lower(self, path: Path) -> int | None:
+        """The MTU to tell our kernel for this path, so that our overhead fits; None if it knows."""
+        shown = self.shown(path)
+        if self._told.pop(path, None) == shown:
+            self._told[path] = shown
             return None
         if len(self._told) >= CAPACITY:
             del self._told[next(iter(self._told))]
-        self._told[peer] = shown - OVERHEAD
+        self._told[path] = shown - OVERHEAD
         return shown - OVERHEAD

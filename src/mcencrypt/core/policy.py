@@ -54,8 +54,8 @@ class Surroundings:
     random: Callable[[int], bytes]
     #: Milliseconds since 1970.
     unix_ms: Callable[[], int]
-    #: MTU in bytes of the route to a packed address.
-    route_mtu: Callable[[bytes], int]
+    #: MTU in bytes of the route to a packed address (the first) from one of ours (the second).
+    route_mtu: Callable[[bytes, bytes], int]
 
 
 def address_of(key: bytes) -> bytes:
