@@ -234,7 +234,18 @@ def test_the_hosts_own_namespace_is_served_with_a_remark(pair: EncryptedPair) ->
         assert node.rules()
 
 
-@pytest.mark.parametrize("words", [("daemon",), ("on",)])
+def test_the_doctor_looks_into_the_namespace_with_and_without_a_daemon(guest: tuple[Guest, Named]) -> None:
+    node, named = guest
+    named.make()
+    for daemon in (False, True):
+        if daemon:
+            node.start()
+        report = json.loads(node.mcencrypt("doctor", "--json", check=False).stdout)
+        where = next(one["text"] for one in report["findings"] if one["id"] == "kernel.netns")
+        assert where.endswith(f"the daemon (pid {node.pid})" if daemon else f"network namespace {named.name}")
+
+
+@pytest.mark.parametrize("words", [("daemon",), ("on",), ("doctor",)])
 def test_a_missing_namespace_is_named(guest: tuple[Guest, Named], words: tuple[str, ...]) -> None:
     node, named = guest
     result = node.mcencrypt(*words, check=False)

@@ -43,13 +43,17 @@ def doctor(settings: Settings, as_json: bool, quiet: bool) -> int:
 
 
 def open_case(settings: Settings) -> Case:
-    """Everything the checks start from. A configuration that cannot be read is a finding, not an error."""
+    """Everything the checks start from. A configuration that cannot be read is a finding, not an error.
+
+    Raises OperatorError if no daemon runs and the network namespace that it should serve cannot be entered.
+    """
     from mcencrypt.config import Config
     from mcencrypt.doctor.case import Case
     from mcencrypt.doctor.machine import ThisMachine
     from mcencrypt.doctor.netns import enter_daemons
     from mcencrypt.errors import OperatorError
     from mcencrypt.shell.control import request
+    from mcencrypt.shell.netns import enter
 
     problem = ""
     try:
@@ -62,6 +66,9 @@ def open_case(settings: Settings) -> Case:
         case.status = request(config.run_dir, "status")
     except OperatorError as error:
         case.silence = str(error)
+        if config.netns:
+            enter(config.netns)
+            case.elsewhere = config.netns.described
     else:
         case.elsewhere = enter_daemons(case.status["pid"])
     return case

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
-_CLONE_NEWNET = 0x40000000
+from mcencrypt.shell.netns import setns
 
 
 def enter_daemons(pid: int) -> str:
@@ -17,7 +16,7 @@ def enter_daemons(pid: int) -> str:
         with open("/proc/thread-self/ns/net", "rb") as here, open(f"/proc/{pid}/ns/net", "rb") as there:
             if os.path.sameopenfile(here.fileno(), there.fileno()):
                 return ""
-            if ctypes.CDLL(None, use_errno=True).setns(there.fileno(), _CLONE_NEWNET):
+            if setns(there.fileno()):
                 return ""
     except OSError:
         return ""
