@@ -31,7 +31,8 @@ from model import (
 
 from mcencrypt.core import egress, flow
 from mcencrypt.core.engine import CSUM_NOT_READY, CSUM_NOT_VERIFIED, GSO, Engine
-from mcencrypt.core.handshake import HELLO_LENGTH
+from mcencrypt.core.handshake import HELLO_LENGTH, NetworkSecret
+from mcencrypt.core.keyring import KeyRing
 from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.core.verdict import ACCEPT, DROP, Verdict
 
@@ -128,7 +129,7 @@ class World:
         self.engines = [
             Engine(
                 Policy(epoch_bits=epoch_bits),
-                key,
+                KeyRing([NetworkSecret(key)]),
                 X25519PrivateKey.from_private_bytes(entropy.randbytes(32)),
                 around,
             )

@@ -20,7 +20,7 @@ import pytest
 
 from mcencrypt.errors import OperatorError
 from mcencrypt.shell import control
-from mcencrypt.shell.control import ControlServer, NoDaemonError, request
+from mcencrypt.shell.control import ControlServer, Later, NoDaemonError, request
 from mcencrypt.shell.runlock import LOCK_NAME, LockHeldError, RunLock, is_held
 
 
@@ -160,6 +160,59 @@ def test_a_client_that_does_not_read_holds_nobody_up(server: ControlServer, run_
         started = time.monotonic()
         assert request(run_dir, "echo", n=1) == {"n": 1}
         assert time.monotonic() - started < 5
+
+
+def test_a_result_that_comes_later_holds_up_nobody_but_its_client(run_dir: Path) -> None:
+    promised: list[Later] = []
+
+    def slow(command: str, args: dict[str, Any]) -> dict[str, Any] | Later:
+        if command != "slow":
+            return args
+        promised.append(Later())
+        if args.get("at_once"):
+            promised[-1].result({"slow": 0})
+        return promised[-1]
+
+    server = ControlServer(run_dir / control.SOCKET_NAME, slow)
+
+    def turn(until: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not until():
+            assert time.monotonic() < deadline
+            select.select([server.fileno()], [], [], 0.1)
+            server.ready()
+
+    def lines(connection: socket.socket, count: int) -> list[dict[str, Any]]:
+        received = bytearray()
+        connection.setblocking(False)
+
+        def complete() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                received.extend(connection.recv(65536))
+            return received.count(b"\n") >= count
+
+        turn(complete)
+        return [json.loads(line) for line in received.splitlines()]
+
+    try:
+        with raw(run_dir) as patient, raw(run_dir) as other, raw(run_dir) as gone:
+            patient.sendall(b'{"command": "slow"}\n{"command": "echo", "n": 2}\n')
+            patient.shutdown(socket.SHUT_WR)
+            turn(lambda: len(promised) == 1)
+            gone.sendall(b'{"command": "slow"}\n')
+            turn(lambda: len(promised) == 2)
+            other.sendall(b'{"command": "echo", "n": 1}\n{"command": "slow", "at_once": 1}\n')
+            assert [one["result"] for one in lines(other, 2)] == [{"n": 1}, {"slow": 0}]
+            gone.close()
+            turn(lambda: len(server._clients) == 2)
+            promised[0].error(OperatorError("it took too long"))
+            promised[1].result({"to": "nobody"})
+            assert lines(patient, 2) == [
+                {"ok": False, "error": "it took too long"}, {"ok": True, "result": {"n": 2}}
+            ]  # fmt: skip
+            turn(lambda: len(server._clients) == 1)
+    finally:
+        server.close()
 
 
 def test_one_client_too_many_closes_the_oldest(server: ControlServer, run_dir: Path) -> None:

@@ -14,7 +14,8 @@ from scapy.packet import Raw
 
 from mcencrypt.core import admission, engine
 from mcencrypt.core.engine import CSUM_NOT_READY, CSUM_NOT_VERIFIED, GSO, Engine
-from mcencrypt.core.handshake import HELLO_LENGTH
+from mcencrypt.core.handshake import HELLO_LENGTH, NetworkSecret
+from mcencrypt.core.keyring import KeyRing
 from mcencrypt.core.noise import public_bytes
 from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.core.record import OVERHEAD
@@ -37,7 +38,7 @@ class Node:
         self.static = X25519PrivateKey.from_private_bytes(entropy.randbytes(32))
         around = Surroundings(entropy.randbytes, lambda: Clock.unix_ms, lambda peer, own: mtu)
         self.policy = Policy(**policy)
-        self.engine = Engine(self.policy, key, self.static, around)
+        self.engine = Engine(self.policy, KeyRing([NetworkSecret(key)]), self.static, around)
         self.now = 100.0
 
     def egress(self, packet: Any, info: int = CSUM_NOT_READY) -> Any:
@@ -260,7 +261,7 @@ def test_a_wrong_key_is_named() -> None:
     client, server = Node(1, b"a" * 32), Node(2, b"b" * 32)
     assert server.ingress(client.egress(syn())) is DROP
     (event,) = server.engine.events
-    assert event.reason == "wrong-key" and client.engine.secret.key_id.hex() in event.detail
+    assert event.reason == "wrong-key" and client.engine.ring.offered.key_id.hex() in event.detail
     assert server.injected() == []
 
 
@@ -270,7 +271,7 @@ def test_a_wrong_key_in_the_answer_resets_connect() -> None:
     server.ingress(honest.egress(syn()))
     got = client.ingress(server.egress(syn_ack()))
     assert got[TCP].flags == "RA"
-    assert server.engine.secret.key_id.hex() in client.engine.events[-1].detail
+    assert server.engine.ring.offered.key_id.hex() in client.engine.events[-1].detail
 
 
 def test_a_replayed_syn_from_elsewhere_gets_no_answer() -> None:

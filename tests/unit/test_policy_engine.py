@@ -13,6 +13,7 @@ from mcencrypt.core import admission, engine
 from mcencrypt.core.checksum import ipv4_header_checksum, tcp_checksum_is_right, write_tcp_checksum
 from mcencrypt.core.engine import CSUM_NOT_VERIFIED, GHOST_LIFETIME, Engine
 from mcencrypt.core.handshake import HELLO_LENGTH, Answer, NetworkSecret, ephemeral_key
+from mcencrypt.core.keyring import KeyRing
 from mcencrypt.core.options import walk
 from mcencrypt.core.packet import ACK, FIN, PSH, RST, SYN, URG, Segment, rebuild
 from mcencrypt.core.policy import Policy, Surroundings
@@ -66,7 +67,7 @@ def new(mode: str = "require", key: bytes = KEY, seed: int = 1, **policy: object
     dice = Random(seed)
     static = X25519PrivateKey.from_private_bytes(dice.randbytes(32))
     around = Surroundings(dice.randbytes, lambda: Clock.unix_ms, lambda peer, own: 1500)
-    return Engine(Policy(mode=mode, **policy), key, static, around)  # type: ignore[arg-type]
+    return Engine(Policy(mode=mode, **policy), KeyRing([NetworkSecret(key)]), static, around)  # type: ignore[arg-type]
 
 
 def identity(seed: int) -> bytes:
@@ -520,7 +521,7 @@ def test_an_answer_under_another_key_is_named_by_it() -> None:
     dialled(a)
     static = X25519PrivateKey.from_private_bytes(bytes(range(32)))
     hello = bytes(read(dialled(new(key=OTHER_KEY))).payload())
-    message, _ = Answer(theirs, static, hello, Clock.unix_ms).reply(theirs, ephemeral_key(Random(5).randbytes), 0)
+    message, _ = Answer(theirs, static, hello, Clock.unix_ms).reply(ephemeral_key(Random(5).randbytes), 0)
     seen = read(a.ingress(make(B, A, ISN_B, ISN_A + 1 + HELLO_LENGTH, SYN | ACK, message), 0, 0.0))
     assert (seen.flags, seen.ack) == (RST | ACK, ISN_A + 1)
     assert theirs.key_id.hex() in a.events[-1].detail

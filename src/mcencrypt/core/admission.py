@@ -23,13 +23,13 @@ from .handshake import (
     HELLO_LENGTH,
     Answer,
     Dial,
-    NetworkSecret,
     Refused,
     ReplayCache,
     Session,
     ephemeral_key,
 )
 from .ingress import Ingress
+from .keyring import KeyRing, Offers, RefusedKeys
 from .options import SynOptions, read_syn
 from .packet import ACK, MASK32, RST, Segment, rebuild, reversed_key
 from .paths import Path, Paths
@@ -83,7 +83,7 @@ class Admission:
     def __init__(
         self,
         policy: Policy,
-        secret: NetworkSecret,
+        ring: KeyRing,
         static: X25519PrivateKey,
         surroundings: Surroundings,
         outcome: Outcome,
@@ -95,11 +95,13 @@ class Admission:
 
         `begin_plaintext` takes one of which our own kernel has shown that it is new: it replaces what was there.
         """
-        self._policy, self._secret, self._static = policy, secret, static
+        self._policy, self._ring, self._static = policy, ring, static
         self._around, self._outcome = surroundings, outcome
         self._establish, self._plaintext, self._begin_plaintext = establish, plaintext, begin_plaintext
         self._replays = ReplayCache()
         self._paths = Paths(surroundings.route_mtu)
+        #: What peers were seen to offer, and what those offered that were refused for it.
+        self.offers, self.refused_keys = Offers(), RefusedKeys()
         self._fragments = Pool()
         self._per_address: Counter[bytes] = Counter()
         #: By connection key, ours first.
@@ -123,7 +125,7 @@ class Admission:
             if attempt is None and len(self.dialling) >= MAX_DIALLING:
                 return self._refuse(key, "too-many-attempts", "too many connections are being opened at once")
             ephemeral = ephemeral_key(self._around.random)
-            dial = Dial(self._secret, self._static, ephemeral, self._around.unix_ms())
+            dial = Dial(self._ring.offered, self._static, ephemeral, self._around.unix_ms())
             attempt = self.dialling[key] = Dialling(dial, segment, options, now)
         return rebuild(segment, segment.seq, 0, attempt.dial.hello, options=options.passed)
 
@@ -142,9 +144,10 @@ class Admission:
                 options = read_syn(segment.options())
                 if options.signed:
                     return self._refuse(key, "signed-tcp", _SIGNED)
+                answer, ephemeral = attempt.answer, ephemeral_key(self._around.random)
                 try:
-                    message, session = attempt.answer.reply(
-                        self._secret, ephemeral_key(self._around.random), self._around.unix_ms()
+                    message, session = answer.reply(
+                        ephemeral, self._around.unix_ms(), self._ring.offered is answer.secret
                     )
                 except Refused as refused:
                     return self._refuse(key, refused.reason, str(refused))
@@ -198,6 +201,8 @@ class Admission:
             try:
                 self._admit(segment, key, hello, options, address, now)
             except Refused as refused:
+                if refused.key_id:
+                    self.refused_keys.note(address, refused.key_id)
                 if refused.reason in _STRANGER and self._policy.plaintext_allowed(address):
                     if refused.reason != "not-a-handshake":
                         self._report(key, refused.reason, f"{refused}; the connection runs in plaintext")
@@ -209,7 +214,7 @@ class Admission:
         self, segment: Segment, key: bytes, hello: bytes, options: SynOptions, address: bytes, now: float
     ) -> None:
         unix_ms = self._around.unix_ms()
-        answer = Answer(self._secret, self._static, hello, unix_ms)
+        answer = Answer(self._ring.named_by(hello), self._static, hello, unix_ms)
         attempt_name = segment.source_first + segment.seq.to_bytes(4, "big")
         self._replays.admit(answer.ephemeral, attempt_name, answer.timestamp_ms, unix_ms)
         if key not in self.answering:
@@ -234,7 +239,7 @@ class Admission:
         try:
             if acked != HELLO_LENGTH:
                 raise Refused("not-a-handshake", "it does not answer the handshake: is mcencrypt running there?")
-            session = attempt.dial.finish(self._secret, hello)
+            session = attempt.dial.finish(hello)
         except Refused as refused:
             if not acked and not len(hello) and self._policy.plaintext_allowed(address):
                 del self.dialling[key]
@@ -249,6 +254,7 @@ class Admission:
             (attempt.isn, attempt.window, attempt.scale),
             (segment.seq, segment.window, options.window_scale),
             session,
+            attempt.dial.secret.key_id,
             options.mss,
             b"",
             True,
@@ -257,6 +263,8 @@ class Admission:
         if not self._establish(flow):
             return self._refuse(key, "too-many-connections", "the connection table is full")
         del self.dialling[key]
+        if attempt.dial.peer_offers:
+            self.offers.note(flow.identity, flow.key_id, now)
         return rebuild(segment, segment.seq, attempt.isn + 1, options=options.passed)
 
     def first_ack_in(self, segment: Segment, key: bytes, now: float) -> None:
@@ -277,6 +285,7 @@ class Admission:
             (isn, window, scale),
             (attempt.isn, attempt.window, attempt.scale),
             session,
+            attempt.answer.secret.key_id,
             attempt.mss,
             hello,
             False,
@@ -285,12 +294,24 @@ class Admission:
         if self._establish(flow):
             self._drop_answering(key)
 
+    def half_open_in(self, segment: Segment, key: bytes) -> int:
+        """The sequence number, as our socket must see it, of a segment of a peer's that completes no attempt.
+
+        A reset right behind the handshake message ends the attempt, for our socket and here.
+        """
+        seq: int = segment.seq
+        if segment.flags & RST and seq == self.answering[key].isn + 1 + HELLO_LENGTH & MASK32:
+            self._drop_answering(key)
+            return seq - HELLO_LENGTH
+        return seq
+
     def _flow(
         self,
         key: bytes,
         ours: tuple[int, int, int | None],
         theirs: tuple[int, int, int | None],
         session: Session,
+        key_id: bytes,
         mss: int,
         hello: bytes,
         confirmed: bool,
@@ -309,6 +330,7 @@ class Admission:
             ingress,
             hello=hello,
             identity=session.remote_static,
+            key_id=key_id,
             confirmed=confirmed,
             mss=mss,
             scales=(ours[2] or 0, theirs[2] or 0) if scaled else (0, 0),

@@ -17,9 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from .admission import Admission
 from .checksum import tcp_checksum_is_right
 from .flow import Flow
-from .handshake import HELLO_LENGTH, NetworkSecret
+from .handshake import HELLO_LENGTH
+from .keyring import KeyRing
 from .packet import ACK, MASK32, RST, SYN, Buffer, Segment, Unusable, bare, rebuild, reversed_key
 from .policy import Outcome, Policy, Surroundings, address_of, endpoints
+from .probing import Probing
 from .reasons import Reason
 from .status import Connection, Counters, Totals, describe_flow
 from .verdict import ACCEPT, DROP, Event, Injection, Verdict
@@ -58,15 +60,15 @@ class Engine:
     """All connections of one network namespace on the P2P ports."""
 
     def __init__(
-        self, policy: Policy, network_key: bytes, static: X25519PrivateKey, surroundings: Surroundings
+        self, policy: Policy, ring: KeyRing, static: X25519PrivateKey, surroundings: Surroundings
     ) -> None:
         self.policy = policy
         self.outcome = Outcome()
         self.outbox, self.events, self.refused = self.outcome.outbox, self.outcome.events, self.outcome.refused
-        self.secret = NetworkSecret(network_key)
+        self.ring = ring
         self.admission = Admission(
             policy,
-            self.secret,
+            ring,
             static,
             surroundings,
             self.outcome,
@@ -74,6 +76,7 @@ class Engine:
             self._run_in_plaintext,
             self._begin_plaintext,
         )
+        self.probing = Probing(ring, static, surroundings, self.outcome)
         #: Flows by key as packets of each direction show it: ours first, theirs first.
         self._by_local: dict[bytes, Flow] = {}
         self._by_remote: dict[bytes, Flow] = {}
@@ -131,12 +134,15 @@ class Engine:
             self._report("tampered", flow.key, "a record did not verify; the packet was dropped")
         if self._unconfirmed and flow.confirmed and flow.key in self._unconfirmed:
             self._unconfirmed.discard(flow.key)
+            self.admission.offers.note(flow.identity, flow.key_id, now)
             self._report("encrypted", flow.key, flow.identity.hex())
         return verdict
 
     def _rare_in(self, segment: Segment, flow: Flow | None, now: float) -> Verdict:
         """A packet from the network that concerns an attempt, or no flow at all."""
         key = reversed_key(segment.source_first)
+        if self.probing and self.probing.take(segment, key, now):
+            return DROP
         if segment.flags & SYN:
             if not segment.flags & ACK:
                 if flow is None and len(self._unconfirmed) >= MAX_UNCONFIRMED:
@@ -159,7 +165,7 @@ class Engine:
         if flow is not None:
             return self._flow_in(flow, segment, now)
         if key in self._answering:
-            return rebuild(segment, segment.seq, segment.ack)
+            return rebuild(segment, self.admission.half_open_in(segment, key), segment.ack)
         return self._stray_in(segment, key, now)
 
     def _stray_out(self, segment: Segment, key: bytes, now: float) -> Verdict:

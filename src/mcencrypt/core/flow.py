@@ -39,6 +39,7 @@ class Flow:
         "identity",
         "ingress",
         "key",
+        "key_id",
         "local_scale",
         "mss",
         "note",
@@ -56,6 +57,7 @@ class Flow:
         *,
         hello: bytes,
         identity: bytes,
+        key_id: bytes = b"",
         confirmed: bool,
         mss: int,
         scales: tuple[int, int],
@@ -64,13 +66,14 @@ class Flow:
         paths: Paths,
     ) -> None:
         """`key`: addresses and ports, ours first.  `hello`: our handshake message, for retransmitted SYN-ACKs.
+        `key_id`: of the network key of the handshake.
 
         `mss`: what the local socket was told, in bytes.  `scales`: window scales (RFC 7323) of our and of the
         peer's window.  `note` counts a reason for a packet that was dropped, `paths` knows the MTU.
         """
         self.key, self.egress, self.ingress = key, egress, ingress
         self.path = Path.of(key)
-        self.hello, self.identity, self.confirmed = hello, identity, confirmed
+        self.hello, self.identity, self.key_id, self.confirmed = hello, identity, key_id, confirmed
         self.mss = mss
         self.local_scale, self.remote_scale = scales
         self.created = self.seen = now

@@ -4,14 +4,14 @@
 
 The first 14 bytes are in clear, so that a peer with another network key can be named, and message 1's are Noise's
 prologue.  `mac1` is a BLAKE2s under the network key over everything else: whoever has no network key is refused
-for the price of one hash.  The Noise payload holds capabilities (none yet) and the sender's clock.
+for the price of one hash.  The Noise payload holds capabilities and the sender's clock.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import hmac
-from collections import OrderedDict
 from collections.abc import Callable
 from struct import Struct
 from typing import Final, NamedTuple
@@ -32,7 +32,8 @@ NOISE_AT: Final = CLEAR_LENGTH + MAC_LENGTH
 
 _clear = Struct("!4sBB8s")
 _payload = Struct("!IQ")
-CAPABILITIES: Final = 0
+#: Capability: the key of this handshake is the one that the sender offers when it dials.
+OFFERS_THIS_KEY: Final = 1
 
 #: Bytes of either message: what the wire carries before the first record.
 HELLO_LENGTH: Final = NOISE_AT + MESSAGE_OVERHEAD + _payload.size
@@ -41,11 +42,25 @@ MAX_SKEW_MS: Final = 10 * 60 * 1000
 
 
 class Refused(Exception):
-    """A handshake message that is not accepted: `reason` is a fixed word for counting, the text is for a person."""
+    """A handshake message that is not accepted: `reason` is a fixed word for counting, the text is for a person.
 
-    def __init__(self, reason: Reason, text: str) -> None:
+    `key_id` is the network key that the message named, where that is the reason.
+    """
+
+    def __init__(self, reason: Reason, text: str, key_id: bytes = b"") -> None:
         super().__init__(text)
         self.reason: Reason = reason
+        self.key_id = key_id
+
+
+def named_key(hello: bytes) -> bytes:
+    """The id of the network key that a handshake message names.  Raises Refused."""
+    if len(hello) < CLEAR_LENGTH or hello[:4] != MAGIC:
+        raise Refused("not-a-handshake", "it carries no handshake message")
+    _, version, _, key_id = _clear.unpack_from(hello)
+    if version != VERSION:
+        raise Refused("other-version", f"it speaks version {version} of the protocol, we speak {VERSION}")
+    return bytes(key_id)
 
 
 class NetworkSecret:
@@ -78,14 +93,10 @@ class NetworkSecret:
 
     def check(self, hello: bytes, kind: int) -> bytes:
         """The Noise message inside `hello`.  Raises Refused."""
-        if len(hello) < CLEAR_LENGTH or hello[:4] != MAGIC:
-            raise Refused("not-a-handshake", "it carries no handshake message")
-        _, version, its_kind, key_id = _clear.unpack_from(hello)
-        if version != VERSION:
-            raise Refused("other-version", f"it speaks version {version} of the protocol, we speak {VERSION}")
+        key_id = named_key(hello)
         if key_id != self.key_id:
-            raise Refused("wrong-key", f"it uses network key {key_id.hex()}, ours is {self.key_id.hex()}")
-        if its_kind != kind or len(hello) != HELLO_LENGTH:
+            raise Refused("wrong-key", f"it uses network key {key_id.hex()}, ours is {self.key_id.hex()}", key_id)
+        if hello[5] != kind or len(hello) != HELLO_LENGTH:
             raise Refused("malformed-handshake", "its handshake message is malformed")
         noise = hello[NOISE_AT:]
         if not hmac.compare_digest(self.mac(hello[:CLEAR_LENGTH], noise), hello[CLEAR_LENGTH:NOISE_AT]):
@@ -104,32 +115,43 @@ class Session(NamedTuple):
 class Dial:
     """Our side of a connection that the local socket opens: message 1, made once per SYN."""
 
-    __slots__ = ("_initiator", "hello")
+    __slots__ = ("_initiator", "hello", "peer_offers", "secret")
 
     def __init__(
-        self, secret: NetworkSecret, static: X25519PrivateKey, ephemeral: X25519PrivateKey, unix_ms: int
+        self,
+        secret: NetworkSecret,
+        static: X25519PrivateKey,
+        ephemeral: X25519PrivateKey,
+        unix_ms: int,
+        offers: bool = True,
     ) -> None:
+        """`offers`: `secret` is what we offer to everybody, and not a key that is only tried out."""
+        self.secret = secret
+        #: Whether the peer, too, offers this key when it dials; known once `finish` has read message 2.
+        self.peer_offers = False
         self._initiator = Initiator(secret.psk, secret.clear(MESSAGE_1), static, ephemeral)
-        noise = self._initiator.write_message_1(_payload.pack(CAPABILITIES, unix_ms))
+        noise = self._initiator.write_message_1(_payload.pack(OFFERS_THIS_KEY if offers else 0, unix_ms))
         self.hello = secret.seal(MESSAGE_1, noise)
 
-    def finish(self, secret: NetworkSecret, hello: Buffer) -> Session:
-        """Read message 2.  Raises Refused and can be tried again with another message."""
-        noise = secret.check(bytes(hello), MESSAGE_2)
+    def finish(self, hello: Buffer) -> Session:
+        """Read message 2, which must be under the same key.  Raises Refused and can be tried again with another."""
+        noise = self.secret.check(bytes(hello), MESSAGE_2)
         try:
-            _, sending, receiving = self._initiator.read_message_2(noise)
+            payload, sending, receiving = self._initiator.read_message_2(noise)
         except NoiseError as problem:
             raise Refused("forged-handshake", f"its handshake message is not authentic ({problem})") from None
+        self.peer_offers = bool(_payload.unpack_from(payload)[0] & OFFERS_THIS_KEY)
         return Session(sending, receiving, self._initiator.remote_static)
 
 
 class Answer:
     """Our side of a connection that the peer opens: message 1 read, message 2 made once per SYN-ACK."""
 
-    __slots__ = ("_responder", "ephemeral", "timestamp_ms")
+    __slots__ = ("_responder", "ephemeral", "secret", "timestamp_ms")
 
     def __init__(self, secret: NetworkSecret, static: X25519PrivateKey, hello: Buffer, unix_ms: int) -> None:
         """Raises Refused."""
+        self.secret = secret
         noise = secret.check(bytes(hello), MESSAGE_1)
         self._responder = Responder(secret.psk, secret.clear(MESSAGE_1), static)
         try:
@@ -144,45 +166,51 @@ class Answer:
         #: The initiator's ephemeral public key, which names this message 1 for good.
         self.ephemeral = self._responder.remote_ephemeral
 
-    def reply(self, secret: NetworkSecret, ephemeral: X25519PrivateKey, unix_ms: int) -> tuple[bytes, Session]:
-        """Message 2 and the session, with a fresh ephemeral key.  Raises Refused."""
+    def reply(self, ephemeral: X25519PrivateKey, unix_ms: int, offers: bool = True) -> tuple[bytes, Session]:
+        """Message 2 and the session, with a fresh ephemeral key.  Raises Refused.
+
+        `offers`: this connection's network key is also the one that we offer when we dial.
+        """
+        content = _payload.pack(OFFERS_THIS_KEY if offers else 0, unix_ms)
         try:
-            noise, sending, receiving = self._responder.write_message_2(_payload.pack(CAPABILITIES, unix_ms), ephemeral)
+            noise, sending, receiving = self._responder.write_message_2(content, ephemeral)
         except NoiseError as problem:
             raise Refused("forged-handshake", f"its handshake message is not authentic ({problem})") from None
-        return secret.seal(MESSAGE_2, noise), Session(sending, receiving, self._responder.remote_static)
+        return self.secret.seal(MESSAGE_2, noise), Session(sending, receiving, self._responder.remote_static)
 
 
 class ReplayCache:
     """Which connection attempt each message 1 belongs to: a recorded one opens no other.
 
-    Bounded: where an entry must go that could still be replayed, nothing as old as it is accepted any more.
+    Bounded: where an entry must go that could still be replayed, nothing as old as it is accepted any more.  The one
+    with the oldest clock goes first, so that a peer whose clock is ahead does not shut out the others.
     """
 
-    __slots__ = ("_floor_ms", "_seen", "limit")
+    __slots__ = ("_by_age", "_floor_ms", "_seen", "limit")
 
     def __init__(self, limit: int = 65536) -> None:
         self.limit = limit
-        self._seen: OrderedDict[bytes, tuple[bytes, int]] = OrderedDict()
+        self._seen: dict[bytes, bytes] = {}
+        self._by_age: list[tuple[int, bytes]] = []
         self._floor_ms = 0
 
     def admit(self, ephemeral: bytes, attempt: bytes, timestamp_ms: int, unix_ms: int) -> None:
         """Raises Refused if `ephemeral` came with another `attempt` (addresses, ports, initial sequence number)."""
         seen = self._seen.get(ephemeral)
         if seen is not None:
-            if seen[0] != attempt:
+            if seen != attempt:
                 raise Refused("replayed", "its handshake message was used before")
             return
         if timestamp_ms <= self._floor_ms:
             raise Refused("replayed", "its handshake message is older than what we can tell from a replay")
-        while self._seen and (len(self._seen) >= self.limit or self._oldest() < unix_ms - 2 * MAX_SKEW_MS):
-            _, (_, stamp) = self._seen.popitem(last=False)
+        by_age = self._by_age
+        while by_age and (len(by_age) >= self.limit or by_age[0][0] < unix_ms - 2 * MAX_SKEW_MS):
+            stamp, oldest = heapq.heappop(by_age)
+            del self._seen[oldest]
             if stamp >= unix_ms - MAX_SKEW_MS:
                 self._floor_ms = max(self._floor_ms, stamp)
-        self._seen[ephemeral] = (attempt, timestamp_ms)
-
-    def _oldest(self) -> int:
-        return next(iter(self._seen.values()))[1]
+        heapq.heappush(by_age, (timestamp_ms, ephemeral))
+        self._seen[ephemeral] = attempt
 
 
 Randomness = Callable[[int], bytes]

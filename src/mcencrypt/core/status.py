@@ -44,6 +44,8 @@ class Connection:
     #: Seconds.
     age: float
     counters: Counters = field(default_factory=Counters)
+    #: Of the network key of the handshake.
+    key_id: bytes = b""
 
 
 def counters_of(flow: Flow) -> Counters:
@@ -67,6 +69,7 @@ def describe_flow(flow: Flow, now: float) -> Connection:
         flow.identity if flow.confirmed else b"",
         now - flow.created,
         counters_of(flow),
+        flow.key_id,
     )
 
 

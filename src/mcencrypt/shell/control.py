@@ -18,6 +18,7 @@ import stat
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,7 +35,32 @@ MAX_CLIENTS = 16
 _SUN_PATH = 107  # sizeof(sockaddr_un.sun_path) less its NUL
 _CHUNK = 64 * 1024
 
-Handler = Callable[[str, dict[str, Any]], dict[str, Any]]
+
+
+class Later:
+    """What a handler returns whose result is not there yet; it then calls `result` or `error`, once."""
+
+    def __init__(self) -> None:
+        self.reply: dict[str, Any] | None = None
+        #: What wants the reply, once the handler has returned.
+        self.send: Callable[[dict[str, Any]], None] | None = None
+
+    def result(self, result: dict[str, Any]) -> None:
+        """The command is done."""
+        self._finish({"ok": True, "result": result})
+
+    def error(self, problem: OperatorError) -> None:
+        """The command failed."""
+        self._finish({"ok": False, "error": str(problem)})
+
+    def _finish(self, reply: dict[str, Any]) -> None:
+        assert self.reply is None, "answered twice"
+        self.reply = reply
+        if self.send is not None:
+            self.send(reply)
+
+
+Handler = Callable[[str, dict[str, Any]], dict[str, Any] | Later]
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +92,7 @@ class _Client:
         self.incoming = bytearray()
         self.outgoing = bytearray()
         self.ending = False
+        self.waiting = False  # for a reply that comes later; what it asked after that has to wait as well
 
 
 class ControlServer:
@@ -78,7 +105,7 @@ class ControlServer:
 
     Args:
         path: the socket; its folder is made (0700) if missing, and holds the lock.
-        handler: called with command and arguments, returns the result. Its OperatorError becomes an error
+        handler: called with command and arguments, returns the result, or a `Later`. Its OperatorError becomes an error
             reply; any other exception is logged and becomes a reply that says so.
         lock: the run directory's lock if the caller took it earlier. It stays the caller's.
 
@@ -196,10 +223,27 @@ class ControlServer:
             return False
         line = bytes(client.incoming[:end])
         del client.incoming[: end + 1]
-        self._answer(client, self._call(line))
+        reply = self._call(line)
+        if isinstance(reply, Later):
+            if reply.reply is None:
+                client.waiting = True
+                reply.send = partial(self._late, client)
+                return False
+            reply = reply.reply
+        self._answer(client, reply)
         return True
 
-    def _call(self, line: bytes) -> dict[str, Any]:
+    def _late(self, client: _Client, reply: dict[str, Any]) -> None:
+        client.waiting = False
+        if self._clients.get(client.socket.fileno()) is not client:
+            return  # it did not wait
+        self._answer(client, reply)
+        try:
+            self._flush(client)
+        except OSError:
+            self._drop(client)
+
+    def _call(self, line: bytes) -> dict[str, Any] | Later:
         try:
             request = json.loads(line)
             command = request.pop("command")
@@ -208,7 +252,8 @@ class ControlServer:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {"ok": False, "error": 'a request is one JSON object with a "command", on one line'}
         try:
-            return {"ok": True, "result": self._handler(command, request)}
+            result = self._handler(command, request)
+            return result if isinstance(result, Later) else {"ok": True, "result": result}
         except OperatorError as error:
             return {"ok": False, "error": str(error)}
         except Exception:
@@ -220,7 +265,7 @@ class ControlServer:
 
     def _flush(self, client: _Client) -> None:
         """Send what the socket takes, answer what has come in, and wait for what is missing."""
-        while client.outgoing or self._next_reply(client):
+        while client.outgoing or (not client.waiting and self._next_reply(client)):
             try:
                 sent = client.socket.send(client.outgoing)
             except (BlockingIOError, InterruptedError):
@@ -228,6 +273,10 @@ class ControlServer:
                 self._epoll.modify(client.socket.fileno(), select.EPOLLOUT)
                 return
             del client.outgoing[:sent]
+        if client.waiting:
+            # Not even the end of what it sends is of interest now; that it hung up is always reported.
+            self._epoll.modify(client.socket.fileno(), 0)
+            return
         if client.ending:
             self._drop(client)
             return

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mcencrypt.config import Config
 from mcencrypt.core.engine import Engine
+from mcencrypt.core.handshake import NetworkSecret
+from mcencrypt.core.keyring import KeyRing
 from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.core.verdict import ACCEPT, Verdict
 from mcencrypt.errors import OperatorError
 from mcencrypt.keys import load_identity
 from mcencrypt.logs import fields
-from mcencrypt.shell.control import ControlServer
+from mcencrypt.shell.control import ControlServer, Later
 from mcencrypt.shell.firewall import Firewall
 from mcencrypt.shell.inject import Injector
 from mcencrypt.shell.journal import Journal, read_remains
@@ -32,6 +34,7 @@ from mcencrypt.shell.loop import Loop
 from mcencrypt.shell.memory import keep_large_buffers, put_packets_first
 from mcencrypt.shell.notify import Heartbeat, Notifier
 from mcencrypt.shell.probe import change, probe
+from mcencrypt.shell.prober import Prober
 from mcencrypt.shell.queue import Queue, progress, statistics
 from mcencrypt.shell.reports import Reporter, connections_and_totals
 from mcencrypt.shell.routes import Routes
@@ -76,7 +79,7 @@ class Daemon:
         self._sockets = Sockets()
         policy = Policy(mode=config.mode, allow_plaintext=config.allow_plaintext)
         surroundings = Surroundings(os.urandom, lambda: time.time_ns() // 1_000_000, self._routes.mtu)
-        self._engine = Engine(policy, secret, self._identity.private, surroundings)
+        self._engine = Engine(policy, KeyRing([NetworkSecret(secret)]), self._identity.private, surroundings)
         self._injector = Injector()
         remains = read_remains(config.run_dir)
         self._journal = Journal(config.run_dir)
@@ -91,13 +94,17 @@ class Daemon:
             self._engine, Firewall(ports, config.queue_number), self._sockets, self._loop, config.state_dir
         )
         self._reporter = Reporter(lambda local, remote: self._switch.destroy_endpoints(local, remote))
+        self._prober = Prober(
+            self._engine, self._switch, self._loop, lambda: self._after_packet(time.monotonic())
+        )
         for key, seq, ack in remains:
             self._engine.haunt(key, seq, ack, self._started)
-        self._commands: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        self._commands: dict[str, Callable[[dict[str, Any]], dict[str, Any] | Later]] = {
             "ping": self._ping,
             "status": self._status,
             "on": self._on,
             "off": self._off,
+            "probe": self._prober.command,
         }
         self._control = ControlServer(config.control_socket, self._command, self._lock)
 
@@ -115,7 +122,7 @@ class Daemon:
             self._namespace.watch(loop, self._namespace_gone)
         log.info(
             "daemon is ready",
-            extra=fields(key_id=self._engine.secret.key_id.hex(), identity=self._identity.public_base64),
+            extra=fields(key_id=self._engine.ring.offered.key_id.hex(), identity=self._identity.public_base64),
         )
         put_packets_first()
         self._watch()
@@ -205,7 +212,7 @@ class Daemon:
 
     # -- commands
 
-    def _command(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _command(self, command: str, arguments: dict[str, Any]) -> dict[str, Any] | Later:
         known = self._commands.get(command)
         if known is None:
             raise OperatorError(f"the daemon does not know the command {command!r}: are both of one version?")
@@ -231,7 +238,7 @@ class Daemon:
             "draining": self._switch.position is Position.DRAINING,
             "mode": self._engine.policy.mode,
             "ports": list(self._switch.ports),
-            "key_id": self._engine.secret.key_id.hex(),
+            "key_id": self._engine.ring.offered.key_id.hex(),
             "identity": self._identity.public_base64,
             "netns": str(self._config.netns) if self._config.netns else None,
             "pid": os.getpid(),

@@ -71,6 +71,7 @@ def connection(shown: Connection) -> dict[str, Any]:
         "local": endpoint(shown.local),
         "state": shown.state,
         "identity": identity(shown.identity),
+        "key_id": shown.key_id.hex() or None,
         "age": round(shown.age, 3),
         **{name: getattr(shown.counters, name) for name in COUNTERS},
     }

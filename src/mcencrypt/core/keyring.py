@@ -1,0 +1,145 @@
+"""The network keys that a node accepts, the one that it offers, and what is known of its peers' keys.
+
+A handshake names its key by the id in clear, so the answering side takes whichever of its keys that is; the dialling
+side has to choose one.  That is all that a change of keys without an outage needs: every node accepts the new
+key, then every node offers it, then every node stops to accept the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from .handshake import NetworkSecret, Refused, named_key
+
+#: Keys that a ring holds at most.
+MAX_KEYS: Final = 8
+#: Peers whose offer is remembered.
+MAX_OFFERS: Final = 4096
+#: Addresses of which a refused key is remembered.
+MAX_REFUSED: Final = 256
+#: Seconds for which an offer counts: a peer that was silent for longer holds nothing up.
+LATELY: Final = 24 * 3600.0
+
+
+class RingError(Exception):
+    """A change that the ring does not take; the text is for a person."""
+
+
+class KeyRing:
+    """One to `MAX_KEYS` network keys, one of them offered."""
+
+    __slots__ = ("_secrets", "offered")
+
+    def __init__(self, secrets: Iterable[NetworkSecret], offered: bytes | None = None) -> None:
+        """`offered` is a key id, by default the first key's.  Raises RingError."""
+        self._secrets: dict[bytes, NetworkSecret] = {}
+        for secret in secrets:
+            self.add(secret)
+        if not self._secrets:
+            raise RingError("there is no key")
+        #: The key of our own handshakes.
+        self.offered = next(iter(self._secrets.values()))
+        if offered is not None:
+            self.offer(offered)
+
+    def __iter__(self) -> Iterator[NetworkSecret]:
+        return iter(self._secrets.values())
+
+    def __len__(self) -> int:
+        return len(self._secrets)
+
+    def __contains__(self, key_id: bytes) -> bool:
+        return key_id in self._secrets
+
+    def __getitem__(self, key_id: bytes) -> NetworkSecret:
+        """Raises RingError."""
+        secret = self._secrets.get(key_id)
+        if secret is None:
+            raise RingError(f"there is no key {key_id.hex()}")
+        return secret
+
+    def named_by(self, hello: bytes) -> NetworkSecret:
+        """The key that a handshake message names.  Raises Refused."""
+        key_id = named_key(hello)
+        secret = self._secrets.get(key_id)
+        if secret is None:
+            ours = ", ".join(known.hex() for known in self._secrets)
+            verb = "is" if len(self._secrets) == 1 else "are"
+            raise Refused("wrong-key", f"it uses network key {key_id.hex()}, ours {verb} {ours}", key_id)
+        return secret
+
+    def add(self, secret: NetworkSecret) -> None:
+        """Accept another key.  Raises RingError if the ring is full."""
+        if secret.key_id in self._secrets:
+            return
+        if len(self._secrets) >= MAX_KEYS:
+            raise RingError(f"there are {MAX_KEYS} keys already, and no more are possible: retire one first")
+        self._secrets[secret.key_id] = secret
+
+    def offer(self, key_id: bytes) -> None:
+        """Use this key for our own handshakes from now on.  Raises RingError."""
+        self.offered = self[key_id]
+
+    def remove(self, key_id: bytes) -> None:
+        """Accept this key no more; connections that it began go on.  Raises RingError, also for the one offered."""
+        if self[key_id] is self.offered:
+            raise RingError(f"key {key_id.hex()} is the one that this node offers: use another first")
+        del self._secrets[key_id]
+
+
+class Offer(NamedTuple):
+    """A network key that a peer was seen to offer, and when (seconds, monotonic)."""
+
+    key_id: bytes
+    at: float
+
+
+class Offers:
+    """The newest known offer of each peer, by its proven public key.  Bounded: the longest unheard of go first."""
+
+    __slots__ = ("_newest", "limit")
+
+    def __init__(self, limit: int = MAX_OFFERS) -> None:
+        self.limit = limit
+        self._newest: dict[bytes, Offer] = {}
+
+    def note(self, identity: bytes, key_id: bytes, now: float) -> None:
+        """The peer dialled with this key, or said in its message 2 that it would."""
+        self._newest.pop(identity, None)
+        while len(self._newest) >= self.limit:
+            del self._newest[next(iter(self._newest))]
+        self._newest[identity] = Offer(key_id, now)
+
+    def of(self, identity: bytes, now: float) -> Offer | None:
+        """What that peer offered lately."""
+        offer = self._newest.get(identity)
+        return offer if offer is not None and offer.at > now - LATELY else None
+
+    def peers(self, key_id: bytes, now: float) -> list[bytes]:
+        """The peers whose newest offer, lately, is this key."""
+        return [
+            identity
+            for identity, offer in self._newest.items()
+            if offer.key_id == key_id and offer.at > now - LATELY
+        ]
+
+
+class RefusedKeys:
+    """The last key id for which a handshake from an address was refused.  Bounded; a hint: addresses can be forged."""
+
+    __slots__ = ("_by_address", "limit")
+
+    def __init__(self, limit: int = MAX_REFUSED) -> None:
+        self.limit = limit
+        self._by_address: dict[bytes, bytes] = {}
+
+    def note(self, address: bytes, key_id: bytes) -> None:
+        """`address` is packed."""
+        self._by_address.pop(address, None)
+        while len(self._by_address) >= self.limit:
+            del self._by_address[next(iter(self._by_address))]
+        self._by_address[address] = key_id
+
+    def of(self, address: bytes) -> bytes | None:
+        return self._by_address.get(address)
