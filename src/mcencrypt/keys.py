@@ -100,9 +100,13 @@ def read_switch(state_dir: Path) -> bool:
 
 def write_switch(state_dir: Path, enabled: bool) -> None:
     """Record whether encryption is on; on disk when this returns. Raises OperatorError."""
-    file = state_dir / "switch"
+    replace_file(state_dir / "switch", b"on\n" if enabled else b"off\n")
+
+
+def replace_file(file: Path, content: bytes) -> None:
+    """Write a file (0600) whole, in the place of what is there; on disk when this returns. Raises OperatorError."""
     try:
-        temporary = _write_temporary(file, b"on\n" if enabled else b"off\n")
+        temporary = _write_temporary(file, content)
         temporary.replace(file)
         _sync_directory(file.parent)
     except OSError as error:

@@ -27,7 +27,7 @@ from mcencrypt.shell import runlock
 from mcencrypt.shell.control import SOCKET_NAME, ControlServer, NoDaemonError, request
 from mcencrypt.shell.runlock import RunLock
 
-COMMANDS = ("on", "off", "status", "daemon", "keygen", "identity", "rules", "decode", "doctor")
+COMMANDS = ("on", "off", "status", "mode", "reload", "daemon", "keygen", "identity", "rules", "decode", "doctor")
 SOURCE = Path(mcencrypt.__file__).parents[1]
 
 DAEMON = """#!{python}
@@ -94,6 +94,7 @@ def status_result(**changes: Any) -> dict[str, Any]:
         "identity": "B" * 43 + "=", "pid": 4242, "version": "0.1.0", "uptime": 61.2, "connections": connections,
         "totals": {"connections": 400, **numbers, **failures}, "refused": {"replayed": 2, "no handshake": 7, "old": 0},
         "queue": {"number": 27971, "waiting": 0, "dropped_kernel": 5, "dropped_user": 0, "enobufs": 1},
+        "plaintext_peers": [{"peer": "10.9.9.9:7331", "local": "10.0.9.9:40001", "allowed": True}],
         "rules_seen": 0.4, **changes,
     }  # fmt: skip
 
@@ -240,6 +241,7 @@ def test_status_for_people_shows_every_number(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert rows[0].endswith("-")
     assert "refused      no handshake 7, replayed 2" in lines
+    assert "plaintext    1 connection: 10.9.9.9:7331 (allow_plaintext)" in lines
     assert "5 by the kernel" in lines[-1] and "1 overruns" in lines[-1]
 
 

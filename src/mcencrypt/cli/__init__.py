@@ -18,6 +18,8 @@ _COMMANDS = {
     "on": ("switch", "on"),
     "off": ("switch", "off"),
     "status": ("status", "status"),
+    "mode": ("mode", "mode"),
+    "reload": ("mode", "reload"),
     "daemon": ("daemon", "daemon"),
     "keygen": ("keys", "keygen"),
     "identity": ("keys", "identity"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -33,9 +34,9 @@ def daemon(settings: Settings, wait: bool) -> int:
         raise click.UsageError("--wait needs --netns: without it there is nothing to wait for")
     logs.setup(config.log_level, form=config.log_format)
     if config.log_format == "text":
-        return _run(config, wait)
+        return _run(config, settings.load, wait)
     try:
-        return _run(config, wait)
+        return _run(config, settings.load, wait)
     # Whoever reads JSON must be able to read why there is no daemon.
     except OperatorError as error:
         log.error(str(error))
@@ -44,11 +45,11 @@ def daemon(settings: Settings, wait: bool) -> int:
     return 1
 
 
-def _run(config: Config, wait: bool) -> int:
+def _run(config: Config, reread: Callable[[], Config], wait: bool) -> int:
     if config.netns:
         from mcencrypt.shell.residence import serve
 
-        return serve(config, config.netns, wait)
+        return serve(config, reread, config.netns, wait)
     from mcencrypt.shell.daemon import run
 
-    return run(config)
+    return run(config, reread)

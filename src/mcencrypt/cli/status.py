@@ -56,6 +56,7 @@ def describe(result: dict[str, Any]) -> list[str]:
         lines += text.table(_HEAD, [_row(connection) for connection in connections], _RIGHT)
     else:
         lines.append("no connections")
+    lines += plaintext(result["plaintext_peers"])
     totals = result["totals"]
     lines += [
         "",
@@ -83,6 +84,14 @@ def healthy(result: dict[str, Any]) -> str:
                 f"encryption is on, but the iptables rules were last seen {text.age(seen)} ago: see the daemon's log"
             )
     return _headline(result)
+
+
+def plaintext(peers: list[dict[str, Any]]) -> list[str]:
+    """Lines that name the connections in plaintext; none if there are none."""
+    if not peers:
+        return []
+    shown = [one["peer"] + (" (allow_plaintext)" if one["allowed"] else "") for one in peers]
+    return ["", f"plaintext    {text.plural(len(shown), 'connection')}: {', '.join(shown)}"]
 
 
 def _headline(result: dict[str, Any]) -> str:

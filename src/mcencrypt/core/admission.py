@@ -172,7 +172,7 @@ class Admission:
 
     def _replace_by_plaintext(self, key: bytes, now: float) -> None:
         if key in self.answering:
-            self._drop_answering(key)
+            self.forget_answering(key)
         self._begin_plaintext(key, now)
 
     def _plain_syn_in(self, segment: Segment, key: bytes, now: float) -> Verdict:
@@ -292,7 +292,7 @@ class Admission:
             now,
         )
         if self._establish(flow):
-            self._drop_answering(key)
+            self.forget_answering(key)
 
     def half_open_in(self, segment: Segment, key: bytes) -> int:
         """The sequence number, as our socket must see it, of a segment of a peer's that completes no attempt.
@@ -353,11 +353,12 @@ class Admission:
         for key in [key for key, dialling in self.dialling.items() if dialling.expires <= now]:
             del self.dialling[key]
         for key in [key for key, answering in self.answering.items() if answering.expires <= now]:
-            self._drop_answering(key)
+            self.forget_answering(key)
         for key in [key for key, (_, expires) in self._plain_syns.items() if expires <= now]:
             del self._plain_syns[key]
 
-    def _drop_answering(self, key: bytes) -> None:
+    def forget_answering(self, key: bytes) -> None:
+        """Give up a peer's attempt that is under way."""
         del self.answering[key]
         address = address_of(reversed_key(key))
         self._per_address[address] -= 1

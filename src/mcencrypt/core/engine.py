@@ -9,7 +9,7 @@ is dropped wherever the policy demands encryption.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -40,6 +40,10 @@ LOOK_AFTER: Final = 30.0
 #: The same once a connection has ended.  A far side that missed our last acknowledgement repeats its FIN meanwhile, and
 #: our kernel's answer, a reset, needs the flow to be translated.
 LINGER: Final = 5.0
+
+
+def _on(key: bytes, ports: Collection[int]) -> bool:
+    return int.from_bytes(key[-4:-2], "big") in ports or int.from_bytes(key[-2:], "big") in ports
 
 
 def _nobody(flow: Flow, present: bool) -> None:
@@ -264,23 +268,25 @@ class Engine:
         self._ghosts.pop(key, None)
         self._run_in_plaintext(key, now)
 
-    def haunt(self, key: bytes, seq: int, ack: int, now: float) -> None:
+    def haunt(
+        self, key: bytes, seq: int, ack: int, now: float, why: str = "its keys went with the process that held them"
+    ) -> None:
         """A connection that an earlier process encrypted: reset it at the far side, and our socket too.
 
         `seq` and `ack` are its last known sequence numbers on the network.  If the far side disagrees it says so, and
-        is answered exactly for `GHOST_LIFETIME` seconds.
+        is answered exactly for `GHOST_LIFETIME` seconds.  `why` is for the log.
         """
         self._ghosts[key] = (now + GHOST_LIFETIME, True)
         self.outbox.append(Injection(bare(key, seq, ack, RST | ACK), "network"))
-        self._report("destroy", key, "its keys went with the process that held them")
+        self._report("destroy", key, why)
 
-    def abort(self, key: bytes, now: float) -> None:
+    def abort(self, key: bytes, now: float, why: str = "its rules were removed") -> None:
         """End an encrypted connection: the far side is reset, with exact numbers, and our socket too."""
         flow = self._by_local.get(key)
         if flow is not None:
             egress, ingress = flow.egress, flow.ingress
             self._remove(flow)
-            self.haunt(key, egress.seq(egress.sent), ingress.isn + 1 + ingress.ledger.wire_edge, now)
+            self.haunt(key, egress.seq(egress.sent), ingress.isn + 1 + ingress.ledger.wire_edge, now, why)
 
     def keeps_plaintext(self, key: bytes) -> bool:
         """Whether a connection that is not encrypted may stay as it is."""
@@ -294,6 +300,26 @@ class Engine:
         """
         self._plain.pop(key, None)
         self._ghosts.setdefault(key, (now + GHOST_LIFETIME, False))
+
+    def leave_all_but(self, ports: Collection[int], now: float) -> list[bytes]:
+        """Packets come here for these ports only from now on.  Returns the connections whose sockets must go.
+
+        What is encrypted on other ports is reset at the far side: nobody would translate it any more.  Attempts
+        are forgotten, so that none becomes a connection by a packet that was on its way.
+        """
+        for table in (self._dialling, self._plain):
+            for key in [key for key in table if not _on(key, ports)]:
+                del table[key]
+        for key in [key for key in self._answering if not _on(key, ports)]:
+            self.admission.forget_answering(key)
+        leaving = [key for key in self._by_local if not _on(key, ports)]
+        for key in leaving:
+            self.abort(key, now, "its port is not ours any more")
+        return leaving
+
+    def attempts(self) -> list[bytes]:
+        """The connections whose handshake is under way, ours first."""
+        return [*self._dialling, *self._answering]
 
     def forget_plaintext(self) -> None:
         """Packets do not come here any more: forget everything that was counted in passing."""

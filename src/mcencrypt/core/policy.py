@@ -28,8 +28,10 @@ class Policy:
 
     def plaintext_allowed(self, address: bytes) -> bool:
         """Whether a connection with `address` (packed) may run in plaintext."""
-        if not self.enabled or self.mode == "prefer":
-            return True
+        return not self.enabled or self.mode == "prefer" or self.exempts(address)
+
+    def exempts(self, address: bytes) -> bool:
+        """Whether `allow_plaintext` names `address` (packed)."""
         if not self.allow_plaintext:
             return False
         peer = ip_address(address)

@@ -7,6 +7,7 @@ daemon behind the queue the kernel drops.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -30,6 +31,7 @@ from mcencrypt.shell.firewall import Firewall
 from mcencrypt.shell.inject import Injector
 from mcencrypt.shell.journal import Journal, read_remains
 from mcencrypt.shell.links import check_links
+from mcencrypt.shell.live import Live
 from mcencrypt.shell.loop import Loop
 from mcencrypt.shell.memory import keep_large_buffers, put_packets_first
 from mcencrypt.shell.notify import Heartbeat, Notifier
@@ -55,9 +57,15 @@ class Daemon:
     """One node's daemon, in the network namespace of the process."""
 
     def __init__(
-        self, config: Config, namespace: Namespace | None = None, notifier: Notifier | None = None
+        self,
+        config: Config,
+        reread: Callable[[], Config],
+        namespace: Namespace | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
-        """`namespace`: the one entered, if it is not that of the process' start; `notifier`: if there is one already.
+        """`reread` gives the configuration as it is later.
+
+        `namespace`: the one entered, if it is not that of the process' start; `notifier`: if there is one already.
 
         Raises OperatorError; no rule has been touched then.
         """
@@ -77,7 +85,7 @@ class Daemon:
         self._loop = Loop()
         self._routes = Routes()
         self._sockets = Sockets()
-        policy = Policy(mode=config.mode, allow_plaintext=config.allow_plaintext)
+        policy = Policy(allow_plaintext=config.allow_plaintext)
         surroundings = Surroundings(os.urandom, lambda: time.time_ns() // 1_000_000, self._routes.mtu)
         self._engine = Engine(policy, KeyRing([NetworkSecret(secret)]), self._identity.private, surroundings)
         self._injector = Injector()
@@ -97,6 +105,7 @@ class Daemon:
         self._prober = Prober(
             self._engine, self._switch, self._loop, lambda: self._after_packet(time.monotonic())
         )
+        self._live = Live(config, reread, policy, self._switch)
         for key, seq, ack in remains:
             self._engine.haunt(key, seq, ack, self._started)
         self._commands: dict[str, Callable[[dict[str, Any]], dict[str, Any] | Later]] = {
@@ -105,6 +114,8 @@ class Daemon:
             "on": self._on,
             "off": self._off,
             "probe": self._prober.command,
+            "mode": self._live.command_mode,
+            "reload": lambda arguments: self._reload(),
         }
         self._control = ControlServer(config.control_socket, self._command, self._lock)
 
@@ -112,6 +123,7 @@ class Daemon:
         """Until SIGTERM or SIGINT, or until the namespace has gone."""
         loop = self._loop
         loop.stop_on(signal.SIGTERM, signal.SIGINT)
+        loop.call_on(signal.SIGHUP, self._hang_up)
         loop.add_reader(self._queue.fileno(), self._queue_ready)
         loop.add_reader(self._routes.fileno(), self._routes_changed)
         loop.call_every(TICK, self._tick)
@@ -230,6 +242,18 @@ class Daemon:
     def _off(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return {"enabled": False, "draining": self._switch.off(bool(arguments.get("now")))}
 
+    def _reload(self) -> dict[str, Any]:
+        self._notifier.reloading()
+        try:
+            return self._live.reload()
+        finally:
+            self._notifier.ready(self._summary())
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OperatorError):  # it is in the log
+            self._reload()
+        self._after_packet(time.monotonic())
+
     def _status(self, arguments: dict[str, Any]) -> dict[str, Any]:
         now = time.monotonic()
         waiting, dropped_kernel, dropped_user = statistics(self._queue.number)
@@ -237,6 +261,8 @@ class Daemon:
             "enabled": self._engine.policy.enabled,
             "draining": self._switch.position is Position.DRAINING,
             "mode": self._engine.policy.mode,
+            "mode_source": self._live.mode_source,
+            "plaintext_peers": self._live.plaintext_peers(),
             "ports": list(self._switch.ports),
             "key_id": self._engine.ring.offered.key_id.hex(),
             "identity": self._identity.public_base64,
@@ -267,6 +293,9 @@ def version() -> str:
         return "unknown"
 
 
-def run(config: Config) -> int:
-    """Run a daemon in the foreground; the exit status.  Raises OperatorError before any rule is touched."""
-    return Daemon(config).run()
+def run(config: Config, reread: Callable[[], Config]) -> int:
+    """Run a daemon in the foreground; the exit status.  Raises OperatorError before any rule is touched.
+
+    `reread` gives the configuration anew, for reloads.
+    """
+    return Daemon(config, reread).run()

@@ -26,6 +26,7 @@ class Loop:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._running = True
+        self._on_signal: dict[int, Callable[[], None]] = {}
         self._signals, self._wakeup = socket.socketpair()
         for end in (self._signals, self._wakeup):
             end.setblocking(False)
@@ -62,6 +63,12 @@ class Loop:
         for number in numbers:
             signal.signal(number, lambda *_: self.stop())
 
+    def call_on(self, number: signal.Signals, callback: Callable[[], None]) -> None:
+        """Call when this signal has arrived, between other callbacks."""
+        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+        self._on_signal[number] = callback
+        signal.signal(number, lambda *_: None)  # the number comes through the wakeup descriptor
+
     def stop(self) -> None:
         self._running = False
 
@@ -84,4 +91,7 @@ class Loop:
             log.exception("internal error; the daemon goes on")
 
     def _read_signals(self) -> None:
-        self._signals.recv(64)
+        for number in set(self._signals.recv(64)):
+            callback = self._on_signal.get(number)
+            if callback is not None:
+                self._call(callback)

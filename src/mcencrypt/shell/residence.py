@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from mcencrypt.config import Config
@@ -32,11 +33,11 @@ LOOK_EVERY: Final = 0.1
 LOOK_EVERY_TOLD: Final = 1.0
 
 
-def serve(config: Config, target: Target, wait: bool) -> int:
+def serve(config: Config, reread: Callable[[], Config], target: Target, wait: bool) -> int:
     """Run a daemon in that namespace; the exit status.
 
-    Once it was there it is waited for when it has gone, and from the beginning if `wait`; but a process number never
-    comes back.
+    `reread` gives the configuration anew. Once the namespace was there it is waited for when it has gone, and from the
+    beginning if `wait`; but a process number never comes back.
 
     Raises:
         OperatorError: no such namespace; it has gone for good; or no daemon can run there.
@@ -58,7 +59,7 @@ def serve(config: Config, target: Target, wait: bool) -> int:
     if namespace.same_as(home):
         log.warning("this is the host's own network namespace: netns is not needed", extra=fields(netns=target))
     namespace.enter()
-    daemon = Daemon(config, namespace, notifier)
+    daemon = Daemon(config, reread, namespace, notifier)
     status = daemon.run()
     if not daemon.homeless:
         return status
@@ -91,6 +92,7 @@ class _Waiter:
         control = ControlServer(self._config.control_socket, self._refuse)
         try:
             self._loop.stop_on(signal.SIGTERM, signal.SIGINT)
+            self._loop.call_on(signal.SIGHUP, lambda: None)  # who starts afresh reads the configuration then
             control.attach(self._loop)
             self._notifier.ready(f"waits for {self._target.described}")
             if self._notifier.watchdog:

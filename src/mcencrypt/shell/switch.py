@@ -5,9 +5,11 @@ from __future__ import annotations
 import enum
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from mcencrypt.core.engine import Engine
+from mcencrypt.core.packet import reversed_key
 from mcencrypt.errors import OperatorError
 from mcencrypt.keys import read_switch, write_switch
 from mcencrypt.logs import fields
@@ -75,8 +77,31 @@ class Switch:
             return
         self._engine.policy.enabled = True
         self.position = Position.ON
-        self._end_plaintext()
+        self.end_plaintext()
         log.info("encryption is on", extra=fields(ports=list(self._firewall.ports), mode=self._engine.policy.mode))
+
+    def take_ports(self, ports: Sequence[int]) -> int:
+        """Take other ports from now on.  Returns how many encrypted connections were reset.
+
+        Those are on ports that are given up: without rules their sockets would go on in plaintext, in the middle of
+        a stream.  Plaintext ones on new ports are left to `end_plaintext`.  Raises OperatorError; then the old rules
+        stay, or come back at the next look.
+        """
+        old, new = self._firewall, Firewall(ports, self._firewall.queue_number)
+        if self.position is Position.OFF:
+            self._firewall = new
+            return 0
+        self._cancel_check()
+        leaving = self._engine.leave_all_but(new.ports, time.monotonic())
+        for key in leaving:
+            self.destroy(key)
+        self._firewall = new
+        try:
+            self._install()
+        except OperatorError:
+            self._firewall = old
+            raise
+        return len(leaving)
 
     def off(self, now: bool) -> int:
         """New connections in plaintext; returns how many encrypted ones are left to finish.  Raises OperatorError.
@@ -144,16 +169,33 @@ class Switch:
         """`destroy` for a packed address and port of each side."""
         self.destroy(local[:-2] + remote[:-2] + local[-2:] + remote[-2:])
 
-    def _end_plaintext(self) -> None:
-        known = set(self._engine.encrypted_keys())
-        for found in self._sockets.connected(self._firewall.ports):
-            key = found.local + found.remote + found.lport.to_bytes(2, "big") + found.rport.to_bytes(2, "big")
-            if key in known or found.local == found.remote or _is_loopback(found.local):
-                continue
-            if found.state in (Tcp.TIME_WAIT, Tcp.SYN_SENT) or self._engine.keeps_plaintext(key):
-                continue
+    def plaintext(self) -> list[bytes]:
+        """The connections on the ports that are not encrypted: all that the kernel has, idle ones from before too."""
+        known = {*self._engine.encrypted_keys(), *self._engine.attempts()}
+        found = {
+            one.local + one.remote + one.lport.to_bytes(2, "big") + one.rport.to_bytes(2, "big"): one
+            for one in self._sockets.connected(self._firewall.ports)
+        }
+        return [
+            key
+            for key, one in found.items()
+            if key not in known
+            and one.state not in (Tcp.TIME_WAIT, Tcp.SYN_SENT)
+            and reversed_key(key) not in found  # both ends are here, so it never leaves this host
+            and one.local != one.remote
+            and not _is_loopback(one.local)
+        ]
+
+    def end_plaintext(self) -> list[bytes]:
+        """End what runs in plaintext and may not; returns those connections."""
+        ended = [key for key in self.plaintext() if not self._engine.keeps_plaintext(key)]
+        # Of a connection that has no socket any more the kernel still answers what comes; that is not for us to pass.
+        gone = [key for key in self._engine.plaintext_keys() if not self._engine.keeps_plaintext(key)]
+        for key in dict.fromkeys(ended + gone):
             self._engine.disown(key, time.monotonic())
+        for key in ended:
             self.destroy(key)
+        return ended
 
     # -- rules
 
