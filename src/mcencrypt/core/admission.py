@@ -301,7 +301,7 @@ class Admission:
         """
         seq: int = segment.seq
         if segment.flags & RST and seq == self.answering[key].isn + 1 + HELLO_LENGTH & MASK32:
-            self._drop_answering(key)
+            self.forget_answering(key)
             return seq - HELLO_LENGTH
         return seq
 
