@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 from mcencrypt.keys import create_network_key
 from mcencrypt.lab import Lab, Process, lan, wait_for
 
-from .conftest import PORT, Node
+from .conftest import PORT, Node, event_count
 
 
 class Fleet(list[Node]):
@@ -78,3 +79,23 @@ def asking(nodes: Fleet, *words: object) -> Iterator[list[Process]]:
 def answering(program: Process) -> int:
     """How many peers have answered the program at least once."""
     return len({one["peer"] for one in program.events() if one["event"] == "answered"})
+
+
+def counts(program: Process) -> dict[str, dict[str, float]]:
+    """What the program has counted so far, by peer."""
+    before = event_count(program, "counts")
+    program.signal(signal.SIGHUP)
+    wait_for(lambda: event_count(program, "counts") > before, f"counts of {program}", 10)
+    peers: dict[str, dict[str, float]] = [one for one in program.events() if one["event"] == "counts"][-1]["peers"]
+    return peers
+
+
+def await_progress(programs: list[Process], answers: int = 2, seconds: float = 30) -> None:
+    """Wait until every peer has answered every program that many times more."""
+    before = [{peer: one["answered"] for peer, one in counts(program).items()} for program in programs]
+
+    def further(program: Process, then: dict[str, float]) -> bool:
+        return all(one["answered"] >= then[peer] + answers for peer, one in counts(program).items())
+
+    for program, then in zip(programs, before, strict=True):
+        wait_for(lambda program=program, then=then: further(program, then), f"{program} to be answered", seconds)
