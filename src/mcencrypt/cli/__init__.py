@@ -26,6 +26,7 @@ _COMMANDS = {
     "rules": ("rules", "rules"),
     "decode": ("decode", "decode"),
     "doctor": ("doctor", "doctor"),
+    "verify": ("verify", "verify"),
 }
 
 

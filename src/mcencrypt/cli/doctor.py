@@ -50,10 +50,9 @@ def open_case(settings: Settings) -> Case:
     from mcencrypt.config import Config
     from mcencrypt.doctor.case import Case
     from mcencrypt.doctor.machine import ThisMachine
-    from mcencrypt.doctor.netns import enter_daemons
+    from mcencrypt.doctor.netns import enter
     from mcencrypt.errors import OperatorError
     from mcencrypt.shell.control import request
-    from mcencrypt.shell.netns import enter
 
     problem = ""
     try:
@@ -66,11 +65,12 @@ def open_case(settings: Settings) -> Case:
         case.status = request(config.run_dir, "status")
     except OperatorError as error:
         case.silence = str(error)
-        if config.netns:
-            enter(config.netns)
-            case.elsewhere = config.netns.described
-    else:
-        case.elsewhere = enter_daemons(case.status["pid"])
+    try:
+        case.elsewhere = enter(case.daemon_pid, config.netns)
+    except OperatorError as error:
+        if case.status is None:
+            raise
+        case.not_entered = str(error)
     return case
 
 

@@ -28,6 +28,8 @@ class Case:
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     elsewhere: str = ""
     """The network namespace that had to be entered, in words; "" if the daemon is in this one."""
+    not_entered: str = ""
+    """Why it could not be entered, so that what is seen may be of another one."""
     _processes: list[Process] | None = None
 
     def processes(self) -> list[Process]:

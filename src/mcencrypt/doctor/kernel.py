@@ -52,7 +52,10 @@ def _check_namespace(case: Case) -> Iterator[Finding]:
             "to change packets",
             "run the daemon with the host's root: rootful docker, or a service on the host",
         )
-    if case.elsewhere:
+    if case.not_entered:
+        what, _, advice = case.not_entered.rpartition(": ")
+        yield warning("kernel.netns", f"{what}; what is said here about rules and ports may be wrong", advice)
+    elif case.elsewhere:
         yield ok("kernel.netns", f"examined the network namespace of {case.elsewhere}")
     elif not own_netns(case.machine):
         yield note("kernel.netns", "the network namespace cannot be named: /proc is restricted")

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from mcencrypt.shell.netns import setns
+from mcencrypt.errors import OperatorError
+
+if TYPE_CHECKING:
+    from mcencrypt.netns import Target
 
 
-def enter_daemons(pid: int) -> str:
-    """Enter the network namespace of the daemon with this process id, for the rest of this process.
+def enter(pid: int | None, target: Target | None) -> str:
+    """Enter the network namespace of the daemon with this process id, for the rest of this process; without a daemon
+    the one that is configured.
 
-    Returns what to call it, "" if we are in it already, or if it cannot be seen or entered.
+    Returns what to call it, "" if we are there already. Raises OperatorError if it cannot be entered.
     """
+    from mcencrypt.shell import netns
+
+    if pid is None:
+        if target is None:
+            return ""
+        netns.enter(target)
+        return target.described
     try:
-        with open("/proc/thread-self/ns/net", "rb") as here, open(f"/proc/{pid}/ns/net", "rb") as there:
+        with open(netns.OWN, "rb") as here, open(f"/proc/{pid}/ns/net", "rb") as there:
             if os.path.sameopenfile(here.fileno(), there.fileno()):
                 return ""
-            if setns(there.fileno()):
-                return ""
-    except OSError:
-        return ""
+            problem = netns.setns(there.fileno())
+    except OSError as error:
+        problem = error.errno or 0
+    if problem:
+        raise OperatorError(
+            f"the daemon's network namespace (pid {pid}) cannot be entered: {os.strerror(problem)}: run this as root"
+        )
     return f"the daemon (pid {pid})"

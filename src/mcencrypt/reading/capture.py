@@ -74,7 +74,7 @@ def segments(path: str, oddities: Counter[str]) -> Iterator[Segment]:
             link = metadata.linktype if file_link is None else file_link
             packet = _network_packet(frame, link, path)
             if packet is not None:
-                segment = _segment(packet, max(0, metadata.wirelen - len(frame)), oddities)
+                segment = read_segment(packet, max(0, metadata.wirelen - len(frame)), oddities)
                 if segment is not None:
                     yield segment
         if reader.f.read(1):
@@ -121,7 +121,7 @@ def _network_packet(frame: bytes, link: int, path: str) -> bytes | None:
     return frame[start:] if kind in (0x0800, 0x86DD) else None
 
 
-def _segment(packet: bytes, cut: int, oddities: Counter[str]) -> Segment | None:
+def read_segment(packet: bytes, cut: int, oddities: Counter[str]) -> Segment | None:
     """The TCP segment in an IP packet, None if there is none. `cut`: bytes that are missing at its end."""
     version = packet[0] >> 4 if packet else 0
     if version == 4 and len(packet) >= 20:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 
 from mcencrypt.core.handshake import HELLO_LENGTH
 from mcencrypt.reading.capture import ACK, FIN, RST, SYN, Segment, address_text
-from mcencrypt.reading.reassembly import Half
+from mcencrypt.reading.reassembly import Half, Memory
 from mcencrypt.reading.streamparser import MASK, Finding, Record, parse_greeting
 
 RecordSink = Callable[["Conversation", Half, Record], None]
@@ -27,20 +28,24 @@ class Verdict(enum.Enum):
 class Conversation:
     """One TCP connection. `client` sent the SYN; without a SYN in the capture it is a guess."""
 
-    def __init__(self, number: int, client: _End, server: _End, on_record: RecordSink | None) -> None:
+    def __init__(
+        self, number: int, client: _End, server: _End, on_record: RecordSink | None, memory: Memory | None = None
+    ) -> None:
         self.number = number
+        self.ends = client, server
+        self._memory = memory or Memory()
         self.client, self.server = (self._half(end, on_record) for end in (client, server))
         self.notes: list[str] = []
         self.candidate: Segment | None = None
 
     def _half(self, end: _End, on_record: RecordSink | None) -> Half:
         if on_record is None:
-            return Half(address_text(*end), None)
+            return Half(address_text(*end), None, self._memory)
 
         def pass_on(record: Record) -> None:
             on_record(self, half, record)
 
-        half = Half(address_text(*end), pass_on)
+        half = Half(address_text(*end), pass_on, self._memory)
         return half
 
     @property
@@ -51,6 +56,11 @@ class Conversation:
     def from_start(self) -> bool:
         """Whether both SYNs are in the capture."""
         return self.client.initial is not None and self.server.initial is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether the connection has ended."""
+        return any(half.reset for half in self.halves) or all(half.fin for half in self.halves)
 
     @property
     def verdict(self) -> Verdict:
@@ -88,16 +98,38 @@ class Conversation:
                 self.notes.append(f"{half.name} sent {half.stray} bytes far outside the stream")
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What a reader without end keeps at most."""
+
+    connections: int
+    memory: int
+    """Bytes held back or kept for comparison, of all connections together."""
+    leaves: Callable[[Conversation], None]
+    """Called with each connection that had to make room: one that is over, or that had no data."""
+
+
 class Conversations:
     """All connections of a capture; feed it segments, then call `close`.
 
     Args:
         ports: only connections with one of these ports at either end; None for all.
         on_record: called for each record, if given.
+        bounds: for a reader without end; by default all connections are kept.
     """
 
-    def __init__(self, ports: Collection[int] | None = None, on_record: RecordSink | None = None) -> None:
+    def __init__(
+        self,
+        ports: Collection[int] | None = None,
+        on_record: RecordSink | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
         self.all: list[Conversation] = []
+        self.beyond = 0
+        """Packets of connections for which there was no room."""
+        self._bounds = bounds
+        self._memory = Memory(bounds.memory if bounds else None)
+        self._count = 0
         self._ports = frozenset(ports) if ports is not None else None
         self._on_record = on_record
         self._open: dict[tuple[_End, _End], Conversation] = {}
@@ -131,22 +163,45 @@ class Conversations:
         elif found is None:
             from_client = self._looks_like_client(segment)
             ends = (source, destination) if from_client else (destination, source)
-            found = self._new(*ends)
+            if (found := self._new(*ends)) is None:
+                return
         elif (candidate := found.candidate) and self._promotes(candidate, segment, from_client):
             ends = (source, destination) if from_client else (destination, source)
-            found = self._new(*ends)
+            if (found := self._new(*ends)) is None:
+                return
             found.client.open(candidate.sequence, candidate.payload)
         self._apply(segment, found, from_client)
 
-    def _new(self, client: _End, server: _End) -> Conversation:
+    def _new(self, client: _End, server: _End) -> Conversation | None:
+        """A connection between these ends, after which an older one is over; None if there is no room."""
         for key in ((client, server), (server, client)):
             old = self._open.pop(key, None)
             if old is not None:
                 old.close()
-        conversation = Conversation(len(self.all) + 1, client, server, self._on_record)
+        if not self._make_room():
+            self.beyond += 1
+            return None
+        self._count += 1
+        conversation = Conversation(self._count, client, server, self._on_record, self._memory)
         self.all.append(conversation)
         self._open[(client, server)] = conversation
         return conversation
+
+    def _make_room(self) -> bool:
+        """Let one that is over or has no data go, the oldest first."""
+        if self._bounds is None or len(self.all) < self._bounds.connections:
+            return True
+        place = next(
+            (at for at, one in enumerate(self.all) if one.over or all(half.silent for half in one.halves)), None
+        )
+        if place is None:
+            return False
+        gone = self.all.pop(place)
+        if self._open.get(gone.ends) is gone:
+            del self._open[gone.ends]
+            gone.close()
+        self._bounds.leaves(gone)
+        return True
 
     def _syn(
         self, segment: Segment, found: Conversation | None, source: _End, destination: _End
@@ -192,3 +247,5 @@ class Conversations:
             half.fin = True
         if flags & RST:
             half.reset = True
+        else:
+            half.spoke = True

@@ -33,6 +33,18 @@ MAX_LISTED = 12
 _HALF = 1 << 31
 
 
+class Memory:
+    """Bytes held by all directions of a reader together: with `limit` reached, holes are given up early."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        self.used = 0
+
+    @property
+    def full(self) -> bool:
+        return self.limit is not None and self.used > self.limit
+
+
 class Run(NamedTuple):
     """Records of one length in a row."""
 
@@ -46,8 +58,11 @@ class Run(NamedTuple):
 class Half:
     """One direction of a connection."""
 
-    def __init__(self, name: str, on_record: Callable[[Record], None] | None) -> None:
+    def __init__(
+        self, name: str, on_record: Callable[[Record], None] | None, memory: Memory | None = None
+    ) -> None:
         self.name = name
+        self._memory = memory or Memory()
         self.started = False
         self.initial: int | None = None
         """Sequence number of the SYN; None if the SYN is not in the capture."""
@@ -56,6 +71,8 @@ class Half:
         self.found: dict[Finding, int] = dict.fromkeys(Finding, 0)
         self.retransmitted = self.altered = self.stray = 0
         self.final = self.fin = self.reset = False
+        self.spoke = False
+        """It sent something, be it an acknowledgement; resets do not count."""
         self.listed: list[Run | Piece] = []
         self.unlisted = 0
         self._on_record = on_record
@@ -73,6 +90,11 @@ class Half:
         """Bytes that are neither handshake nor record, and retransmitted ones that differ from the first."""
         others = sum(count for finding, count in self.found.items() if finding is not Finding.INCOMPLETE)
         return others + self.altered + self.stray
+
+    @property
+    def silent(self) -> bool:
+        """Whether no data came, in order or not."""
+        return not (self.bytes or self._held)
 
     @property
     def handshake_bytes(self) -> int:
@@ -107,8 +129,7 @@ class Half:
         if self.greeting is not None and self._parser is None:
             self.greeting = None
             self._next = 0
-            self._remembered.clear()
-            self._remembered_bytes = 0
+            self._forget()
 
     def offset_of(self, sequence: int) -> int:
         """A sequence number as an offset from the SYN: the one nearest to where the stream is."""
@@ -153,6 +174,7 @@ class Half:
             if offset > self._next:
                 heapq.heappush(self._held, (offset, len(self._held), payload))
                 self._held_bytes += len(payload)
+                self._memory.used += len(payload)
             else:
                 self._deliver(payload[self._next - offset :])
         self._settle()
@@ -161,6 +183,7 @@ class Half:
         """The capture or the connection is over: account for all that is held."""
         while self._held:
             self._skip_hole()
+        self._forget()
         # The FIN counts one; if it is not in the capture, one byte too many may be it.
         missing = self._acknowledged - self._next - 1
         if missing > 0 and self.started:
@@ -170,8 +193,10 @@ class Half:
 
     def _settle(self) -> None:
         self._drain()
-        while self._held_bytes > MAX_HELD or (
-            self._held_bytes > MAX_PATIENCE and self._acknowledged >= self._held[0][0]
+        while self._held and (
+            self._held_bytes > MAX_HELD
+            or self._memory.full
+            or (self._held_bytes > MAX_PATIENCE and self._acknowledged >= self._held[0][0])
         ):
             self._skip_hole()
 
@@ -180,14 +205,14 @@ class Half:
         if offset > self._next:
             self._parse().gap(offset - self._next)
             self._next = offset
-            self._remembered.clear()
-            self._remembered_bytes = 0
+            self._forget()
         self._drain()
 
     def _drain(self) -> None:
         while self._held and self._held[0][0] <= self._next:
             offset, _, payload = heapq.heappop(self._held)
             self._held_bytes -= len(payload)
+            self._memory.used -= len(payload)
             self._deliver(payload[self._next - offset :])
 
     def _deliver(self, payload: bytes) -> None:
@@ -208,8 +233,19 @@ class Half:
     def _remember(self, offset: int, payload: bytes) -> None:
         self._remembered.append((offset, payload))
         self._remembered_bytes += len(payload)
-        while self._remembered_bytes > MAX_REMEMBERED and len(self._remembered) > 1:
-            self._remembered_bytes -= len(self._remembered.popleft()[1])
+        self._memory.used += len(payload)
+        while self._remembered and (
+            self._memory.full or (self._remembered_bytes > MAX_REMEMBERED and len(self._remembered) > 1)
+        ):
+            self._unremember(len(self._remembered.popleft()[1]))
+
+    def _unremember(self, count: int) -> None:
+        self._remembered_bytes -= count
+        self._memory.used -= count
+
+    def _forget(self) -> None:
+        self._remembered.clear()
+        self._unremember(self._remembered_bytes)
 
     def _same(self, offset: int, payload: bytes) -> bool:
         """Whether `payload` repeats what was seen at `offset`, as far as that is remembered."""

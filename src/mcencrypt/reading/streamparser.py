@@ -21,7 +21,7 @@ MASK = 0xFFFFFFFF
 SEARCH_LIMIT = 128 * 1024
 """Bytes without a record in sight before a direction counts as no longer understood: four of the longest."""
 MAX_SEARCHES = 64
-"""Searches per direction, which bounds the work that a capture full of gaps can cause."""
+"""Searches in vain per direction, which bounds the work that a capture full of gaps can cause."""
 _MESSAGE_LIMIT = 1024 * 1024  # bytes not understood in which a plaintext message is looked for
 
 _HEADER = struct.Struct("!HI")
@@ -61,6 +61,8 @@ class Finding(enum.Enum):
 
     PLAINTEXT = "PLAINTEXT"
     UNKNOWN = "not understood"
+    HEAD = "before the first record found"
+    """The end of a record, most likely, whose start was not captured."""
     GAP = "not in the capture"
     INCOMPLETE = "incomplete record"
 
@@ -134,6 +136,7 @@ class StreamParser:
         self._current = Record(0, 0, 0, False)
         self._ended = False  # FINAL was seen
         self._searches = 0
+        self._torn = plain is None  # SEARCHING: because something is missing, not because something did not fit
         self._message = ""  # GIVEN_UP: command of the plaintext message that was seen
         self._examined = 0  # GIVEN_UP: bytes in which one was looked for
 
@@ -158,6 +161,7 @@ class StreamParser:
             self._finish_record()
             return
         self._flush()
+        self._torn = True
         self._report(Finding.GAP, self.offset, count)
         self.offset += count
         if self._state is _State.SYNCED:
@@ -209,6 +213,7 @@ class StreamParser:
     def _unexpected(self, data: bytes) -> None:
         """`data` ends at the current offset and does not start with the record that had to come."""
         self._range = None
+        self._torn = False
         self._lose()
         if self._ended:
             self._state = _State.GIVEN_UP
@@ -237,6 +242,8 @@ class StreamParser:
         if fits is None:
             self._try = len(self._head)
         if fits:
+            # Only searches that find nothing cost more than the bytes they look at.
+            self._searches -= 1
             self._resume(self._try)
         elif len(self._head) >= SEARCH_LIMIT:
             self._last_resort()
@@ -284,8 +291,13 @@ class StreamParser:
         """Records start at `start` of the searched bytes."""
         data, self._head = self._head, b""
         if start:
-            detail = "before the first record found"
-            self._report(Finding.UNKNOWN, self.offset - len(data), start, detail)
+            wire = self.offset - len(data)
+            if found := find_message(data[:start]):
+                self._report(Finding.PLAINTEXT, wire, start, f"MultiChain/Bitcoin message {found[1]!r}")
+            elif self._torn:
+                self._report(Finding.HEAD, wire, start)
+            else:
+                self._report(Finding.UNKNOWN, wire, start, "before the first record found")
         plain = _HEADER.unpack_from(data, start)[1]
         self._plain = plain if self._range is None else self._plain + ((plain - self._plain) & MASK)
         self._state, self._try, self._range = _State.SYNCED, 0, None

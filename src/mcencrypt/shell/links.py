@@ -13,6 +13,9 @@ LEGACY_MAX_SIZE = 65536
 """GSO_LEGACY_MAX_SIZE: batches up to this size have a length that fits an IP header."""
 
 _RTM_GETLINK = 18
+_RTM_GETADDR = 22
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_IFADDRMSG_SIZE = 8
 _IFF_UP = 1
 _IFF_LOOPBACK = 8
 _IFLA_IFNAME = 3
@@ -67,6 +70,20 @@ def read_links() -> list[Link]:
         raise OperatorError(f"network interfaces cannot be listed: {error.strerror}: run as root") from None
     finally:
         netlink.close()
+
+
+def read_addresses() -> set[bytes]:
+    """The addresses of this network namespace, packed. Raises OperatorError."""
+    netlink = Netlink(NETLINK_ROUTE)
+    try:
+        bodies = netlink.dump(_RTM_GETADDR, bytes(_IFADDRMSG_SIZE))
+    except OSError as error:
+        raise OperatorError(f"addresses cannot be listed: {error.strerror}: run as root") from None
+    finally:
+        netlink.close()
+    # IFA_LOCAL is missing for IPv6, where IFA_ADDRESS is the own one; on point-to-point links that is the peer's.
+    found = (dict(attributes(body, _IFADDRMSG_SIZE)) for body in bodies)
+    return {one.get(_IFA_LOCAL) or one[_IFA_ADDRESS] for one in found if _IFA_ADDRESS in one or _IFA_LOCAL in one}
 
 
 def _decode(body: bytes) -> Link:
