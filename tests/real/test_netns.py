@@ -195,9 +195,12 @@ def test_a_daemon_waits_for_a_first_time(guest: tuple[Guest, Named]) -> None:
     wait_for(lambda: "waits for" in says(node), "the daemon to wait", 10)
     result = node.mcencrypt("on", check=False)
     assert result.returncode == 1 and "which is not there now" in result.stderr
+    node.config.write_text(node.config.read_text().replace('"require"', '"prefer"'))
+    os.kill(node.pid, signal.SIGHUP)
     named.make()
     wait_for(lambda: "mcencrypt is on" in says(node), "the daemon to be there", 20)
     assert "MCENCRYPT" in named.rules()
+    assert node.status()["mode"] == "prefer"
     node.kill()
 
 

@@ -56,6 +56,7 @@ def serve(config: Config, reread: Callable[[], Config], target: Target, wait: bo
         namespace = _Waiter(config, target, notifier).wait()
         if namespace is None:
             return 0
+        config = reread()
     if namespace.same_as(home):
         log.warning("this is the host's own network namespace: netns is not needed", extra=fields(netns=target))
     namespace.enter()
@@ -92,6 +93,7 @@ class _Waiter:
         control = ControlServer(self._config.control_socket, self._refuse)
         try:
             self._loop.stop_on(signal.SIGTERM, signal.SIGINT)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the configuration is read anew when the wait is over
             self._loop.call_on(signal.SIGHUP, lambda: None)  # who starts afresh reads the configuration then
             control.attach(self._loop)
             self._notifier.ready(f"waits for {self._target.described}")
