@@ -1,7 +1,10 @@
 # make venv: .venv/bin/mcencrypt    make demo, test, lint, bench: see README.md    make clean: all of it gone
+# make dist: wheel and sdist in dist/    make deb: Debian package in dist/
 # On Debian, as root, each installs what it needs and is missing; otherwise it says what to install.
 
 PYTHON ?= python3
+# The interpreter that the Debian package will run with.
+DEB_PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -12,7 +15,7 @@ PYTEST_STATUS ?= /dev/null
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all venv demo test lint bench clean
+.PHONY: all venv demo test lint bench dist deb clean
 all: venv
 
 venv: $(STAMP)
@@ -40,6 +43,15 @@ lint: $(STAMP)
 bench: $(STAMP)
 	@tools/prerequisites bench $(PYTHON)
 	@$(BIN)/python benchmarks/throughput $(BENCH)
+
+dist: $(STAMP)
+	@rm -f dist/mcencrypt-*
+	@$(BIN)/python -m build --outdir dist . >dist.log 2>&1 || { tail -n 20 dist.log; exit 1; }
+	@rm dist.log; ls dist/mcencrypt-*
+
+deb:
+	@tools/prerequisites deb $(DEB_PYTHON)
+	@PYTHON=$(DEB_PYTHON) tools/deb dist
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -22,13 +22,13 @@ import mcencrypt
 from mcencrypt.cli import cli, offline, start, text
 from mcencrypt.cli.settings import Settings
 from mcencrypt.errors import OperatorError
-from mcencrypt.keys import read_switch, write_switch
+from mcencrypt.keys import create_network_key, read_switch, write_switch
 from mcencrypt.shell import runlock
 from mcencrypt.shell.control import SOCKET_NAME, ControlServer, NoDaemonError, request
 from mcencrypt.shell.runlock import RunLock
 
 COMMANDS = ("on", "off", "status", "mode", "reload", "daemon", "keygen", "identity", "rules", "decode", "doctor",
-            "verify")  # fmt: skip
+            "verify", "install", "uninstall")  # fmt: skip
 SOURCE = Path(mcencrypt.__file__).parents[1]
 
 DAEMON = """#!{python}
@@ -474,6 +474,9 @@ def test_a_unit_that_fails_to_start_is_quoted(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("MCENCRYPT_CONFIG")
     monkeypatch.setenv("PATH", str(systemctl.parent), prepend=os.pathsep)
     monkeypatch.setattr(start, "unit_installed", lambda unit: True)
+    with pytest.raises(OperatorError, match=r"network.key: not found: make one"):
+        start.ensure_daemon(Settings(), config)
+    create_network_key(config.network_key_file)
     with pytest.raises(OperatorError, match=r"failed: Job for mcencrypt.service failed.; see `journalctl"):
         start.ensure_daemon(Settings(), config)
 

@@ -24,6 +24,8 @@ _COMMANDS = {
     "keygen": ("keys", "keygen"),
     "identity": ("keys", "identity"),
     "rules": ("rules", "rules"),
+    "install": ("install", "install"),
+    "uninstall": ("install", "uninstall"),
     "decode": ("decode", "decode"),
     "doctor": ("doctor", "doctor"),
     "verify": ("verify", "verify"),

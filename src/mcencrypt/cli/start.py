@@ -41,7 +41,13 @@ def ensure_daemon(settings: Settings, config: Config) -> str | None:
         return None
     unit = f"mcencrypt@{settings.netns}.service" if settings.netns else UNIT
     if not settings.custom and unit_installed(unit):
-        _systemctl_start(unit)
+        try:
+            _systemctl_start(unit)
+        except OperatorError:
+            # What is wrong most often is said better here than in the journal.
+            config.p2p_ports()
+            config.network_key()
+            raise
         _wait(config, deadline, None)
         return f"started {unit}"
     return _start_in_background(settings, config, deadline)

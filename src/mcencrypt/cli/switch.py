@@ -47,7 +47,7 @@ def off(settings: Settings, now: bool) -> None:
     Connections that are encrypted stay so until they close, and this command does not wait for them. Off is
     remembered across restarts.
     """
-    result = _off(settings.load(), now)
+    result = switch_off(settings.load(), now)
     if result is None:
         click.echo("mcencrypt is off; no daemon runs, and no rules are left")
         return
@@ -60,7 +60,7 @@ def off(settings: Settings, now: bool) -> None:
         )
 
 
-def _off(config: Config, now: bool) -> dict[str, Any] | None:
+def switch_off(config: Config, now: bool) -> dict[str, Any] | None:
     """Ask the daemon, or do it here if there is none. Returns the daemon's status, None without a daemon."""
     from mcencrypt.shell.control import NoDaemonError, request
     from mcencrypt.shell.runlock import LockHeldError, RunLock
@@ -74,9 +74,9 @@ def _off(config: Config, now: bool) -> dict[str, Any] | None:
             pass
         try:
             with RunLock.acquire(config.run_dir):
-                from mcencrypt.cli.offline import switch_off
+                from mcencrypt.cli import offline
 
-                switch_off(config)
+                offline.switch_off(config)
                 return None
         except LockHeldError:
             # A daemon that is just starting or ending: it will answer soon, or give the lock back.

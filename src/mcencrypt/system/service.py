@@ -1,0 +1,75 @@
+"""systemctl(1), as `install` and `uninstall` need it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from mcencrypt.errors import OperatorError
+
+UNIT = "mcencrypt.service"
+_TIMEOUT = 60.0
+
+
+def runs_here() -> bool:
+    """Whether systemd runs this machine: sd_booted(3)."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def check() -> None:
+    """Raises OperatorError without systemd."""
+    if not runs_here():
+        raise OperatorError(
+            "systemd does not run this system: have your service manager run `mcencrypt daemon`, or use `mcencrypt on`;"
+            " --root DIR writes the files all the same"
+        )
+
+
+def enable() -> None:
+    """Make systemd read the units again and start ours at boot. Raises OperatorError."""
+    reload()
+    _systemctl("enable", "--quiet", UNIT)
+
+
+def disable() -> None:
+    """Not at boot any more. Raises OperatorError."""
+    if runs_here() and _systemctl("is-enabled", "--quiet", UNIT, check=False) == 0:
+        _systemctl("disable", "--quiet", UNIT)
+
+
+def stop() -> None:
+    """Stop the service if there is one. Raises OperatorError."""
+    if runs_here() and _systemctl("cat", UNIT, check=False) == 0:
+        _systemctl("stop", UNIT)
+
+
+def reload() -> None:
+    """Make systemd read the units again, and forget old failures of ours. Raises OperatorError."""
+    if runs_here():
+        _systemctl("daemon-reload")
+        _systemctl("reset-failed", UNIT, check=False)
+
+
+def is_active() -> bool:
+    """Whether the service runs."""
+    return _systemctl("is-active", "--quiet", UNIT, check=False) == 0
+
+
+def _systemctl(*words: str, check: bool = True) -> int:
+    try:
+        done = subprocess.run(
+            ["systemctl", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise OperatorError("systemctl was not found: install systemd's tools") from None
+    except subprocess.TimeoutExpired:
+        raise OperatorError(f"`systemctl {' '.join(words)}` takes too long: see `systemctl list-jobs`") from None
+    if check and done.returncode:
+        said = " ".join(done.stderr.split())
+        raise OperatorError(f"`systemctl {' '.join(words)}` failed: {said}")
+    return done.returncode
