@@ -35,9 +35,9 @@ def install(settings: Settings, root: Path | None) -> None:
         service.check()
     here = layout.local()
     top = Path("/") if root is None else root.absolute()
-    text = unit.render(here.command, unit.running_from())
+    units = unit.render_all(here.command, unit.running_from())
     changed = False
-    for file in files.contents(here, text, version()):
+    for file in files.contents(here, units, version()):
         result = files.put(file, top)
         click.echo(f"{result:<9} {files.below(top, file.path)}")
         changed |= result == "wrote" and file.path == here.unit
@@ -58,16 +58,17 @@ def uninstall(settings: Settings, purge: bool, root: Path | None) -> None:
 
     Keys, state and configuration stay, unless --purge is given.
     """
-    from mcencrypt.cli.leave import end_all, purge_data
-    from mcencrypt.system import files, layout, service
+    from mcencrypt.cli.leave import end_all, end_instances, purge_data
+    from mcencrypt.system import files, layout, service, unit
 
     here = layout.local()
     top = Path("/") if root is None else root.absolute()
     if root is None:
         _may("uninstall")
+        end_instances(settings)
         end_all(settings.load())
         service.disable()
-    paths = [file.path for file in files.contents(here, "", "")]
+    paths = [file.path for file in files.contents(here, dict.fromkeys((unit.UNIT, unit.INSTANCES), ""), "")]
     for path in paths:
         if path != layout.CONFIG and files.remove(path, top):
             click.echo(f"removed   {files.below(top, path)}")

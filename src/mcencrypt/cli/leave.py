@@ -8,12 +8,14 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcencrypt.errors import OperatorError
 
 if TYPE_CHECKING:
+    from mcencrypt.cli.settings import Settings
     from mcencrypt.config import Config
 
 #: Seconds that connections and the daemon may take to end.
@@ -21,7 +23,7 @@ PATIENCE = 20.0
 _POLL = 0.05
 
 
-def end_all(config: Config) -> None:
+def end_all(config: Config, unit: str = "mcencrypt.service") -> None:
     """Switch off, reset what is encrypted, and end the daemon, whoever started it.
 
     Raises OperatorError; the rules then stay, and nothing leaks.
@@ -36,13 +38,30 @@ def end_all(config: Config) -> None:
         except NoDaemonError:
             return True
 
-    with contextlib.suppress(NoDaemonError):
+    try:
         request(config.run_dir, "off", timeout=PATIENCE, now=True)
+    except OperatorError:
+        pass  # no daemon, or one that waits for its namespace: what is left is done below, without it
+    else:
         _await(drained, "connections do not end: close them, or stop multichaind, and try again")
-    service.stop()  # before other daemons are looked for, or it would be started again
+    service.stop(unit)  # before other daemons are looked for, or it would be started again
     with contextlib.suppress(NoDaemonError):
         _end(config, request(config.run_dir, "ping")["pid"])
     switch_off(config, True)  # whatever a daemon that did not answer has left
+
+
+def end_instances(settings: Settings) -> None:
+    """`end_all` for every daemon that serves another network namespace with its files in the usual place."""
+    from mcencrypt.system import layout, service
+
+    folder = layout.RUN / "netns"
+    for name in sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else ():
+        unit = f"mcencrypt@{name}.service"
+        try:
+            end_all(replace(settings, netns=name, run_dir=None).load(), unit)
+        except OperatorError as error:
+            raise OperatorError(f"{name}: {error}") from None
+        service.disable(unit)
 
 
 def _end(config: Config, pid: int) -> None:

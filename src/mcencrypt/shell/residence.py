@@ -90,7 +90,7 @@ class _Waiter:
 
         Raises OperatorError if it is there but cannot be entered.
         """
-        control = ControlServer(self._config.control_socket, self._refuse)
+        control = ControlServer(self._config.control_socket, self._answer)
         try:
             self._loop.stop_on(signal.SIGTERM, signal.SIGINT)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the configuration is read anew when the wait is over
@@ -112,7 +112,9 @@ class _Waiter:
             raise self._failure
         return self._found
 
-    def _refuse(self, command: str, arguments: dict[str, Any]) -> NoReturn:
+    def _answer(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        if command == "ping":
+            return {"pid": os.getpid()}
         raise OperatorError(f"the daemon waits for {self._target.described}, which is not there now")
 
     def _listen(self) -> None:

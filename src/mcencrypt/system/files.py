@@ -6,7 +6,7 @@ import contextlib
 import importlib.resources
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +27,14 @@ class File:
     folder_mode: int = 0o755
 
 
-def contents(layout: Layout, unit: str, version: str) -> Iterator[File]:
-    """All files of a layout. `unit` is the text of the systemd unit."""
+def contents(layout: Layout, units: Mapping[str, str], version: str) -> Iterator[File]:
+    """All files of a layout. `units` are the texts of the systemd units by name."""
     from mcencrypt.cli import cli
     from mcencrypt.system import completion, manpage
 
     data = importlib.resources.files("mcencrypt") / "system"
-    yield File(layout.unit, unit)
+    for name, text in units.items():
+        yield File(layout.units / name, text)
     yield File(layout.lock, (data / "tmpfiles.conf").read_text())
     yield File(CONFIG, (data / "config.toml").read_text(), keep=True, folder_mode=0o700)
     for shell in completion.SHELLS:

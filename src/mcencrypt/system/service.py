@@ -31,16 +31,16 @@ def enable() -> None:
     _systemctl("enable", "--quiet", UNIT)
 
 
-def disable() -> None:
+def disable(unit: str = UNIT) -> None:
     """Not at boot any more. Raises OperatorError."""
-    if runs_here() and _systemctl("is-enabled", "--quiet", UNIT, check=False) == 0:
-        _systemctl("disable", "--quiet", UNIT)
+    if runs_here() and _systemctl("is-enabled", "--quiet", unit, check=False) == 0:
+        _systemctl("disable", "--quiet", unit)
 
 
-def stop() -> None:
+def stop(unit: str = UNIT) -> None:
     """Stop the service if there is one. Raises OperatorError."""
-    if runs_here() and _systemctl("cat", UNIT, check=False) == 0:
-        _systemctl("stop", UNIT)
+    if runs_here() and _systemctl("cat", unit, check=False) == 0:
+        _systemctl("stop", unit)
 
 
 def reload() -> None:

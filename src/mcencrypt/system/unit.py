@@ -1,4 +1,7 @@
-"""The systemd unit: the template ``mcencrypt.service``, with the command and a view of where that lives."""
+"""The systemd units, with the command and a view of where that lives.
+
+``mcencrypt.service`` serves the host's network namespace, ``mcencrypt@.service`` the one that its instance names.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,31 @@ from pathlib import Path
 
 import mcencrypt
 
-#: What the unit puts empty folders in place of (TemporaryFileSystem, PrivateTmp, ProtectHome).
+UNIT = "mcencrypt.service"
+INSTANCES = "mcencrypt@.service"
+
+#: What the units put empty folders in place of (TemporaryFileSystem, PrivateTmp, ProtectHome).
 HIDDEN = tuple(map(Path, ("/home", "/root", "/run", "/tmp", "/var")))
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+,=-]+")
 
 
-def render(command: Sequence[str], needed: Iterable[Path]) -> str:
+def render_all(command: Sequence[str], needed: Iterable[Path]) -> dict[str, str]:
+    """Both units by their name; see `render`."""
+    folders = list(needed)
+    return {name: render(command, folders, name) for name in (UNIT, INSTANCES)}
+
+
+def render(command: Sequence[str], needed: Iterable[Path], name: str = UNIT) -> str:
     """The unit that starts `command`; of `needed` (folders) those that it would hide stay visible."""
     words = " ".join(_quote(word, "$$") for word in command)
     visible = [f"BindReadOnlyPaths={_quote(str(path), '$')}" for path in _hidden(needed)]
-    return template().replace("@COMMAND@", words).replace("@VISIBLE@\n", "".join(f"{line}\n" for line in visible))
+    return template(name).replace("@COMMAND@", words).replace("@VISIBLE@\n", "".join(f"{line}\n" for line in visible))
 
 
-def template() -> str:
-    """The unit before anything is filled in."""
-    return (importlib.resources.files("mcencrypt") / "system" / "mcencrypt.service").read_text()
+def template(name: str) -> str:
+    """The unit of that name before anything is filled in."""
+    return (importlib.resources.files("mcencrypt") / "system" / name).read_text()
 
 
 def running_from() -> list[Path]:
