@@ -11,9 +11,9 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mcencrypt.errors import OperatorError
 from mcencrypt.keys import NetworkKey, load_network_key
@@ -36,6 +36,16 @@ _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://.*")
 Network = IPv4Network | IPv6Network
 
 
+class Listen(NamedTuple):
+    """A TCP address to listen on: an IP address, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 @dataclass(frozen=True)
 class Config:
     """What the operator set. `load` checks every value; files that values name are read by the methods."""
@@ -53,6 +63,8 @@ class Config:
     run_dir: Path = Path("/run/mcencrypt")
     log_level: str = "info"
     log_format: str = "text"
+    metrics_listen: Listen | None = None
+    """Where Prometheus metrics are served; None: nowhere."""
     queue_number: int = 27971
     netns: Target | None = None
     """The network namespace to serve; None: the one in which the daemon is started."""
@@ -62,7 +74,7 @@ class Config:
     def p2p_ports(self) -> tuple[int, ...]:
         """All ports to take, set ones first, each once. Reads the chains' files.
 
-        Raises OperatorError if a chain cannot be read, or if there is no port at all.
+        Raises OperatorError if a chain cannot be read, if there is no port at all, or if one is the metrics'.
         """
         found = list(self.ports)
         for chain in self.chains:
@@ -71,6 +83,11 @@ class Config:
             raise OperatorError(
                 f"{self.file or DEFAULT_FILE}: no ports: set ports = [N] to the P2P port of your chain, "
                 "or chains = [NAME]"
+            )
+        if self.metrics_listen is not None and self.metrics_listen.port in found:
+            raise OperatorError(
+                f"metrics_listen: {self.metrics_listen}: {self.metrics_listen.port} is a P2P port, on which all is "
+                "encrypted: choose another port"
             )
         return tuple(dict.fromkeys(found))
 
@@ -249,6 +266,23 @@ def _one_of(words: tuple[str, ...]) -> Callable[[_Source, object], str]:
     return check
 
 
+def _listen(source: _Source, value: object) -> Listen:
+    example = '"127.0.0.1:9464" or "[::1]:9464"'
+    found = re.fullmatch(r"(?:\[([^]]*)\]|([^:]*)):([0-9]{1,5})", value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise source.error(f"{value!r} is not an address and a port: write it as {example}")
+    bracketed, bare, port = found.groups()
+    try:
+        host = ip_address(bracketed or bare)
+    except ValueError:
+        raise source.error(f"{value!r}: {bracketed or bare!r} is not an IP address: write it as {example}") from None
+    if host.version != (6 if bracketed else 4):
+        raise source.error(f"{value!r} is not an address and a port: write it as {example}")
+    if not PORT_MIN <= int(port) <= PORT_MAX:
+        raise source.error(f"{int(port)} is not a port ({PORT_MIN} to {PORT_MAX})")
+    return Listen(str(host), int(port))
+
+
 def _queue_number(source: _Source, value: object) -> int:
     if type(value) is not int or not 0 <= value <= 65535:
         raise source.error(f"{value!r} is not a queue number (0 to 65535)")
@@ -275,6 +309,7 @@ _KEYS: dict[str, Callable[[_Source, object], object]] = {
     "run_dir": _path,
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),
+    "metrics_listen": _listen,
     "queue_number": _queue_number,
     "netns": _netns,
 }

@@ -24,6 +24,7 @@ from .policy import Outcome, Policy, Surroundings, address_of, endpoints
 from .probing import Probing
 from .reasons import Reason
 from .status import Connection, Counters, Totals, describe_flow
+from .summary import Summary, summarize_flows
 from .verdict import ACCEPT, DROP, Event, Injection, Verdict
 
 #: Bits of NFQA_SKB_INFO (linux/netfilter/nfnetlink_queue.h).
@@ -90,7 +91,8 @@ class Engine:
         self._unconfirmed: set[bytes] = set()
         self._dialling = self.admission.dialling
         self._answering = self.admission.answering
-        self.gone = Totals()
+        #: Connections that are gone: encrypted ones, and those in plaintext.
+        self.gone, self.gone_plaintext = Totals(), Totals()
         #: Told of each flow that comes and goes; the shell's journal.
         self.on_flow: Callable[[Flow, bool], None] = _nobody
 
@@ -227,7 +229,7 @@ class Engine:
             return False
         if old is not None:
             self._remove(old)
-        self._plain.pop(key, None)
+        self._remove_plaintext(key)
         self._ghosts.pop(key, None)
         self._by_local[key] = self._by_remote[reversed_key(key)] = flow
         self.on_flow(flow, True)
@@ -244,6 +246,12 @@ class Engine:
         flow.ingress.fragments.clear()
         self.gone.add(flow)
         self.on_flow(flow, False)
+
+    def _remove_plaintext(self, key: bytes) -> None:
+        plain = self._plain.pop(key, None)
+        if plain is not None:
+            self.gone_plaintext.connections += 1
+            self.gone_plaintext.counters.add(Counters(plain.bytes_out, plain.bytes_in))
 
     def _run_in_plaintext(self, key: bytes, now: float) -> Plaintext | None:
         if key not in self._plain:
@@ -298,7 +306,7 @@ class Engine:
         It can miss what the far side expects, if data was on its way; the far side then says so, and is answered
         exactly.
         """
-        self._plain.pop(key, None)
+        self._remove_plaintext(key)
         self._ghosts.setdefault(key, (now + GHOST_LIFETIME, False))
 
     def leave_all_but(self, ports: Collection[int], now: float) -> list[bytes]:
@@ -323,7 +331,8 @@ class Engine:
 
     def forget_plaintext(self) -> None:
         """Packets do not come here any more: forget everything that was counted in passing."""
-        self._plain.clear()
+        for key in self.plaintext_keys():
+            self._remove_plaintext(key)
 
     def tick(self, now: float) -> list[bytes]:
         """Expire what has a deadline.  Returns the connections whose sockets the caller should look up.
@@ -346,7 +355,7 @@ class Engine:
         if flow is not None:
             self._remove(flow)
             self._report("closed", key, "")
-        self._plain.pop(key, None)
+        self._remove_plaintext(key)
 
     def touch(self, key: bytes, now: float) -> None:
         """The kernel still has a socket for this connection."""
@@ -361,6 +370,19 @@ class Engine:
     def plaintext_keys(self) -> list[bytes]:
         """The connections that run in plaintext, ours first."""
         return list(self._plain)
+
+    def summary(self) -> Summary:
+        """All connections added up, those that are gone included in what only grows."""
+        attempts, plain = len(self._dialling) + len(self._answering), self._plain.values()
+        summary = Summary({"handshake": attempts, "plaintext": len(plain)})
+        summary.encrypted = self.gone.connections
+        summary.carried.add(self.gone.counters)
+        summarize_flows(self._by_local.values(), summary)
+        summary.plaintext = self.gone_plaintext.connections + len(plain)
+        summary.plaintext_carried.add(self.gone_plaintext.counters)
+        passed = Counters(sum(one.bytes_out for one in plain), sum(one.bytes_in for one in plain))
+        summary.plaintext_carried.add(passed)
+        return summary
 
     def connections(self, now: float) -> Iterable[Connection]:
         """Everything that is shown in a status."""

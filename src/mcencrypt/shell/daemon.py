@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import logging
 import os
 import signal
@@ -26,6 +27,8 @@ from mcencrypt.core.verdict import ACCEPT, Verdict
 from mcencrypt.errors import OperatorError
 from mcencrypt.keys import load_identity
 from mcencrypt.logs import fields
+from mcencrypt.metrics.snapshot import engine_numbers, process_numbers
+from mcencrypt.metrics.supervisor import Metrics, listen
 from mcencrypt.shell.control import ControlServer, Later
 from mcencrypt.shell.firewall import Firewall
 from mcencrypt.shell.inject import Injector
@@ -78,10 +81,13 @@ class Daemon:
         ports = config.p2p_ports()
         secret = config.network_key().secret
         self._identity = load_identity(config.state_dir)
-        self._started = time.monotonic()
+        self._started, self._started_at = time.monotonic(), time.time()
         self._lock = RunLock.acquire(config.run_dir)
         self._state_lock = RunLock.acquire(config.state_dir, STATE_LOCK_NAME, "state_dir")
         check_links()
+        self._metrics: Metrics | None = None
+        if config.metrics_listen is not None:
+            self._metrics = Metrics(listen(config.metrics_listen), self._snapshot, config.log_format)
         self._loop = Loop()
         self._routes = Routes()
         self._sockets = Sockets()
@@ -136,6 +142,8 @@ class Daemon:
             "daemon is ready",
             extra=fields(key_id=self._engine.ring.offered.key_id.hex(), identity=self._identity.public_base64),
         )
+        if self._metrics is not None:
+            self._metrics.start(loop)
         put_packets_first()
         self._watch()
         self._notifier.ready(self._summary())
@@ -144,6 +152,8 @@ class Daemon:
             self._notifier.stopping()
             log.info("daemon stops; the rules stay, so nothing leaves in plaintext")
         self._control.close()
+        if self._metrics is not None:
+            self._metrics.close()
         self._queue.close()
         self._journal.close()
         self._lock.release()
@@ -256,7 +266,6 @@ class Daemon:
 
     def _status(self, arguments: dict[str, Any]) -> dict[str, Any]:
         now = time.monotonic()
-        waiting, dropped_kernel, dropped_user = statistics(self._queue.number)
         return {
             "enabled": self._engine.policy.enabled,
             "draining": self._switch.position is Position.DRAINING,
@@ -271,20 +280,39 @@ class Daemon:
             "version": version(),
             "uptime": round(now - self._started, 3),
             **connections_and_totals(self._engine, now),
-            "queue": {
-                "number": self._queue.number,
-                "waiting": waiting,
-                "dropped_kernel": dropped_kernel,
-                "dropped_user": dropped_user,
-                "enobufs": self._queue.enobufs,
-                "bad_verdicts": self._queue.bad_verdicts,
-                "injections_failed": self._injector.failed,
-            },
+            "queue": self._queue_numbers(),
             "rules_lost": self._switch.rules_lost,
             "rules_seen": self._switch.rules_seen(now),
         }
 
+    def _snapshot(self) -> dict[str, Any]:
+        """What `metrics` shows."""
+        return {
+            "version": version(),
+            "started": self._started_at,
+            "identity": self._identity.public_base64,
+            "enabled": self._engine.policy.enabled,
+            "draining": self._switch.position is Position.DRAINING,
+            **engine_numbers(self._engine),
+            "queue": self._queue_numbers(),
+            "rules_lost": self._switch.rules_lost,
+            "process": process_numbers(),
+        }
 
+    def _queue_numbers(self) -> dict[str, int]:
+        waiting, dropped_kernel, dropped_user = statistics(self._queue.number)
+        return {
+            "number": self._queue.number,
+            "waiting": waiting,
+            "dropped_kernel": dropped_kernel,
+            "dropped_user": dropped_user,
+            "enobufs": self._queue.enobufs,
+            "bad_verdicts": self._queue.bad_verdicts,
+            "injections_failed": self._injector.failed,
+        }
+
+
+@functools.cache
 def version() -> str:
     """The installed version; "unknown" when run from a source tree that is not installed."""
     try:

@@ -1,0 +1,56 @@
+"""What all connections add up to: few numbers, however many connections there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from .flow import Flow
+from .status import Counters
+
+#: The states of a connection (`status.Connection.state`).
+STATES: Final = ("handshake", "unconfirmed", "encrypted", "closing", "plaintext")
+
+
+@dataclass(slots=True)
+class Summary:
+    """Counters include connections that are gone, so they never fall."""
+
+    #: Connections there are now, by state.
+    states: dict[str, int]
+    #: Different proven identities among them.
+    peers: int = 0
+    #: Connections that ever were encrypted, and what they carried.
+    encrypted: int = 0
+    carried: Counters = field(default_factory=Counters)
+    #: Connections that ever ran in plaintext, and what they carried.
+    plaintext: int = 0
+    plaintext_carried: Counters = field(default_factory=Counters)
+
+
+def summarize_flows(flows: Iterable[Flow], summary: Summary) -> None:
+    """Add encrypted connections that exist.  Some 0.3 us each; packets wait meanwhile."""
+    peers = set()
+    encrypted = unconfirmed = closing = 0
+    bytes_out = bytes_in = records_out = records_in = retransmissions = auth_failures = 0
+    for flow in flows:
+        if flow.confirmed:
+            peers.add(flow.identity)
+        if flow.is_closing():
+            closing += 1
+        elif flow.confirmed:
+            encrypted += 1
+        else:
+            unconfirmed += 1
+        egress, ingress = flow.egress, flow.ingress
+        bytes_out += egress.bytes_sealed
+        records_out += egress.records_sealed
+        retransmissions += egress.retransmissions
+        bytes_in += ingress.ledger.bytes_inserted
+        records_in += ingress.ledger.records_inserted
+        auth_failures += ingress.auth_failures
+    summary.states.update(encrypted=encrypted, unconfirmed=unconfirmed, closing=closing)
+    summary.peers = len(peers)
+    summary.encrypted += encrypted + unconfirmed + closing
+    summary.carried.add(Counters(bytes_out, bytes_in, records_out, records_in, retransmissions, auth_failures))
