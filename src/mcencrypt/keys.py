@@ -32,6 +32,10 @@ class NetworkKey:
 
     secret: bytes = field(repr=False)
 
+    def text(self) -> str:
+        """As a key file holds it."""
+        return _encode(self.secret).decode()
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -73,6 +77,24 @@ def load_network_key(file: Path) -> NetworkKey:
         ) from None
     except OSError as error:
         raise _cannot(file, "be read", error) from None
+
+
+def read_network_key(file: Path) -> NetworkKey:
+    """`load_network_key` for a file of mcencrypt's own: no advice if it is missing. Raises OperatorError."""
+    try:
+        return NetworkKey(_load(file))
+    except OSError as error:
+        raise _cannot(file, "be read", error) from None
+
+
+def parse_network_key(text: bytes, source: str) -> NetworkKey:
+    """The key in the text of a key file that came some other way, from `source`. Raises OperatorError."""
+    return NetworkKey(_decode(text, source))
+
+
+def save_network_key(file: Path, key: NetworkKey) -> None:
+    """Write a key file (0600), in the place of what is there. Raises OperatorError."""
+    replace_file(file, _encode(key.secret))
 
 
 def load_identity(state_dir: Path) -> Identity:
@@ -130,13 +152,17 @@ def _load(file: Path, environ: Mapping[str, str] = os.environ) -> bytes:
             raise OperatorError(f"{file}: not a regular file: name the file that holds the key")
         _check_access(file, status, environ)
         text = stream.read(_FILE_MAX)
+    return _decode(text, str(file))
+
+
+def _decode(text: bytes, source: str) -> bytes:
     encoded = text.removesuffix(b"\n").removesuffix(b"\r")
     with contextlib.suppress(binascii.Error):
         key = base64.b64decode(encoded, validate=True)
         if len(key) == KEY_SIZE and base64.b64encode(key) == encoded:
             return key
     raise OperatorError(
-        f"{file}: not a key: it must hold {KEY_SIZE} bytes in base64 (44 characters) on one line, "
+        f"{source}: not a key: it must hold {KEY_SIZE} bytes in base64 (44 characters) on one line, "
         "as `mcencrypt keygen` writes it"
     )
 

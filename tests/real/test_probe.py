@@ -82,8 +82,8 @@ def test_what_cannot_be_probed_is_said():
             ({"address": "b.example", "port": PORT}, "not an IP address"),
             ({"address": pair.a.v4, "port": PORT}, "address of this host"),
             ({"address": "198.51.100.1", "port": PORT}, "cannot reach"),
-            ({"address": pair.b.v4, "port": PORT, "key_id": "00" * 8}, "no key 00000"),
-            ({"address": pair.b.v4, "port": PORT, "key_id": "zz"}, "address and a port"),
+            ({"address": pair.b.v4, "port": PORT, "key_id": "00" * 8}, "no key '00000"),
+            ({"address": pair.b.v4, "port": PORT, "key_id": "zz"}, "see `mcencrypt key list`"),
             ({"address": pair.b.v4}, "address and a port"),
         ):
             with pytest.raises(OperatorError, match=words):

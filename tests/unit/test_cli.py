@@ -28,7 +28,7 @@ from mcencrypt.shell.control import SOCKET_NAME, ControlServer, NoDaemonError, r
 from mcencrypt.shell.runlock import RunLock
 
 COMMANDS = ("on", "off", "status", "mode", "reload", "daemon", "keygen", "identity", "rules", "decode", "doctor",
-            "verify", "install", "uninstall")  # fmt: skip
+            "verify", "install", "uninstall", "key")  # fmt: skip
 SOURCE = Path(mcencrypt.__file__).parents[1]
 
 DAEMON = """#!{python}

@@ -12,6 +12,7 @@ from mcencrypt.core.keyring import LATELY, MAX_KEYS, KeyRing, Offer, Offers, Ref
 
 SECRETS = [NetworkSecret(bytes((number,)) * 32) for number in range(12)]
 A, B, C = SECRETS[:3]
+ADDRESS = bytes((10, 0, 0, 1))
 
 
 def hello(secret: NetworkSecret) -> bytes:
@@ -56,6 +57,25 @@ def test_keys_are_added_offered_and_removed() -> None:
             change(A.key_id)
 
 
+def test_ids_may_be_abbreviated_as_long_as_they_are_unique() -> None:
+    by_digit: dict[str, NetworkSecret] = {}
+    for number in range(17):
+        secret = NetworkSecret(bytes((100 + number,)) * 32)
+        shared = secret.key_id.hex()[0]
+        if shared in by_digit:
+            break
+        by_digit[shared] = secret
+    ring = KeyRing([by_digit[shared], secret])
+    for one in ring:
+        assert ring.find(one.key_id.hex()) is one
+        assert ring.find(one.key_id.hex()[:6].upper() + " ") is one
+    with pytest.raises(RingError, match="give more digits"):
+        ring.find(shared)
+    for text in ("", "zz", "0" * 17):
+        with pytest.raises(RingError, match="no key"):
+            ring.find(text)
+
+
 def test_the_ring_is_bounded() -> None:
     ring = KeyRing(SECRETS[:MAX_KEYS])
     ring.add(SECRETS[0])
@@ -66,14 +86,14 @@ def test_the_ring_is_bounded() -> None:
 
 def test_the_newest_offer_of_a_peer_counts_and_only_lately() -> None:
     offers = Offers(limit=3)
-    offers.note(b"x", A.key_id, 1.0)
-    offers.note(b"y", A.key_id, 2.0)
-    offers.note(b"x", B.key_id, 3.0)
+    offers.note(b"x", A.key_id, 1.0, ADDRESS)
+    offers.note(b"y", A.key_id, 2.0, ADDRESS)
+    offers.note(b"x", B.key_id, 3.0, ADDRESS)
     assert offers.peers(A.key_id, 4.0) == [b"y"] and offers.peers(B.key_id, 4.0) == [b"x"]
-    assert offers.of(b"x", 4.0) == Offer(B.key_id, 3.0) and offers.of(b"z", 4.0) is None
+    assert offers.of(b"x", 4.0) == Offer(B.key_id, 3.0, ADDRESS) and offers.of(b"z", 4.0) is None
     assert offers.peers(A.key_id, 2.0 + LATELY) == [] and offers.of(b"y", 2.0 + LATELY) is None
-    offers.note(b"z", A.key_id, 5.0)
-    offers.note(b"w", A.key_id, 6.0)
+    offers.note(b"z", A.key_id, 5.0, ADDRESS)
+    offers.note(b"w", A.key_id, 6.0, ADDRESS)
     assert offers.of(b"y", 7.0) is None, "the one unheard of for longest had to go"
     assert offers.of(b"x", 7.0) is not None
 

@@ -22,6 +22,7 @@ _COMMANDS = {
     "reload": ("mode", "reload"),
     "daemon": ("daemon", "daemon"),
     "keygen": ("keys", "keygen"),
+    "key": ("key", "key"),
     "identity": ("keys", "identity"),
     "rules": ("rules", "rules"),
     "install": ("install", "install"),

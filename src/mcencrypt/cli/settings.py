@@ -79,9 +79,18 @@ class Command(click.Command):
         self.params.extend(shared_options())
 
 
+class Group(Command, click.Group):
+    """A subcommand that has subcommands of its own."""
+
+
 def command(example: str) -> Callable[[Callable[..., Any]], Command]:
     """Make a subcommand of a function; `example` is shown in its help."""
     return click.command(cls=Command, example=example)
+
+
+def group(example: str) -> Callable[[Callable[..., Any]], Group]:
+    """Make a subcommand with subcommands of a function, which is called before each of them."""
+    return click.group(cls=Group, example=example)
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)

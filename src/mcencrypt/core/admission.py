@@ -102,6 +102,8 @@ class Admission:
         self._paths = Paths(surroundings.route_mtu)
         #: What peers were seen to offer, and what those offered that were refused for it.
         self.offers, self.refused_keys = Offers(), RefusedKeys()
+        #: When a handshake under each network key last succeeded (seconds, monotonic).
+        self.last_used: dict[bytes, float] = {}
         self._fragments = Pool()
         self._per_address: Counter[bytes] = Counter()
         #: By connection key, ours first.
@@ -264,7 +266,7 @@ class Admission:
             return self._refuse(key, "too-many-connections", "the connection table is full")
         del self.dialling[key]
         if attempt.dial.peer_offers:
-            self.offers.note(flow.identity, flow.key_id, now)
+            self.offers.note(flow.identity, flow.key_id, now, flow.path.peer)
         return rebuild(segment, segment.seq, attempt.isn + 1, options=options.passed)
 
     def first_ack_in(self, segment: Segment, key: bytes, now: float) -> None:
@@ -318,6 +320,7 @@ class Admission:
         now: float,
     ) -> Flow:
         """A flow from each side's initial sequence number, SYN window and window scale."""
+        self.last_used[key_id] = now
         bits = self._policy.epoch_bits
         egress = Egress(ours[0], HELLO_LENGTH, Keys(session.sending, bits))
         ingress = Ingress(theirs[0], HELLO_LENGTH, Keys(session.receiving, bits), self._fragments)

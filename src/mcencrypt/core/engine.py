@@ -140,7 +140,7 @@ class Engine:
             self._report("tampered", flow.key, "a record did not verify; the packet was dropped")
         if self._unconfirmed and flow.confirmed and flow.key in self._unconfirmed:
             self._unconfirmed.discard(flow.key)
-            self.admission.offers.note(flow.identity, flow.key_id, now)
+            self.admission.offers.note(flow.identity, flow.key_id, now, flow.path.peer)
             self._report("encrypted", flow.key, flow.identity.hex())
         return verdict
 

@@ -59,6 +59,18 @@ class KeyRing:
             raise RingError(f"there is no key {key_id.hex()}")
         return secret
 
+    def find(self, prefix: str) -> NetworkSecret:
+        """The one key whose id, in hexadecimal digits, begins like that.  Raises RingError."""
+        wanted = prefix.strip().lower()
+        found = [secret for secret in self if wanted and secret.key_id.hex().startswith(wanted)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(secret.key_id.hex() for secret in found)
+            raise RingError(f"several keys begin with {wanted}: {ids}: give more digits")
+        known = ", ".join(secret.key_id.hex() for secret in self)
+        raise RingError(f"there is no key {prefix!r} here, but {known}")
+
     def named_by(self, hello: bytes) -> NetworkSecret:
         """The key that a handshake message names.  Raises Refused."""
         key_id = named_key(hello)
@@ -89,10 +101,11 @@ class KeyRing:
 
 
 class Offer(NamedTuple):
-    """A network key that a peer was seen to offer, and when (seconds, monotonic)."""
+    """A network key that a peer was seen to offer, when (seconds, monotonic), and from where (packed address)."""
 
     key_id: bytes
     at: float
+    address: bytes
 
 
 class Offers:
@@ -104,12 +117,12 @@ class Offers:
         self.limit = limit
         self._newest: dict[bytes, Offer] = {}
 
-    def note(self, identity: bytes, key_id: bytes, now: float) -> None:
+    def note(self, identity: bytes, key_id: bytes, now: float, address: bytes) -> None:
         """The peer dialled with this key, or said in its message 2 that it would."""
         self._newest.pop(identity, None)
         while len(self._newest) >= self.limit:
             del self._newest[next(iter(self._newest))]
-        self._newest[identity] = Offer(key_id, now)
+        self._newest[identity] = Offer(key_id, now, address)
 
     def of(self, identity: bytes, now: float) -> Offer | None:
         """What that peer offered lately."""

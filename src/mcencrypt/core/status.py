@@ -46,6 +46,8 @@ class Connection:
     counters: Counters = field(default_factory=Counters)
     #: Of the network key of the handshake.
     key_id: bytes = b""
+    #: Whether our own socket dialled.
+    outgoing: bool = False
 
 
 def counters_of(flow: Flow) -> Counters:
@@ -70,6 +72,7 @@ def describe_flow(flow: Flow, now: float) -> Connection:
         now - flow.created,
         counters_of(flow),
         flow.key_id,
+        not flow.hello,
     )
 
 

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mcencrypt.config import Config
 from mcencrypt.core.engine import Engine
-from mcencrypt.core.handshake import NetworkSecret
-from mcencrypt.core.keyring import KeyRing
 from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.core.verdict import ACCEPT, Verdict
 from mcencrypt.errors import OperatorError
+from mcencrypt.keyring import StoredKeyring
 from mcencrypt.keys import load_identity
 from mcencrypt.logs import fields
 from mcencrypt.metrics.snapshot import engine_numbers, process_numbers
@@ -42,6 +41,7 @@ from mcencrypt.shell.probe import change, probe
 from mcencrypt.shell.prober import Prober
 from mcencrypt.shell.queue import Queue, progress, statistics
 from mcencrypt.shell.reports import Reporter, connections_and_totals
+from mcencrypt.shell.rotation import Rotation
 from mcencrypt.shell.routes import Routes
 from mcencrypt.shell.runlock import STATE_LOCK_NAME, RunLock
 from mcencrypt.shell.sockets import Sockets
@@ -79,11 +79,12 @@ class Daemon:
         #: Whether `run` ended because the namespace has gone.
         self.homeless = False
         ports = config.p2p_ports()
-        secret = config.network_key().secret
+        network_key = config.network_key()
         self._identity = load_identity(config.state_dir)
         self._started, self._started_at = time.monotonic(), time.time()
         self._lock = RunLock.acquire(config.run_dir)
         self._state_lock = RunLock.acquire(config.state_dir, STATE_LOCK_NAME, "state_dir")
+        stored = StoredKeyring(config.state_dir, network_key)
         check_links()
         self._metrics: Metrics | None = None
         if config.metrics_listen is not None:
@@ -93,7 +94,7 @@ class Daemon:
         self._sockets = Sockets()
         policy = Policy(allow_plaintext=config.allow_plaintext)
         surroundings = Surroundings(os.urandom, lambda: time.time_ns() // 1_000_000, self._routes.mtu)
-        self._engine = Engine(policy, KeyRing([NetworkSecret(secret)]), self._identity.private, surroundings)
+        self._engine = Engine(policy, stored.ring, self._identity.private, surroundings)
         self._injector = Injector()
         remains = read_remains(config.run_dir)
         self._journal = Journal(config.run_dir)
@@ -112,6 +113,9 @@ class Daemon:
             self._engine, self._switch, self._loop, lambda: self._after_packet(time.monotonic())
         )
         self._live = Live(config, reread, policy, self._switch)
+        self._rotation = Rotation(
+            self._engine, stored, self._prober, self._loop, lambda: self._switch.ports
+        )
         for key, seq, ack in remains:
             self._engine.haunt(key, seq, ack, self._started)
         self._commands: dict[str, Callable[[dict[str, Any]], dict[str, Any] | Later]] = {
@@ -122,6 +126,9 @@ class Daemon:
             "probe": self._prober.command,
             "mode": self._live.command_mode,
             "reload": lambda arguments: self._reload(),
+            "key-add": self._rotation.add,
+            "key-use": self._rotation.use,
+            "key-retire": self._rotation.retire,
         }
         self._control = ControlServer(config.control_socket, self._command, self._lock)
 
@@ -279,6 +286,7 @@ class Daemon:
             "pid": os.getpid(),
             "version": version(),
             "uptime": round(now - self._started, 3),
+            **self._rotation.describe(now),
             **connections_and_totals(self._engine, now),
             "queue": self._queue_numbers(),
             "rules_lost": self._switch.rules_lost,

@@ -21,6 +21,7 @@ from mcencrypt.core.probing import ProbeResult
 from mcencrypt.errors import OperatorError
 from mcencrypt.shell.control import Later
 from mcencrypt.shell.loop import Loop
+from mcencrypt.shell.survey import Busy
 from mcencrypt.shell.switch import Position, Switch
 
 #: Seconds that a probe waits for an answer.
@@ -59,7 +60,7 @@ class Prober:
 
         if not self._engine.probing.begin(key, secret, time.monotonic(), timeout, ended):
             reserved.close()
-            raise OperatorError("too many probes are under way: try again in a few seconds")
+            raise Busy("too many probes are under way: try again in a few seconds")
         self._send()
         self._wake()
 
@@ -70,7 +71,7 @@ class Prober:
             address, port = str(arguments["address"]), int(arguments["port"])
             timeout = min(max(float(arguments.get("seconds") or TIMEOUT), 0.1), LONGEST)
             key_id = arguments.get("key_id")
-            secret = ring.offered if key_id is None else ring[bytes.fromhex(key_id)]
+            secret = ring.offered if key_id is None else ring.find(str(key_id))
         except (KeyError, TypeError, ValueError):
             raise OperatorError("a probe needs an address and a port, both as numbers") from None
         except RingError as problem:
