@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-from mcencrypt.lab import direct_pair, wait_for
+from mcencrypt.keys import create_network_key
+from mcencrypt.lab import direct_pair, interrupted_pair, wait_for
+from mcencrypt.lab.middlebox import passing
+from mcencrypt.lab.packets import ACK, SYN, parse
 
 from .conftest import PORT, PORTS, encrypted, needs_lab
 
@@ -161,3 +164,114 @@ def test_rules_that_somebody_removed(pair):
     wait_for(lambda: pair.a.status()["rules_lost"] > status["rules_lost"], "the daemon to notice", 10)
     wait_for(lambda: severity(pair.a, "rules.ipv6") == "ok", "the rules to be back", 15)
     assert severity(pair.a, "daemon.rules-lost") == "warning"
+
+
+# ------------------------------------------------------------ peers
+
+
+@contextlib.contextmanager
+def listening(node, port=PORT):
+    program = node.python("mcencrypt.lab.apps", "echo", port)
+    program.wait_for('"listening"')
+    try:
+        yield
+    finally:
+        program.stop()
+
+
+def strip(toward, flags):
+    """A middlebox that removes the data of SYNs (`flags` 2) or SYN-ACKs (18) on their way to one side."""
+
+    def behaviour(frame, direction, now):
+        segment = parse(frame)
+        if segment is None or direction != toward or segment.flags & 0x17 != flags or not segment.payload:
+            return [(0.0, frame)]
+        return [(0.0, segment.with_payload(segment.sequence, b"", segment.flags).packed())]
+
+    return behaviour
+
+
+@pytest.fixture(scope="module")
+def boxed():
+    with interrupted_pair() as net, encrypted(net) as made:
+        yield made
+
+
+@pytest.fixture
+def clean_box(boxed):
+    yield boxed
+    boxed.net.box.behaviour = passing
+    boxed.b.mcencrypt("on")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_peer_that_encrypts(clean_box, version):
+    pair = clean_box
+    with listening(pair.b):
+        found = examine(pair.a, pair.b.address(version))
+        assert pair.b.status()["identity"] in found["peer.encrypted"]["text"]
+        assert found["peer.mtu"]["severity"] == "ok" and "1500" in found["peer.mtu"]["text"]
+    assert examine(pair.a, pair.b.address(version))["peer.refused"]["severity"] == "problem", "nothing listens"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_peer_without_mcencrypt(clean_box, version):
+    pair = clean_box
+    pair.b.mcencrypt("off")
+    with listening(pair.b):
+        found = examine(pair.a, pair.b.address(version))["peer.no-mcencrypt"]
+    assert found["severity"] == "problem" and "the path does carry data in SYNs" in found["text"], found
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_middlebox_that_strips_data_from_syns(clean_box, version):
+    """b is silent under `require`, so the daemon's probe alone could not tell."""
+    pair = clean_box
+    with listening(pair.b):
+        pair.net.box.behaviour = strip("b", SYN)
+        found = examine(pair.a, pair.b.address(version))
+        assert found["peer.syn-data"]["severity"] == "problem", found
+        assert "removes data from SYNs" in found["peer.syn-data"]["text"]
+        pair.net.box.behaviour = strip("a", SYN | ACK)
+        assert examine(pair.a, pair.b.address(version))["peer.stripped"]["severity"] == "problem"
+
+
+def test_a_silent_port_and_a_host_that_is_down(clean_box):
+    pair = clean_box
+    pair.b.run(["iptables", "-w", "-t", "raw", "-A", "PREROUTING", "-p", "tcp", "--dport", PORT, "-j", "DROP"])
+    try:
+        found = examine(pair.a, f"{pair.b.v4}:{PORT}")["peer.silent"]
+        assert "the host answers otherwise, and the path carries data in SYNs" in found["text"], found
+        assert examine(pair.b)["foreign.drop"]["severity"] == "warning"
+    finally:
+        pair.b.run(["iptables", "-w", "-t", "raw", "-D", "PREROUTING", "-p", "tcp", "--dport", PORT, "-j", "DROP"])
+    found = examine(pair.a, "10.66.0.99")["peer.silent"]
+    assert "nothing of that host answers" in found["text"]
+
+
+def test_a_path_with_a_smaller_mtu(clean_box):
+    """What is too large is lost without a word: an ICMP black hole."""
+    pair = clean_box
+    pair.net.box.behaviour = lambda frame, toward, now: [(0.0, frame)] if len(frame) <= 1300 + 14 else []
+    with listening(pair.b):
+        found = examine(pair.a, pair.b.v4)
+    assert found["peer.mtu"]["severity"] == "warning" and "peer.encrypted" in found, found
+
+
+def test_a_peer_with_another_key():
+    with direct_pair() as net:
+        other = net.lab.directory / "other.key"
+        create_network_key(other)
+        with encrypted(net, b={"network_key": other}) as pair, listening(pair.b):
+            examine(pair.b, pair.a.v4)  # b dials a, and so shows the id of its key
+            found = examine(pair.a, pair.b.v4)["peer.other-key"]
+            assert found["severity"] == "problem" and pair.b.status()["key_id"] in found["text"]
+
+
+def test_without_a_daemon_the_path_is_tried_all_the_same():
+    with direct_pair() as net, encrypted(net) as pair:
+        pair.a.mcencrypt("off")
+        pair.a.kill()
+        found = examine(pair.a, pair.b.v4)
+        assert found["peer.no-daemon"]["severity"] == "warning"
+        assert found["peer.syn-data"]["severity"] == "ok" and found["peer.mtu"]["severity"] == "ok"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -82,6 +83,10 @@ class Recorded:
         self.time = NOW
         self.policies: dict[int, int] = {DAEMON: 0x40000002}
         self.user = 0
+        self.hosts: dict[str, list[str]] = {}
+        self.carries = "passes"
+        self.largest_ping = 1500
+        """Bytes of the largest packet that the path answers; 0 for none."""
         self.add_process(DAEMON, "mcencrypt", "/usr/bin/python3", "-m", "mcencrypt", "daemon", sockets=("9001",))
         self.files[f"/proc/{DAEMON}/status"] = PROC_STATUS
         self.files["/proc/1/status"] = PROC_STATUS
@@ -148,6 +153,21 @@ class Recorded:
 
     def scheduler(self, pid: int) -> int | None:
         return self.policies.get(pid)
+
+    def addresses(self, host: str) -> list[str]:
+        if host not in self.hosts:
+            raise OSError(-2, "Name or service not known")
+        return self.hosts[host]
+
+    def echo(self, address: str, size: int) -> float | None:
+        return 0.0123 if size <= self.largest_ping else None
+
+    def syn_data(self, address: str, avoid: Collection[int]) -> str:
+        assert set(avoid) == set(PORTS)
+        return self.carries
+
+    def route_mtu(self, address: str) -> int:
+        return 1500
 
     def uid(self) -> int:
         return self.user

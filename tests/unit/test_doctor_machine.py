@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -290,6 +291,18 @@ def test_the_command_without_configuration_or_daemon(tmp_path: Path, monkeypatch
     found = {one["id"]: one for one in json.loads(result.stdout)["findings"]}
     assert found["config.invalid"]["severity"] == "problem" and "prots" in found["config.invalid"]["text"]
     assert str(tmp_path / "run") in found["daemon.none"]["text"]
+
+
+def test_the_documentation_names_findings_that_exist() -> None:
+    root = Path(__file__).parents[2]
+    sources = "".join(path.read_text() for path in (root / "src/mcencrypt/doctor").glob("*.py"))
+    words = re.findall(r"`([a-z]+\.[a-z0-9_-]+)`", (root / "docs/troubleshooting.md").read_text())
+    topics = {name.split(".")[0] for name in re.findall(r'f?"([a-z]+\.[a-z0-9_{}-]+)"', sources)}
+    named = [word for word in words if word.split(".")[0] in topics]
+    assert len(named) > 30
+    for word in named:
+        family = re.sub(r"ipv[46]", r"{[a-z.]*family}", word)
+        assert f'"{word}"' in sources or re.search(f'"{family}"', sources), word
 
 
 def test_usage() -> None:

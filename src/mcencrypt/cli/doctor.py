@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import textwrap
@@ -20,26 +21,50 @@ if TYPE_CHECKING:
 _WIDTH = 110
 
 
-@command("mcencrypt doctor\nmcencrypt doctor --json | jq '.findings[] | select(.severity == \"problem\")'")
+@command(
+    "mcencrypt doctor\n"
+    "mcencrypt doctor node2.example:7331\n"
+    "mcencrypt doctor --json | jq '.findings[] | select(.severity == \"problem\")'"
+)
+@click.argument("peer", metavar="[PEER[:PORT]]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as one JSON object.")
 @click.option("--quiet", is_flag=True, help="Leave out what is as it should be.")
 @pass_settings
-def doctor(settings: Settings, as_json: bool, quiet: bool) -> int:
+def doctor(settings: Settings, peer: str | None, as_json: bool, quiet: bool) -> int:
     """Look for what keeps connections from being made or encrypted, and say what to do about it.
+
+    With a PEER, find out what is on the path to it: the daemon sends it a handshake, which ends before the application
+    there notices; single packets try whether the path carries data in SYNs, and packets of full size. Then only what is
+    wrong is shown of this host.
 
     Works with and without a running daemon. Without root it says what it could not see. It changes nothing, except that
     without a daemon it tries queue and rules for an instant. Exit status 1 if there is at least one PROBLEM.
     """
-    from mcencrypt.doctor.checks import examine, worst
+    from mcencrypt.doctor.checks import examine, examine_peer, worst
     from mcencrypt.doctor.finding import Severity
+    from mcencrypt.shell.control import request
 
+    asked = _parse(peer)
     case = open_case(settings)
     topics = list(examine(case))
+    about = examine_peer(case, *asked, functools.partial(request, case.config.run_dir)) if asked else []
     if as_json:
-        click.echo(json.dumps(as_dict(topics), indent=2))
+        click.echo(json.dumps(as_dict([*topics, *about]), indent=2))
     else:
-        click.echo("\n".join(describe(topics, Severity.NOTE if quiet else Severity.OK)))
+        lowest = Severity.NOTE if quiet else Severity.OK
+        shown = [topic.above(Severity.WARNING) for topic in topics] if about else topics
+        click.echo("\n".join(describe([*shown, *about], lowest)))
+    topics += about
     return 1 if worst(topics) is Severity.PROBLEM else 0
+
+
+def _parse(peer: str | None) -> tuple[str, int | None] | None:
+    from mcencrypt.doctor.peer import parse_peer
+
+    try:
+        return None if peer is None else parse_peer(peer)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def open_case(settings: Settings) -> Case:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mcencrypt.doctor import clock, configuration, docker, foreign, kernel, network, nodes, rules, running
 from mcencrypt.doctor.case import Case
-from mcencrypt.doctor.finding import Finding, Severity, note
+from mcencrypt.doctor.finding import Finding, Severity, note, problem
+from mcencrypt.doctor.peer import MAX_ADDRESSES, Ask, Peer, check_peer
 
 Check = Callable[[Case], Iterator[Finding]]
 
@@ -31,11 +33,36 @@ class Topic:
     name: str
     findings: tuple[Finding, ...]
 
+    def above(self, lowest: Severity) -> Topic:
+        """Only what is at least that bad."""
+        return Topic(self.name, tuple(finding for finding in self.findings if finding.severity >= lowest))
+
 
 def examine(case: Case) -> Iterator[Topic]:
     """Run every check."""
     for name, checks in TOPICS.items():
         yield Topic(name, tuple(finding for check in checks for finding in run_check(check, case)))
+
+
+def examine_peer(case: Case, host: str, port: int | None, ask: Ask) -> list[Topic]:
+    """Ask each address of a peer; without a port that of the configuration."""
+    name = f"peer {host}"
+    if port is None:
+        if not case.ports:
+            unknown = problem("peer.no-port", f"at which port is {host}? None is configured", "give HOST:PORT")
+            return [Topic(name, (unknown,))]
+        port = case.ports[0]
+    try:
+        addresses = case.machine.addresses(host)[:MAX_ADDRESSES]
+    except OSError as error:
+        unknown = problem("peer.unresolved", f"{host} has no address: {error.strerror}", "correct the name, or DNS")
+        return [Topic(name, (unknown,))]
+    topics = []
+    for address in addresses:
+        peer = Peer(address, port)
+        findings = run_check(functools.partial(check_peer, peer=peer, ask=ask), case)
+        topics.append(Topic(f"peer {peer}" if host == address else f"peer {host}, {peer}", tuple(findings)))
+    return topics
 
 
 def run_check(check: Check, case: Case) -> list[Finding]:
@@ -44,7 +71,7 @@ def run_check(check: Check, case: Case) -> list[Finding]:
     try:
         found.extend(check(case))
     except OSError as error:
-        what = check.__name__.removeprefix("check_")
+        what = getattr(check, "__name__", "peer").removeprefix("check_")
         found.append(note(f"{what}.unseen", f"not everything could be looked at: {error}", "run this as root"))
     return found
 

@@ -19,30 +19,30 @@ _NARROWING = (
 # Target: (id, how bad, what it does, what to do).
 _TARGETS = {
     "NFQUEUE": (
-        "nfqueue", Severity.PROBLEM, "sends packets to another queue",
+        "foreign.nfqueue", Severity.PROBLEM, "sends packets to another queue",
         "take the P2P ports out of that program (an intrusion prevention system?): one of the two would not see "
         "the packets",
     ),
     "TPROXY": (
-        "proxy", Severity.PROBLEM, "leads packets to a transparent proxy, which ends TCP",
+        "foreign.proxy", Severity.PROBLEM, "leads packets to a transparent proxy, which ends TCP",
         "take the P2P ports out of the proxy",
     ),
     "SYNPROXY": (
-        "synproxy", Severity.PROBLEM, "puts a SYN proxy in front, which answers SYNs by itself",
+        "foreign.synproxy", Severity.PROBLEM, "puts a SYN proxy in front, which answers SYNs by itself",
         "take the P2P ports out of it: the handshake is in the SYN",
     ),
     "REDIRECT": (
-        "redirect", Severity.WARNING, "redirects connections to another port of this host",
+        "foreign.redirect", Severity.WARNING, "redirects connections to another port of this host",
         "right if multichaind listens there and that port is configured too; if a proxy does (a service mesh's, "
         "for instance), take the P2P ports out of it",
     ),
-    "DROP": ("drop", Severity.WARNING, "drops packets", "peers that it matches cannot connect: meant? else remove it"),
+    "DROP": ("foreign.drop", Severity.WARNING, "drops packets", "peers that it matches cannot connect"),
     "REJECT": (
-        "drop", Severity.WARNING, "rejects packets", "peers that it matches cannot connect: meant? else remove it",
+        "foreign.drop", Severity.WARNING, "rejects packets", "peers that it matches cannot connect",
     ),
-    "TARPIT": ("drop", Severity.WARNING, "holds connections", "remove it for the P2P ports"),
+    "TARPIT": ("foreign.drop", Severity.WARNING, "holds connections", "remove it for the P2P ports"),
     "TCPOPTSTRIP": (
-        "options", Severity.WARNING, "strips TCP options", "harmless to encryption, but without SACK losses are slow",
+        "foreign.options", Severity.WARNING, "strips TCP options", "without SACK losses are slow: except the P2P ports",
     ),
 }  # fmt: skip
 _PROGRAMS = {
@@ -113,7 +113,7 @@ def _check_table(name: str, table: Table, family: str, ports: Sequence[int]) -> 
             word, severity, does, advice = known
             if kind == "all" and target == "REDIRECT" and rule.value("--to-ports") == "":
                 continue
-            yield Finding(f"foreign.{word}", severity, f"a rule {does}: {where}", advice)
+            yield Finding(word, severity, f"a rule {does}: {where}", advice)
 
 
 def _published(rule: Rule, where: str) -> Finding:

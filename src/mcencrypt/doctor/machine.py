@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from mcencrypt.doctor import path
 from mcencrypt.errors import OperatorError
 from mcencrypt.shell.iptables import V4, V6, backends
 from mcencrypt.shell.links import Link, read_links
+from mcencrypt.shell.routes import Routes
 
 _COMMAND_TIMEOUT = 10.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -75,6 +79,18 @@ class Machine(Protocol):
     def scheduler(self, pid: int) -> int | None:
         """The scheduling policy of a process (sched(7)), None if there is no such process."""
 
+    def addresses(self, host: str) -> list[str]:
+        """IP addresses of a host's name. Raises OSError."""
+
+    def echo(self, address: str, size: int) -> float | None:
+        """See `path.echo`."""
+
+    def syn_data(self, address: str, avoid: Collection[int]) -> str:
+        """See `path.syn_data`."""
+
+    def route_mtu(self, address: str) -> int:
+        """The MTU of the route to an address."""
+
     def uid(self) -> int:
         """The effective user id."""
 
@@ -102,7 +118,7 @@ class ThisMachine:
         return found.st_mode & 0o7777, found.st_uid
 
     def run(self, *words: str) -> Output:
-        path = ":".join(filter(None, (self._environ.get("PATH"), _PATH)))
+        places = ":".join(filter(None, (self._environ.get("PATH"), _PATH)))
         try:
             done = subprocess.run(
                 words,
@@ -113,7 +129,7 @@ class ThisMachine:
                 errors="replace",
                 timeout=_COMMAND_TIMEOUT,
                 check=False,
-                env={"PATH": path, "LC_ALL": "C"},
+                env={"PATH": places, "LC_ALL": "C"},
             )
         except subprocess.TimeoutExpired:
             return Output(124, "")
@@ -153,6 +169,23 @@ class ThisMachine:
             return os.sched_getscheduler(pid)
         except OSError:
             return None
+
+    def addresses(self, host: str) -> list[str]:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(one[4][0]) for one in found))
+
+    def echo(self, address: str, size: int) -> float | None:
+        return path.echo(address, size)
+
+    def syn_data(self, address: str, avoid: Collection[int]) -> str:
+        return path.syn_data(address, avoid)
+
+    def route_mtu(self, address: str) -> int:
+        routes = Routes()
+        try:
+            return routes.mtu(ip_address(address).packed)
+        finally:
+            routes.close()
 
     def uid(self) -> int:
         return os.geteuid()

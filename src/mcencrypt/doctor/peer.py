@@ -1,0 +1,230 @@
+"""What is really on the path to a peer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from mcencrypt.doctor.case import Case
+from mcencrypt.doctor.finding import Finding, Severity, note, ok, problem, warning
+from mcencrypt.errors import OperatorError
+
+Ask = Callable[..., dict[str, Any]]
+"""A control command of the daemon: its name, its arguments as keywords; raises OperatorError."""
+
+MAX_ADDRESSES = 4
+_HOST_PORT = re.compile(r"\[(?P<six>[^\]]+)\](?::(?P<port6>\d+))?|(?P<host>[^:]+)(?::(?P<port>\d+))?")
+_SMALL = 68
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Whom to ask: one address and port."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+def parse_peer(text: str) -> tuple[str, int | None]:
+    """Host and port of HOST, HOST:PORT, an IPv6 address, or [IPv6]:PORT. Raises ValueError."""
+    try:
+        return str(ip_address(text)), None
+    except ValueError:
+        match = _HOST_PORT.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a peer: give HOST, HOST:PORT, or [IPv6]:PORT")
+    port = match["port6"] or match["port"]
+    if port is not None and not 1 <= int(port) <= 65535:
+        raise ValueError(f"{text!r}: {port} is not a port")
+    return match["six"] or match["host"], int(port) if port else None
+
+
+def check_peer(case: Case, peer: Peer, ask: Ask) -> Iterator[Finding]:
+    """Ask the peer, with the daemon's handshake and with packets of our own."""
+    connected = list(_connections(case, peer))
+    yield from connected
+    answer: dict[str, Any] = {}
+    if case.status is None:
+        yield warning(
+            "peer.no-daemon",
+            f"{peer} cannot be asked for a handshake: no daemon runs here",
+            "start it with `mcencrypt on`, then ask again",
+        )
+    else:
+        try:
+            answer = ask("probe", address=peer.address, port=peer.port)
+        except OperatorError as error:
+            what, _, advice = str(error).partition(": ")
+            yield problem("peer.not-asked", f"{peer} cannot be asked for a handshake: {what}", advice or "see above")
+    outcome = answer.get("outcome", "")
+    carries = "" if outcome == "encrypted" else _carries(case, peer)
+    reached = _reached(case, peer)
+    if outcome:
+        yield _OUTCOMES[outcome](case, peer, answer, carries, reached is not None)
+    elif carries:
+        yield _carried(peer, carries)
+    yield from _offers(peer, answer)
+    yield from _check_size(case, peer, reached)
+
+
+def _connections(case: Case, peer: Peer) -> Iterator[Finding]:
+    """Those that exist with this address now."""
+    start = f"[{peer.address}]:" if ":" in peer.address else f"{peer.address}:"
+    for one in (case.status or {}).get("connections", ()):
+        if one["peer"].startswith(start):
+            text = f"connection {one['local']} - {one['peer']} is {one['state']}"
+            if one["state"] == "plaintext":
+                yield warning("peer.plaintext", text, "once the peer is on, it is encrypted when it is next made")
+            else:
+                yield ok("peer.connection", text + (f", with {one['identity']}" if one["identity"] else ""))
+
+
+def _encrypted(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reached: bool) -> Finding:
+    name = f" ({answer['name']})" if answer.get("name") else ""
+    return ok(
+        "peer.encrypted",
+        f"{peer} answered the handshake in {answer['round_trip'] * 1000:.1f} ms: identity {answer['identity']}{name}, "
+        f"network key {answer['key_id']}",
+    )
+
+
+def _no_mcencrypt(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reached: bool) -> Finding:
+    if carries == "stripped":
+        return _carried(peer, carries)
+    sure = "; the path does carry data in SYNs" if carries == "passes" else ""
+    found = f"{peer} answers as a host without mcencrypt, or switched off, does{sure}"
+    advice = "switch it on there" + (
+        "" if sure else "; if it is on, something on the path strips data from SYNs: its log says not-a-handshake then"
+    )
+    if _plaintext_allowed(case, peer):
+        return Finding("peer.no-mcencrypt", Severity.WARNING, f"{found}: connections with it are plaintext", advice)
+    return problem("peer.no-mcencrypt", f"{found}, so connections with it are refused here", advice)
+
+
+def _stripped(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reached: bool) -> Finding:
+    return problem(
+        "peer.stripped",
+        f"{peer} acknowledged our handshake and its own did not come: something on the path removes data from "
+        "SYN-ACKs, or ends TCP (a proxy, a load balancer, docker-proxy)",
+        "lead the P2P port past it; `mcencrypt doctor` there looks for proxies on that host",
+    )
+
+
+def _not_authentic(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reached: bool) -> Finding:
+    return problem(
+        "peer.not-authentic",
+        f"{peer}: {answer['detail']}",
+        "compare network keys and versions of both (`mcencrypt status`); else something on the path changes data",
+    )
+
+
+def _refused(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reached: bool) -> Finding:
+    return problem(
+        "peer.refused",
+        f"{peer}: {answer['detail']}",
+        "start multichaind there, and see that its port is this one; look at its firewall for REJECT",
+    )
+
+
+def _silent(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reached: bool) -> Finding:
+    theirs, ours = answer.get("last_refused_key_id"), answer.get("key_id")
+    if theirs and theirs != ours:
+        return problem(
+            "peer.other-key",
+            f"{peer} is silent to our network key {ours}, and offered us key {theirs} when it last dialled",
+            "one of the two has the wrong key: copy the network's key to it",
+        )
+    if carries == "stripped":
+        return _carried(peer, carries)
+    where = "the host answers otherwise" if reached or carries else "nothing of that host answers"
+    advice = (
+        "in this order: is multichaind running there, does a firewall drop the port (or SYNs with data), has it the "
+        "same network key and the right time; its own `mcencrypt status` counts what it refused, and why"
+        if reached or carries
+        else "is the host up, is the address right, does a firewall between drop all of it? If it is up, its own "
+        "`mcencrypt status` counts what it refused, and why"
+    )
+    sure = ", and the path carries data in SYNs" if carries == "passes" else ""
+    return problem("peer.silent", f"{peer} does not answer the handshake; {where}{sure}", advice)
+
+
+_OUTCOMES: dict[str, Callable[[Case, Peer, dict[str, Any], str, bool], Finding]] = {
+    "encrypted": _encrypted,
+    "no-mcencrypt": _no_mcencrypt,
+    "stripped": _stripped,
+    "not-authentic": _not_authentic,
+    "refused": _refused,
+    "silent": _silent,
+}
+
+
+def _carried(peer: Peer, carries: str) -> Finding:
+    if carries == "passes":
+        return ok("peer.syn-data", f"the path to {peer.address} carries data in SYNs (tried on other ports)")
+    return problem(
+        "peer.syn-data",
+        f"something on the path to {peer.address} removes data from SYNs (seen on other ports), and so "
+        "every handshake",
+        "find the firewall or load balancer that does (SYN proxy, TCP normalization), and except the P2P port",
+    )
+
+
+def _offers(peer: Peer, answer: dict[str, Any]) -> Iterator[Finding]:
+    if answer.get("offered") is False:
+        yield note(
+            "peer.offers-other",
+            f"{peer} accepts network key {answer['key_id']}, and offers another one when it dials",
+            "right in the middle of a key rotation: see `mcencrypt key list` on both",
+        )
+
+
+def _carries(case: Case, peer: Peer) -> str:
+    try:
+        return case.machine.syn_data(peer.address, case.ports)
+    except OSError:
+        return ""
+
+
+def _reached(case: Case, peer: Peer) -> float | None:
+    try:
+        return case.machine.echo(peer.address, _SMALL)
+    except OSError:
+        return None
+
+
+def _check_size(case: Case, peer: Peer, reached: float | None) -> Iterator[Finding]:
+    """Does a packet as large as the route says get there; only where small ones are answered."""
+    mtu = case.machine.route_mtu(peer.address)
+    if reached is None:
+        yield note("peer.mtu", f"the route to {peer.address} has MTU {mtu}; pings are not answered, so not tried")
+        return
+    if any(case.machine.echo(peer.address, mtu) is not None for _ in range(2)):
+        took = f"{reached * 1000:.1f} ms"
+        yield ok("peer.mtu", f"packets of {mtu} bytes, the route's MTU, reach {peer.address}; round trip {took}")
+        return
+    low, high = _SMALL, mtu
+    while high - low > 8:
+        middle = (low + high) // 2
+        if case.machine.echo(peer.address, middle) is None:
+            high = middle
+        else:
+            low = middle
+    yield warning(
+        "peer.mtu",
+        f"packets of {mtu} bytes, the route's MTU, do not reach {peer.address}; the largest that does has about {low}",
+        f"small messages will pass and blocks stall: ip route change ... mtu {low}, or sysctl -w "
+        "net.ipv4.tcp_mtu_probing=1",
+    )
+
+
+def _plaintext_allowed(case: Case, peer: Peer) -> bool:
+    if case.status and case.status["mode"] == "prefer":
+        return True
+    address = ip_address(peer.address)
+    return any(address.version == one.version and address in one for one in case.config.allow_plaintext)
