@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -28,7 +29,7 @@ from mcencrypt.shell.notify import Notifier
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks for a named namespace, and for a container whose start the engine should have told of.
+#: Seconds between two looks, and between those for a container whose start the engine should have told of.
 LOOK_EVERY: Final = 0.1
 LOOK_EVERY_TOLD: Final = 1.0
 
@@ -84,6 +85,7 @@ class _Waiter:
         self._found: Namespace | None = None
         self._failure: OperatorError | None = None
         self._starts: Starts | None = None
+        self._looked = 0.0
 
     def wait(self) -> Namespace | None:
         """The namespace, entered and with rules in it, unless encryption is off; None on SIGTERM or SIGINT.
@@ -100,7 +102,7 @@ class _Waiter:
             if self._notifier.watchdog:
                 self._loop.call_every(self._notifier.watchdog / 4, self._notifier.alive)
             self._listen()
-            self._loop.call_every(LOOK_EVERY if self._target.kind is Kind.NAME else LOOK_EVERY_TOLD, self._look_again)
+            self._loop.call_every(LOOK_EVERY, self._look_again)
             self._look()
             if not (self._found or self._failure):
                 self._loop.run()
@@ -139,11 +141,14 @@ class _Waiter:
     def _look_again(self) -> None:
         if self._starts is None:
             self._listen()
+        elif time.monotonic() < self._looked + LOOK_EVERY_TOLD:
+            return
         self._look()
 
     def _look(self) -> None:
         if self._found:
             return
+        self._looked = time.monotonic()
         try:
             namespace = find(self._target)
         except (AbsentError, NoEngineError):
