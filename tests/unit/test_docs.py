@@ -91,7 +91,7 @@ def problem(words: tuple[str, ...]) -> str:
     for word in words:
         # usage notation: [--now], on|off, NAME|PID
         for bare in filter(None, re.split(r"[\[\]|]|\.\.\.", word)):
-            if bare.startswith("-"):
+            if bare.startswith("-") and bare != "-":
                 if bare.partition("=")[0] not in options:
                     return f"no option {bare}"
             elif isinstance(command, click.Group):
