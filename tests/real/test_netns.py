@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -246,6 +249,24 @@ def test_the_doctor_looks_into_the_namespace_with_and_without_a_daemon(guest: tu
         report = json.loads(node.mcencrypt("doctor", "--json", check=False).stdout)
         where = next(one["text"] for one in report["findings"] if one["id"] == "kernel.netns")
         assert where.endswith(f"the daemon (pid {node.pid})" if daemon else f"network namespace {named.name}")
+
+
+def test_metrics_are_served_outside(guest: tuple[Guest, Named]) -> None:
+    node, named = guest
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with node.config.open("a") as config:
+        config.write(f'metrics_listen = "127.0.0.1:{port}"\n')
+    named.make()
+    node.start()
+
+    def scraped() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            return b"mcencrypt_enabled 1.0" in answer.read()
+        return False
+
+    wait_for(scraped, "the metrics of the daemon in the namespace", 20)
+    node.kill(signal.SIGTERM)
 
 
 @pytest.mark.parametrize("words", [("daemon",), ("on",), ("doctor",)])

@@ -88,7 +88,10 @@ class Daemon:
         check_links()
         self._metrics: Metrics | None = None
         if config.metrics_listen is not None:
-            self._metrics = Metrics(listen(config.metrics_listen), self._snapshot, config.log_format)
+            # whoever asks for them is where the daemon was started, not in the container that it serves
+            with namespace.outside() if namespace else contextlib.nullcontext():
+                listener = listen(config.metrics_listen)
+            self._metrics = Metrics(listener, self._snapshot, config.log_format)
         self._loop = Loop()
         self._routes = Routes()
         self._sockets = Sockets()

@@ -12,7 +12,7 @@ import ctypes
 import errno
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -53,6 +53,8 @@ class Namespace:
         self.target = target
         self._descriptor, self._process = descriptor, process
         self._identity = _identity(os.fstat(descriptor))
+        #: A descriptor of the namespace that was left for this one.
+        self.home: int | None = None
 
     def same_as(self, descriptor: int) -> bool:
         """Whether that descriptor is of the same namespace."""
@@ -71,6 +73,16 @@ class Namespace:
             )
         if problem:
             raise OperatorError(f"{self.target} is not a network namespace: {os.strerror(problem)}: see `ip netns`")
+
+    @contextlib.contextmanager
+    def outside(self) -> Iterator[None]:
+        """The calling thread is in `home` while the context lasts."""
+        if self.home is not None:
+            setns(self.home)
+        try:
+            yield
+        finally:
+            setns(self._descriptor)
 
     def gone(self) -> bool:
         """Whether what named it has ended or names another namespace now."""

@@ -60,6 +60,7 @@ def serve(config: Config, reread: Callable[[], Config], target: Target, wait: bo
         config = reread()
     if namespace.same_as(home):
         log.warning("this is the host's own network namespace: netns is not needed", extra=fields(netns=target))
+    namespace.home = home
     namespace.enter()
     daemon = Daemon(config, reread, namespace, notifier)
     status = daemon.run()
