@@ -78,6 +78,16 @@ def test_a_scrape_says_what_the_status_says(pair: EncryptedPair) -> None:
         assert 10 << 20 < found["process_resident_memory_bytes"] < 80 << 20
 
 
+def test_top_shows_what_flows(pair: EncryptedPair) -> None:
+    with talking(pair):
+        wait_for(lambda: pair.a.connections("encrypted"), "the connection to be encrypted", 10)
+        lines = pair.a.mcencrypt("top", "--once").stdout.splitlines()
+        rows = [line for line in lines if f"{pair.b.v4}:{PORT}" in line and " encrypted " in line]
+        assert rows and pair.b.status()["identity"] in rows[0]
+        assert lines[0].startswith("mcencrypt is on (require)")
+        assert any(line.startswith("data") and "out 0 B/s" not in line for line in lines)
+
+
 def test_openmetrics_is_served_as_well(pair: EncryptedPair) -> None:
     plain, modern = scrape(pair.b), scrape(pair.b, "application/openmetrics-text")
     assert modern.endswith("# EOF\n")

@@ -27,7 +27,7 @@ from mcencrypt.shell import runlock
 from mcencrypt.shell.control import SOCKET_NAME, ControlServer, NoDaemonError, request
 from mcencrypt.shell.runlock import RunLock
 
-COMMANDS = ("on", "off", "status", "mode", "reload", "daemon", "keygen", "identity", "rules", "decode", "doctor",
+COMMANDS = ("on", "off", "status", "top", "mode", "reload", "daemon", "keygen", "identity", "rules", "decode", "doctor",
             "verify", "install", "uninstall", "key")  # fmt: skip
 SOURCE = Path(mcencrypt.__file__).parents[1]
 

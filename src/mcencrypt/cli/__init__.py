@@ -18,6 +18,7 @@ _COMMANDS = {
     "on": ("switch", "on"),
     "off": ("switch", "off"),
     "status": ("status", "status"),
+    "top": ("top", "top"),
     "mode": ("mode", "mode"),
     "reload": ("mode", "reload"),
     "daemon": ("daemon", "daemon"),
