@@ -238,3 +238,15 @@ def test_every_command_refuses_what_it_does_not_know(words: tuple[str, ...]) -> 
     assert result.exit_code == 2 and result.stdout == ""
     assert result.stderr.startswith("mcencrypt: ") and result.stderr.count("\n") == 1
     assert f"mcencrypt {' '.join(words)} --help" in result.stderr
+
+
+def test_metrics_are_those_in_the_documents() -> None:
+    pytest.importorskip("prometheus_client")
+    from test_metrics import pair, snapshot_of
+
+    from mcencrypt.metrics.families import families
+
+    samples = {sample.name for family in families(snapshot_of(pair()[0].engine)) for sample in family.samples}
+    ours = {name for name in samples if name.startswith("mcencrypt_")}
+    named = {name for document in DOCUMENTS for name in _METRIC.findall(document.read_text())}
+    assert named == ours
