@@ -19,11 +19,13 @@ from mcencrypt.errors import OperatorError
 from mcencrypt.keys import NetworkKey, load_network_key
 from mcencrypt.multichain import PORT_MAX, PORT_MIN, chain_ports
 from mcencrypt.netns import Target
+from mcencrypt.peers import load_peers
 
 DEFAULT_FILE = Path("/etc/mcencrypt/config.toml")
 CREDENTIAL = "network.key"
 """Name of the systemd credential that holds the network key where network_key_file is not set."""
 MODES = ("require", "prefer")
+TRUST = ("network-key", "listed")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 
@@ -59,6 +61,10 @@ class Config:
     mode: str = "require"
     """"require": only encrypted connections. "prefer": plaintext with peers that have no mcencrypt."""
     allow_plaintext: tuple[Network, ...] = ()
+    trust: str = "network-key"
+    """"network-key": every peer that has the network key. "listed": only those in the peers file."""
+    peers_file: Path | None = None
+    """Not set: `peers.toml` in `state_dir`. See `peers_path`."""
     state_dir: Path = Path("/var/lib/mcencrypt")
     run_dir: Path = Path("/run/mcencrypt")
     log_level: str = "info"
@@ -90,6 +96,35 @@ class Config:
                 "encrypted: choose another port"
             )
         return tuple(dict.fromkeys(found))
+
+    @property
+    def peers_path(self) -> Path:
+        """The file that lists the peers."""
+        return self.peers_file or self.state_dir / "peers.toml"
+
+    def peers(self) -> dict[bytes, str]:
+        """Names of the peers by public key.
+
+        Raises OperatorError: the file is wrong; or only listed peers are trusted, and none is listed.
+        """
+        file = self.peers_path
+        try:
+            peers = load_peers(file)
+        except FileNotFoundError:
+            if self.trust == "listed":
+                raise OperatorError(
+                    f'peers_file: {file}: not found, and trust = "listed": list the peers with '
+                    "`mcencrypt peers add NAME KEY`"
+                ) from None
+            if self.peers_file:
+                raise OperatorError(f"peers_file: {file}: not found: create it, or leave peers_file out") from None
+            return {}
+        if not peers and self.trust == "listed":
+            raise OperatorError(
+                f'peers_file: {file}: lists nobody, and trust = "listed" trusts nobody else: '
+                "`mcencrypt peers add NAME KEY`"
+            )
+        return peers
 
     def network_key(self) -> NetworkKey:
         """The network key. Raises OperatorError that names the file and the key that set it."""
@@ -305,6 +340,8 @@ _KEYS: dict[str, Callable[[_Source, object], object]] = {
     "network_key_file": _path,
     "mode": _one_of(MODES),
     "allow_plaintext": _networks,
+    "trust": _one_of(TRUST),
+    "peers_file": _path,
     "state_dir": _path,
     "run_dir": _path,
     "log_level": _one_of(LOG_LEVELS),

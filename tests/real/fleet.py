@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mcencrypt.keys import create_network_key
@@ -90,12 +90,20 @@ def counts(program: Process) -> dict[str, dict[str, float]]:
     return peers
 
 
-def await_progress(programs: list[Process], answers: int = 2, seconds: float = 30) -> None:
-    """Wait until every peer has answered every program that many times more."""
-    before = [{peer: one["answered"] for peer, one in counts(program).items()} for program in programs]
+def await_progress(
+    programs: list[Process], answers: int = 2, seconds: float = 30, peers: Sequence[str] | None = None
+) -> None:
+    """Wait until every peer, or those at the addresses `peers`, has answered every program that many times more."""
+
+    def answered(program: Process) -> dict[str, float]:
+        shown = counts(program).items()
+        return {peer: one["answered"] for peer, one in shown if not peers or peer.rpartition(":")[0] in peers}
+
+    before = [answered(program) for program in programs]
 
     def further(program: Process, then: dict[str, float]) -> bool:
-        return all(one["answered"] >= then[peer] + answers for peer, one in counts(program).items())
+        now = answered(program)
+        return all(now[peer] >= then[peer] + answers for peer in then)
 
     for program, then in zip(programs, before, strict=True):
         wait_for(lambda program=program, then=then: further(program, then), f"{program} to be answered", seconds)

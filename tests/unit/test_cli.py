@@ -27,8 +27,8 @@ from mcencrypt.shell import runlock
 from mcencrypt.shell.control import SOCKET_NAME, ControlServer, NoDaemonError, request
 from mcencrypt.shell.runlock import RunLock
 
-COMMANDS = ("on", "off", "status", "top", "mode", "reload", "daemon", "keygen", "identity", "rules", "decode", "doctor",
-            "verify", "install", "uninstall", "key")  # fmt: skip
+COMMANDS = ("on", "off", "status", "top", "mode", "reload", "peers", "daemon", "keygen", "identity", "rules", "decode",
+            "doctor", "verify", "install", "uninstall", "key")  # fmt: skip
 SOURCE = Path(mcencrypt.__file__).parents[1]
 
 DAEMON = """#!{python}
@@ -87,7 +87,7 @@ def status_result(**changes: Any) -> dict[str, Any]:
     failures = {"retransmissions": 3, "auth_failures": 0}
     connections = [
         {"peer": f"10.0.{n // 250}.{n % 250}:7331", "local": "10.0.9.9:40000", "state": "encrypted", "age": 12800.5,
-         "identity": "A" * 43 + "=" if n % 2 else None, **numbers, **failures}
+         "identity": "A" * 43 + "=" if n % 2 else None, "name": "org-c" if n == 3 else None, **numbers, **failures}
         for n in range(400)
     ]  # fmt: skip
     return {
@@ -240,7 +240,7 @@ def test_status_for_people_shows_every_number(tmp_path: Path) -> None:
         "10.0.0.1:7331", "10.0.9.9:40000", "encrypted", "3h33m", "2.3", "MB", "1.0", "kB", "1800/1", "3", "0",
         "A" * 43 + "=",
     ]  # fmt: skip
-    assert rows[0].endswith("-")
+    assert rows[0].endswith("-") and rows[3].endswith("  org-c")
     assert "refused      no handshake 7, replayed 2" in lines
     assert "plaintext    1 connection: 10.9.9.9:7331 (allow_plaintext)" in lines
     assert "5 by the kernel" in lines[-1] and "1 overruns" in lines[-1]

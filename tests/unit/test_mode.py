@@ -37,6 +37,7 @@ class FakeSwitch:
         self._policy = policy
         self._plain = [KEY, EXEMPT]
         self.problem: str | None = None
+        self.distrusted = 0
 
     def plaintext(self) -> list[bytes]:
         return list(self._plain)
@@ -45,6 +46,9 @@ class FakeSwitch:
         ended = [key for key in self._plain if not self._policy.plaintext_allowed(key[4:8])]
         self._plain = [key for key in self._plain if key not in ended]
         return ended
+
+    def end_distrusted(self) -> int:
+        return self.distrusted if self._policy.listed is not None else 0
 
     def take_ports(self, ports: tuple[int, ...]) -> int:
         if self.problem:
@@ -61,7 +65,8 @@ class Bench:
         self.policy = Policy(allow_plaintext=self.config.allow_plaintext)
         self.switch = FakeSwitch(self.policy)
         self.next: Callable[[], Config] = lambda: self.config
-        self.live = Live(self.config, lambda: self.next(), self.policy, self.switch)  # type: ignore[arg-type]
+        peers = self.config.peers()
+        self.live = Live(self.config, lambda: self.next(), self.policy, self.switch, peers)  # type: ignore[arg-type]
 
     def reload(self, **settings: Any) -> dict[str, Any]:
         changed = Config(**{"ports": (7331,), "state_dir": self.config.state_dir, "mode": "prefer"} | settings)
@@ -235,7 +240,7 @@ def test_reload_says_what_it_did(tmp_path: Path) -> None:
     result = {
         "changed": ["ports", "mode"], "needs_restart": ["queue_number"], "ports": [7331], "mode": "prefer",
         "mode_source": "command", "configured": "require", "plaintext_peers": [], "plaintext_ended": 1,
-        "encrypted_reset": 2, "file": None,
+        "encrypted_reset": 2, "distrusted_ended": 1, "file": None,
     }  # fmt: skip
     with serving(tmp_path / "run", lambda command, arguments: result):
         shown = run("reload").stdout
@@ -244,6 +249,7 @@ def test_reload_says_what_it_did(tmp_path: Path) -> None:
         "reloaded: ports, mode",
         "mode stays prefer, set by `mcencrypt mode`: see `mcencrypt mode --from-config`",
         "2 encrypted connections reset on ports that were given up",
+        "1 connection of peers that are not listed ended",
         "1 plaintext connection ended",
         "needs a restart of the daemon: queue_number",
     ]

@@ -21,6 +21,7 @@ _COMMANDS = {
     "top": ("top", "top"),
     "mode": ("mode", "mode"),
     "reload": ("mode", "reload"),
+    "peers": ("peers", "peers"),
     "daemon": ("daemon", "daemon"),
     "keygen": ("keys", "keygen"),
     "key": ("key", "key"),

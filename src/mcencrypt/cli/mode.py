@@ -122,6 +122,8 @@ def reload(settings: Settings, as_json: bool) -> None:
         click.echo(f"mode stays {result['mode']}, set by `mcencrypt mode`: see `mcencrypt mode --from-config`")
     if result["encrypted_reset"]:
         click.echo(f"{plural(result['encrypted_reset'], 'encrypted connection')} reset on ports that were given up")
+    if result["distrusted_ended"]:
+        click.echo(f"{plural(result['distrusted_ended'], 'connection')} of peers that are not listed ended")
     if result["plaintext_ended"]:
         click.echo(f"{plural(result['plaintext_ended'], 'plaintext connection')} ended")
     if result["needs_restart"]:

@@ -88,9 +88,9 @@ def command(example: str) -> Callable[[Callable[..., Any]], Command]:
     return click.command(cls=Command, example=example)
 
 
-def group(example: str) -> Callable[[Callable[..., Any]], Group]:
-    """Make a subcommand with subcommands of a function, which is called before each of them."""
-    return click.group(cls=Group, example=example)
+def group(example: str, *, alone: bool = False) -> Callable[[Callable[..., Any]], Group]:
+    """Make a subcommand with subcommands of a function, which is called before each of them, and `alone` by itself."""
+    return click.group(cls=Group, example=example, invoke_without_command=alone)
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)

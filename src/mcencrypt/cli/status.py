@@ -27,7 +27,8 @@ def status(settings: Settings, as_json: bool, check: bool) -> None:
     """Show whether encryption is on, and each connection. Fails if no daemon answers.
 
     RECORDS counts sent/received, RESENT retransmissions to the peer, FORGED records that were refused because their
-    authentication failed. A peer's identity is shown once it is proven; compare it with `mcencrypt identity` there.
+    authentication failed. A peer's identity is shown once it is proven: its name in the peers file, else its public
+    key, to be compared with `mcencrypt identity` there.
     """
     from mcencrypt.shell.control import request
 
@@ -118,7 +119,7 @@ def _row(connection: dict[str, Any]) -> tuple[str, ...]:
         f"{connection['records_out']}/{connection['records_in']}",
         str(connection["retransmissions"]),
         str(connection["auth_failures"]),
-        connection["identity"] or "-",
+        connection["name"] or connection["identity"] or "-",
     )
 
 

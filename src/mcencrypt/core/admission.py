@@ -10,6 +10,7 @@ with another initial sequence number (SYN cookies, a socket made anew) gets a me
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
@@ -31,12 +32,12 @@ from .handshake import (
 from .ingress import Ingress
 from .keyring import KeyRing, Offers, RefusedKeys
 from .options import SynOptions, read_syn
-from .packet import ACK, MASK32, RST, Segment, rebuild, reversed_key
+from .packet import ACK, MASK32, RST, Segment, bare, rebuild, reversed_key
 from .paths import Path, Paths
 from .policy import Outcome, Policy, Surroundings, address_of, endpoints
 from .reasons import Reason
 from .record import Keys
-from .verdict import ACCEPT, DROP, Event, Verdict
+from .verdict import ACCEPT, DROP, Event, Injection, Verdict
 
 #: Seconds that an attempt may take; a Linux SYN-ACK is given up after 63.
 LIFETIME: Final = 75.0
@@ -217,6 +218,7 @@ class Admission:
     ) -> None:
         unix_ms = self._around.unix_ms()
         answer = Answer(self._ring.named_by(hello), self._static, hello, unix_ms)
+        self._check_listed(answer.remote_static)
         attempt_name = segment.source_first + segment.seq.to_bytes(4, "big")
         self._replays.admit(answer.ephemeral, attempt_name, answer.timestamp_ms, unix_ms)
         if key not in self.answering:
@@ -242,6 +244,7 @@ class Admission:
             if acked != HELLO_LENGTH:
                 raise Refused("not-a-handshake", "it does not answer the handshake: is mcencrypt running there?")
             session = attempt.dial.finish(hello)
+            self._check_listed(session.remote_static)
         except Refused as refused:
             if not acked and not len(hello) and self._policy.plaintext_allowed(address):
                 del self.dialling[key]
@@ -249,6 +252,10 @@ class Admission:
                 return ACCEPT
             self._refuse(key, refused.reason, str(refused))
             del self.dialling[key]
+            if refused.reason == "not-listed":
+                # It is a peer, so it can be told: its half-open connection ends at once.
+                reset = bare(key, attempt.isn + 1 + HELLO_LENGTH, 0, RST)
+                self._outcome.outbox.append(Injection(reset, "network"))
             # The local connect() fails at once instead of waiting for ever.
             return rebuild(segment, segment.seq, attempt.isn + 1, flags=RST | ACK)
         flow = self._flow(
@@ -341,6 +348,22 @@ class Admission:
             note=self._note,
             paths=self._paths,
         )
+
+    def _check_listed(self, identity: bytes) -> None:
+        """Raises Refused for a peer that is not trusted."""
+        if not self._policy.trusts(identity):
+            key = b64encode(identity).decode()
+            raise Refused(
+                "not-listed",
+                f"its key {key} is not listed: to trust it, compare it with `mcencrypt identity` there, then "
+                f"`mcencrypt peers add NAME {key}`",
+            )
+
+    def forget_distrusted(self) -> None:
+        """Give up the attempts of peers that are not trusted any more."""
+        trusts = self._policy.trusts
+        for key in [key for key, one in self.answering.items() if not trusts(one.answer.remote_static)]:
+            self.forget_answering(key)
 
     def _note(self, reason: Reason) -> None:
         self._outcome.refused[reason] += 1

@@ -137,11 +137,12 @@ class Engine:
         failures = flow.ingress.auth_failures
         verdict = flow.from_network(segment, self.outbox)
         if verdict is DROP and flow.ingress.auth_failures > failures:
-            self._report("tampered", flow.key, "a record did not verify; the packet was dropped")
+            detail = "a record did not verify; the packet was dropped"
+            self._report("tampered", flow.key, detail, flow.identity if flow.confirmed else b"")
         if self._unconfirmed and flow.confirmed and flow.key in self._unconfirmed:
             self._unconfirmed.discard(flow.key)
             self.admission.offers.note(flow.identity, flow.key_id, now, flow.path.peer)
-            self._report("encrypted", flow.key, flow.identity.hex())
+            self._report("encrypted", flow.key, flow.identity.hex(), flow.identity)
         return verdict
 
     def _rare_in(self, segment: Segment, flow: Flow | None, now: float) -> Verdict:
@@ -216,9 +217,9 @@ class Engine:
         self.refused[reason] += 1
         return DROP
 
-    def _report(self, kind: str, key: bytes, detail: str) -> None:
+    def _report(self, kind: str, key: bytes, detail: str, identity: bytes = b"") -> None:
         local, remote = endpoints(key)
-        self.events.append(Event(kind, local, remote, detail))  # type: ignore[arg-type]
+        self.events.append(Event(kind, local, remote, detail, identity=identity))  # type: ignore[arg-type]
 
     # -- connections
 
@@ -234,7 +235,7 @@ class Engine:
         self._by_local[key] = self._by_remote[reversed_key(key)] = flow
         self.on_flow(flow, True)
         if flow.confirmed:
-            self._report("encrypted", key, flow.identity.hex())
+            self._report("encrypted", key, flow.identity.hex(), flow.identity)
         else:
             self._unconfirmed.add(key)
         return True
@@ -315,15 +316,28 @@ class Engine:
         What is encrypted on other ports is reset at the far side: nobody would translate it any more.  Attempts
         are forgotten, so that none becomes a connection by a packet that was on its way.
         """
-        for table in (self._dialling, self._plain):
-            for key in [key for key in table if not _on(key, ports)]:
-                del table[key]
+        for key in [key for key in self._dialling if not _on(key, ports)]:
+            del self._dialling[key]
+        for key in [key for key in self._plain if not _on(key, ports)]:
+            self._remove_plaintext(key)
         for key in [key for key in self._answering if not _on(key, ports)]:
             self.admission.forget_answering(key)
         leaving = [key for key in self._by_local if not _on(key, ports)]
         for key in leaving:
             self.abort(key, now, "its port is not ours any more")
         return leaving
+
+    def end_distrusted(self, now: float) -> list[bytes]:
+        """End whatever is encrypted with peers that the policy does not trust (any more), proven or not.
+
+        Returns the connections whose sockets must go.
+        """
+        self.admission.forget_distrusted()
+        ended = [flow for flow in self._by_local.values() if not self.policy.trusts(flow.identity)]
+        for flow in ended:
+            self.abort(flow.key, now, "its peer is not listed any more")
+            self.admission.offers.forget(flow.identity)
+        return [flow.key for flow in ended]
 
     def attempts(self) -> list[bytes]:
         """The connections whose handshake is under way, ours first."""
@@ -354,7 +368,7 @@ class Engine:
         flow = self._by_local.get(key)
         if flow is not None:
             self._remove(flow)
-            self._report("closed", key, "")
+            self._report("closed", key, "", flow.identity if flow.confirmed else b"")
         self._remove_plaintext(key)
 
     def touch(self, key: bytes, now: float) -> None:

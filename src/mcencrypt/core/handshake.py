@@ -147,7 +147,7 @@ class Dial:
 class Answer:
     """Our side of a connection that the peer opens: message 1 read, message 2 made once per SYN-ACK."""
 
-    __slots__ = ("_responder", "ephemeral", "secret", "timestamp_ms")
+    __slots__ = ("_responder", "ephemeral", "remote_static", "secret", "timestamp_ms")
 
     def __init__(self, secret: NetworkSecret, static: X25519PrivateKey, hello: Buffer, unix_ms: int) -> None:
         """Raises Refused."""
@@ -165,6 +165,8 @@ class Answer:
             raise Refused("clock-skew", f"its clock is {abs(skew) // 1000} s {ahead} ours: set both clocks")
         #: The initiator's ephemeral public key, which names this message 1 for good.
         self.ephemeral = self._responder.remote_ephemeral
+        #: Its public key, claimed; its first record proves it.
+        self.remote_static = self._responder.remote_static
 
     def reply(self, ephemeral: X25519PrivateKey, unix_ms: int, offers: bool = True) -> tuple[bytes, Session]:
         """Message 2 and the session, with a fresh ephemeral key.  Raises Refused.

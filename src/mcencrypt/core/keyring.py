@@ -124,6 +124,10 @@ class Offers:
             del self._newest[next(iter(self._newest))]
         self._newest[identity] = Offer(key_id, now, address)
 
+    def forget(self, identity: bytes) -> None:
+        """That peer is none any more."""
+        self._newest.pop(identity, None)
+
     def of(self, identity: bytes, now: float) -> Offer | None:
         """What that peer offered lately."""
         offer = self._newest.get(identity)

@@ -21,6 +21,8 @@ class Policy:
     mode: str = "require"
     #: Peers that may be in plaintext under "require" too.
     allow_plaintext: Sequence[Network] = ()
+    #: Public keys of the peers that may talk to us; None: whoever holds the network key.
+    listed: frozenset[bytes] | None = None
     #: False while switched off: new connections are plaintext, encrypted ones go on until they close.
     enabled: bool = True
     #: log2 of the wire bytes after which a direction's key changes; tests make it small.
@@ -29,6 +31,10 @@ class Policy:
     def plaintext_allowed(self, address: bytes) -> bool:
         """Whether a connection with `address` (packed) may run in plaintext."""
         return not self.enabled or self.mode == "prefer" or self.exempts(address)
+
+    def trusts(self, identity: bytes) -> bool:
+        """Whether a peer with this public key may talk to us; whether it has it is for the handshake to show."""
+        return self.listed is None or identity in self.listed
 
     def exempts(self, address: bytes) -> bool:
         """Whether `allow_plaintext` names `address` (packed)."""

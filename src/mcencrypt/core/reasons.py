@@ -25,6 +25,7 @@ Reason = Literal[
     "forged-handshake",
     "clock-skew",
     "replayed",
+    "not-listed",
     "simultaneous-open",
     "signed-tcp",
     # a full table

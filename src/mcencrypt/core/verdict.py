@@ -52,3 +52,5 @@ class Event:
     remote: bytes
     detail: str = ""
     reason: str = ""
+    #: The peer's public key, once proven.
+    identity: bytes = b""

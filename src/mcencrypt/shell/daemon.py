@@ -78,7 +78,7 @@ class Daemon:
         self._namespace = namespace
         #: Whether `run` ended because the namespace has gone.
         self.homeless = False
-        ports = config.p2p_ports()
+        ports, peers = config.p2p_ports(), config.peers()
         network_key = config.network_key()
         self._identity = load_identity(config.state_dir)
         self._started, self._started_at = time.monotonic(), time.time()
@@ -111,11 +111,11 @@ class Daemon:
         self._switch = Switch(
             self._engine, Firewall(ports, config.queue_number), self._sockets, self._loop, config.state_dir
         )
-        self._reporter = Reporter(lambda local, remote: self._switch.destroy_endpoints(local, remote))
+        self._live = Live(config, reread, policy, self._switch, peers)
+        self._reporter = Reporter(self._switch.destroy_endpoints, self._live.name_of)
         self._prober = Prober(
             self._engine, self._switch, self._loop, lambda: self._after_packet(time.monotonic())
         )
-        self._live = Live(config, reread, policy, self._switch)
         self._rotation = Rotation(
             self._engine, stored, self._prober, self._loop, lambda: self._switch.ports
         )
@@ -132,6 +132,8 @@ class Daemon:
             "key-add": self._rotation.add,
             "key-use": self._rotation.use,
             "key-retire": self._rotation.retire,
+            "peers": self._peers,
+            "peers-changed": self._live.command_peers_changed,
         }
         self._control = ControlServer(config.control_socket, self._command, self._lock)
 
@@ -269,6 +271,9 @@ class Daemon:
         finally:
             self._notifier.ready(self._summary())
 
+    def _peers(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return self._live.command_peers(list(self._engine.connections(time.monotonic())), time.time())
+
     def _hang_up(self) -> None:
         with contextlib.suppress(OperatorError):  # it is in the log
             self._reload()
@@ -281,6 +286,7 @@ class Daemon:
             "draining": self._switch.position is Position.DRAINING,
             "mode": self._engine.policy.mode,
             "mode_source": self._live.mode_source,
+            "trust": self._live.trust,
             "plaintext_peers": self._live.plaintext_peers(),
             "ports": list(self._switch.ports),
             "key_id": self._engine.ring.offered.key_id.hex(),
@@ -290,7 +296,7 @@ class Daemon:
             "version": version(),
             "uptime": round(now - self._started, 3),
             **self._rotation.describe(now),
-            **connections_and_totals(self._engine, now),
+            **connections_and_totals(self._engine, now, self._live.name_of),
             "queue": self._queue_numbers(),
             "rules_lost": self._switch.rules_lost,
             "rules_seen": self._switch.rules_seen(now),

@@ -14,26 +14,42 @@ from typing import Any, Final
 
 from mcencrypt.config import MODES, Config
 from mcencrypt.core.policy import Policy, endpoints
+from mcencrypt.core.status import Connection
 from mcencrypt.errors import OperatorError
 from mcencrypt.logs import fields
+from mcencrypt.peers import load_peers
 from mcencrypt.remembered import read_mode, write_mode
-from mcencrypt.shell.reports import endpoint
+from mcencrypt.shell.reports import endpoint, identity
 from mcencrypt.shell.switch import Position, Switch
 
 log = logging.getLogger(__name__)
 
 #: What a reload applies; every other key needs a restart.
-_LIVE: Final = frozenset({"ports", "chains", "multichain_dir", "mode", "allow_plaintext", "log_level"})
+_LIVE: Final = frozenset(
+    {"ports", "chains", "multichain_dir", "mode", "allow_plaintext", "trust", "peers_file", "log_level"}
+)
 
 
 class Live:
     """The configuration in force, and the policy that follows from it."""
 
-    def __init__(self, config: Config, reread: Callable[[], Config], policy: Policy, switch: Switch) -> None:
-        """Sets the mode of `policy`.  Raises OperatorError."""
+    def __init__(
+        self, config: Config, reread: Callable[[], Config], policy: Policy, switch: Switch, peers: dict[bytes, str]
+    ) -> None:
+        """Sets the mode of `policy`, and whom it trusts: `peers`, names by public key.  Raises OperatorError."""
         self._config, self._reread, self._policy, self._switch = config, reread, policy, switch
         self._remembered = read_mode(config.state_dir)
         policy.mode = self._remembered or config.mode
+        self._set_peers(config, peers)
+
+    def name_of(self, identity: bytes) -> str | None:
+        """What the peers file calls this public key."""
+        return self._peers.get(identity)
+
+    @property
+    def trust(self) -> str:
+        """Who is trusted: "network-key" or "listed"."""
+        return self._config.trust
 
     @property
     def mode_source(self) -> str:
@@ -109,7 +125,7 @@ class Live:
         ]
         restart = [name for name in differing if name not in _LIVE]
         config = replace(read, **{name: getattr(before, name) for name in restart})
-        ports = config.p2p_ports()
+        ports, peers = config.p2p_ports(), config.peers()
         policy = self._policy
         old = policy.mode, policy.allow_plaintext
         policy.mode, policy.allow_plaintext = self._remembered or config.mode, config.allow_plaintext
@@ -122,10 +138,13 @@ class Live:
             policy.mode, policy.allow_plaintext = old
             raise
         ended = self._enforce(policy.mode)
+        if peers != self._peers:
+            differing.append("peers")
+        distrusted = self._set_peers(config, peers)
         logging.getLogger().setLevel(config.log_level.upper())
         self._config = config
-        changed = [name for name in differing if name in _LIVE]
-        numbers = {"plaintext_ended": len(ended), "encrypted_reset": reset}
+        changed = [name for name in differing if name not in restart]
+        numbers = {"plaintext_ended": len(ended), "encrypted_reset": reset, "distrusted_ended": distrusted}
         log.info(
             "configuration reloaded",
             extra=fields(changed=",".join(changed) or "nothing", needs_restart=",".join(restart) or None, **numbers),
@@ -138,3 +157,64 @@ class Live:
             **self._mode(),
             **numbers,
         }
+
+    # -- peers
+
+    def _set_peers(self, config: Config, peers: dict[bytes, str]) -> int:
+        """Take a list of peers; returns how many connections ended because theirs are not on it."""
+        self._peers = peers
+        self._policy.listed = frozenset(peers) if config.trust == "listed" else None
+        return self._switch.end_distrusted()
+
+    def command_peers_changed(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The control command ``peers-changed``: read the peers file again, and nothing else.
+
+        Unlike at start an empty list is taken: who revokes the last key means it.  Raises OperatorError; then the old
+        list stays.
+        """
+        try:
+            peers = load_peers(self._config.peers_path)
+        except FileNotFoundError:
+            peers = {}
+        except OperatorError as problem:
+            log.error("peers file not reloaded, the old list stays", extra=fields(error=str(problem)))
+            raise OperatorError(f"the old list stays: {problem}") from None
+        ended = self._set_peers(self._config, peers)
+        if not peers and self._policy.listed is not None:
+            log.warning("nobody is trusted: the peers file lists nobody")
+        log.info("peers file reloaded", extra=fields(peers=len(peers), ended=ended))
+        return {"trust": self._config.trust, "peers": len(peers), "ended": ended}
+
+    def command_peers(self, shown: list[Connection], now: float) -> dict[str, Any]:
+        """The control command ``peers``: who is connected, proven, and which listed peers are not.
+
+        `now`: seconds since 1970.
+        """
+        connected: dict[bytes, list[Connection]] = {}
+        for one in shown:
+            if one.identity:
+                connected.setdefault(one.identity, []).append(one)
+        absent = sorted(set(self._peers) - set(connected), key=lambda key: self._peers[key])
+        return {
+            "trust": self._config.trust,
+            "file": str(self._config.peers_path),
+            "peers": [
+                {
+                    "name": self._peers.get(key),
+                    "key": identity(key),
+                    "connections": [_of_peer(one, now) for one in connected.get(key, [])],
+                }
+                for key in [*connected, *absent]
+            ],
+        }
+
+
+def _of_peer(shown: Connection, now: float) -> dict[str, Any]:
+    return {
+        "peer": endpoint(shown.remote),
+        "local": endpoint(shown.local),
+        "state": shown.state,
+        "since": round(now - shown.age, 3),
+        "bytes_out": shown.counters.bytes_out,
+        "bytes_in": shown.counters.bytes_in,
+    }

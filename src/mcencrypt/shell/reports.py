@@ -36,9 +36,9 @@ def identity(public: bytes) -> str | None:
 class Reporter:
     """Writes events to the log, and passes on those that ask for something to be done."""
 
-    def __init__(self, destroy: Callable[[bytes, bytes], None]) -> None:
-        """`destroy` ends the local socket with these endpoints (packed)."""
-        self._destroy = destroy
+    def __init__(self, destroy: Callable[[bytes, bytes], None], name_of: Callable[[bytes], str | None]) -> None:
+        """`destroy` ends the local socket with these endpoints (packed); `name_of` names a public key."""
+        self._destroy, self._name_of = destroy, name_of
         self._limits: dict[str, RateLimit] = {}
 
     def handle(self, event: Event, now: float) -> None:
@@ -48,6 +48,8 @@ class Reporter:
         if not limit.allow(now):
             return
         details: dict[str, Any] = {"peer": endpoint(event.remote), "local": endpoint(event.local)}
+        if event.identity:
+            details["name"] = self._name_of(event.identity)
         missed = limit.take_suppressed()
         if missed:
             details["not_shown"] = missed
@@ -65,19 +67,23 @@ class Reporter:
             log.info("local socket reset", extra=fields(**details, detail=event.detail))
 
 
-def connection(shown: Connection) -> dict[str, Any]:
+def connection(shown: Connection, name_of: Callable[[bytes], str | None]) -> dict[str, Any]:
+    """One connection as a status shows it; `name` is that of the peer's proven key, if it is listed."""
     return {
         "peer": endpoint(shown.remote),
         "local": endpoint(shown.local),
         "state": shown.state,
         "identity": identity(shown.identity),
+        "name": name_of(shown.identity),
         "key_id": shown.key_id.hex() or None,
         "age": round(shown.age, 3),
         **{name: getattr(shown.counters, name) for name in COUNTERS},
     }
 
 
-def connections_and_totals(engine: Engine, now: float) -> dict[str, Any]:
+def connections_and_totals(
+    engine: Engine, now: float, name_of: Callable[[bytes], str | None] = lambda key: None
+) -> dict[str, Any]:
     """The parts of a status that the engine knows; totals cover connections that are gone as well."""
     shown = list(engine.connections(now))
     gone: Totals = engine.gone
@@ -86,7 +92,7 @@ def connections_and_totals(engine: Engine, now: float) -> dict[str, Any]:
     for name in COUNTERS:
         totals[name] = getattr(gone.counters, name) + sum(getattr(one.counters, name) for one in alive)
     return {
-        "connections": [connection(one) for one in shown],
+        "connections": [connection(one, name_of) for one in shown],
         "totals": totals,
         "refused": dict(engine.refused),
     }

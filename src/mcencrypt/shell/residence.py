@@ -97,7 +97,6 @@ class _Waiter:
         try:
             self._loop.stop_on(signal.SIGTERM, signal.SIGINT)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the configuration is read anew when the wait is over
-            self._loop.call_on(signal.SIGHUP, lambda: None)  # who starts afresh reads the configuration then
             control.attach(self._loop)
             self._notifier.ready(f"waits for {self._target.described}")
             if self._notifier.watchdog:

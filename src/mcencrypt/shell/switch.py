@@ -197,6 +197,13 @@ class Switch:
             self.destroy(key)
         return ended
 
+    def end_distrusted(self) -> int:
+        """End what is encrypted with peers that are not trusted (any more); returns how many connections that were."""
+        ended = self._engine.end_distrusted(time.monotonic())
+        for key in ended:
+            self.destroy(key)
+        return len(ended)
+
     # -- rules
 
     def _rules_changed(self) -> None:

@@ -1,0 +1,123 @@
+"""``mcencrypt peers``: who is connected, and who is trusted."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mcencrypt.cli import text
+from mcencrypt.cli.settings import Settings, command, group, pass_settings
+
+if TYPE_CHECKING:
+    from mcencrypt.config import Config
+
+_HEAD = ("NAME", "KEY", "PEER", "LOCAL", "SINCE", "SENT", "RECEIVED")
+_KEY = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
+_TIMEOUT = 30.0  # seconds
+
+
+@group(f"mcencrypt peers\nmcencrypt peers add org-b {_KEY}\nmcencrypt peers remove org-b", alone=True)
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as one JSON object.")
+@click.pass_context
+def peers(ctx: click.Context, as_json: bool) -> None:
+    """Show who is connected, by name and proven public key, and which listed peers are not.
+
+    With trust = "listed" in the configuration only the peers in peers_file may connect; with "network-key", whoever has
+    the network key, and the list only gives names.
+    """
+    if ctx.invoked_subcommand is None:
+        _show(ctx.ensure_object(Settings), as_json)
+
+
+@command("mcencrypt peers list --json")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as one JSON object.")
+@pass_settings
+def list_(settings: Settings, as_json: bool) -> None:
+    """The same as `mcencrypt peers`."""
+    _show(settings, as_json)
+
+
+@command(f"mcencrypt peers add org-b {_KEY}")
+@click.argument("name")
+@click.argument("key")
+@pass_settings
+def add(settings: Settings, name: str, key: str) -> None:
+    """List a peer: NAME is yours to choose, KEY is what `mcencrypt identity` shows there.
+
+    Writes peers_file, and a running daemon knows it at once.
+    """
+    from mcencrypt.peers import add_peer, parse_key
+
+    config = settings.load()
+    add_peer(config.peers_path, name, parse_key(key))
+    click.echo(f"{name} is listed in {config.peers_path}")
+    _tell_daemon(config)
+
+
+@command("mcencrypt peers remove org-b")
+@click.argument("name_or_key", metavar="NAME|KEY")
+@pass_settings
+def remove(settings: Settings, name_or_key: str) -> None:
+    """Take a peer from the list. With trust = "listed" its connections end at once, and it cannot make new ones."""
+    from mcencrypt.peers import remove_peer
+
+    config = settings.load()
+    name, key, left = remove_peer(config.peers_path, name_or_key)
+    click.echo(f"{name} ({base64.b64encode(key).decode()}) is not listed any more")
+    _tell_daemon(config)
+    if config.trust == "listed" and not left:
+        click.echo("warning: nobody is listed now, so no peer can connect, and no daemon can start", err=True)
+
+
+peers.add_command(list_, "list")
+peers.add_command(add)
+peers.add_command(remove)
+
+
+def _tell_daemon(config: Config) -> None:
+    from mcencrypt.shell.control import NoDaemonError, request
+
+    try:
+        result = request(config.run_dir, "peers-changed", timeout=_TIMEOUT)
+    except NoDaemonError:
+        return
+    if result["ended"]:
+        click.echo(f"{text.plural(result['ended'], 'connection')} ended")
+
+
+def _show(settings: Settings, as_json: bool) -> None:
+    from mcencrypt.shell.control import request
+
+    result = request(settings.load().run_dir, "peers")
+    click.echo(json.dumps(result, indent=2) if as_json else "\n".join(describe(result)))
+
+
+def describe(result: dict[str, Any]) -> list[str]:
+    """The result of the control command ``peers`` as lines for a terminal."""
+    trusted = {
+        "listed": f"trusted are the peers in {result['file']}",
+        "network-key": "trusted are all that have the network key",
+    }
+    rows = [row for peer in result["peers"] for row in _rows(peer)]
+    return [trusted[result["trust"]], "", *(text.table(_HEAD, rows, (5, 6)) if rows else ["no peers"])]
+
+
+def _rows(peer: dict[str, Any]) -> list[tuple[str, ...]]:
+    who = (peer["name"] or "-", peer["key"])
+    if not peer["connections"]:
+        return [(*who, "not connected", "", "", "", "")]
+    return [
+        (
+            *who,
+            one["peer"],
+            one["local"],
+            datetime.fromtimestamp(one["since"]).isoformat(" ", "seconds"),
+            text.size(one["bytes_out"]),
+            text.size(one["bytes_in"]),
+        )
+        for one in peer["connections"]
+    ]
