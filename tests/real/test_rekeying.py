@@ -1,0 +1,65 @@
+"""Session keys that change under way, on real kernels: with epochs made small, and, if asked for, at the true 4 GiB."""
+
+import sys
+
+import pytest
+
+from mcencrypt.lab import direct_pair, transfer, wait_for
+
+from .conftest import FULL, PORT, assert_encrypted, encrypted, needs_lab, sized
+
+pytestmark = needs_lab
+
+EPOCH_BITS = 20
+# A daemon whose keys change every MiB. The size is part of the protocol, and so no setting.
+SMALL_EPOCHS = f"""
+from functools import partial
+from mcencrypt.core import admission
+from mcencrypt.core.record import Keys
+admission.Keys = lambda key, bits: Keys(key, {EPOCH_BITS})
+from mcencrypt.cli import main
+main()
+"""
+
+
+def with_small_epochs(node):
+    """Restart its daemon with small epochs."""
+    usual = node._words
+    node._words = lambda *words: [sys.executable, "-c", SMALL_EPOCHS, *usual(*words)[3:]]
+    node.restart()
+    node._words = usual
+
+
+def test_keys_change_dozens_of_times_and_applications_notice_nothing():
+    size = sized(40e6, 400e6)
+    with direct_pair() as net, encrypted(net) as pair:
+        for node in (pair.a, pair.b):
+            with_small_epochs(node)
+        with pair.wire() as wire:
+            assert transfer(pair.a, pair.b, PORT, size=size, deadline=300).differences == []
+        for node in (pair.a, pair.b):
+            assert node.status()["totals"]["auth_failures"] == 0
+            assert node.status()["totals"]["bytes_out"] > 30 << EPOCH_BITS
+        assert_encrypted(wire)
+
+
+def test_behind_the_boundary_the_key_really_is_another():
+    """Only one end changes keys: until the boundary both agree, and not one record behind it opens."""
+    with direct_pair() as net, encrypted(net) as pair:
+        with_small_epochs(pair.a)
+        assert transfer(pair.a, pair.b, PORT, mode="half-close", size=900_000, server_size=1000).differences == []
+        assert pair.b.status()["totals"]["auth_failures"] == 0
+        before = pair.b.status()["totals"]["bytes_in"]
+        broken = transfer(pair.a, pair.b, PORT, mode="half-close", size=3_000_000, deadline=4)
+        assert broken.differences
+        wait_for(lambda: pair.b.status()["totals"]["auth_failures"] > 0, "records that do not open", 5)
+        assert pair.b.status()["totals"]["bytes_in"] - before < 1 << EPOCH_BITS
+
+
+@pytest.mark.skipif(not FULL, reason="4.6 GB on one connection: with MCENCRYPT_FULL=1")
+def test_the_true_boundary_is_crossed():
+    with direct_pair() as net, encrypted(net) as pair:
+        result = transfer(pair.a, pair.b, PORT, mode="half-close", size=4.6e9, server_size=1000, deadline=1200)
+        assert result.differences == []
+        assert pair.a.status()["totals"]["bytes_out"] > 1 << 32
+        assert all(node.status()["totals"]["auth_failures"] == 0 for node in (pair.a, pair.b))
