@@ -101,7 +101,7 @@ def test_a_reset_that_only_guesses_ends_no_attempt() -> None:
     syn, _ = begun(a)
     b.ingress(syn.packet, 0, 10.0)
     b.ingress(bare(syn.source_first, syn.seq + 1000, 0, RST), 0, 10.0)
-    assert [one.state for one in b.connections(11.0)] == ["handshake"]
+    assert [(one.state, one.age) for one in b.connections(11.0)] == [("handshake", 1.0)]
 
 
 @pytest.mark.parametrize(

@@ -56,17 +56,17 @@ _STRANGER: Final = frozenset({"not-a-handshake", "wrong-key", "other-version"})
 class Dialling:
     """Our socket's SYN: sent with message 1, waiting for a SYN-ACK."""
 
-    __slots__ = ("dial", "expires", "isn", "scale", "window")
+    __slots__ = ("begun", "dial", "expires", "isn", "scale", "window")
 
     def __init__(self, dial: Dial, segment: Segment, options: SynOptions, now: float) -> None:
         self.dial, self.isn, self.scale, self.window = dial, segment.seq, options.window_scale, segment.window
-        self.expires = now + LIFETIME
+        self.begun, self.expires = now, now + LIFETIME
 
 
 class Answering:
     """A peer's SYN with a valid message 1: passed to our socket, whose SYN-ACKs carry message 2."""
 
-    __slots__ = ("answer", "expires", "hello", "isn", "mss", "replies", "scale", "window")
+    __slots__ = ("answer", "begun", "expires", "hello", "isn", "mss", "replies", "scale", "window")
 
     def __init__(
         self, answer: Answer, hello: bytes, segment: Segment, options: SynOptions, mss: int, now: float
@@ -75,7 +75,7 @@ class Answering:
         self.scale, self.window, self.mss = options.window_scale, segment.window, mss
         #: By our initial sequence number: message 2, the session, our window scale and window.
         self.replies: dict[int, tuple[bytes, Session, int | None, int]] = {}
-        self.expires = now + LIFETIME
+        self.begun, self.expires = now, now + LIFETIME
 
 
 class Admission:

@@ -10,11 +10,12 @@ is dropped wherever the policy demands encryption.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from itertools import chain
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from .admission import Admission
+from .admission import Admission, Answering, Dialling
 from .checksum import tcp_checksum_is_right
 from .flow import Flow
 from .handshake import HELLO_LENGTH
@@ -406,7 +407,8 @@ class Engine:
             local, remote = endpoints(plain.key)
             passed = Counters(plain.bytes_out, plain.bytes_in)
             yield Connection(local, remote, "plaintext", b"", now - plain.created, passed)
-        for table in (self._dialling, self._answering):
-            for key in table:
-                local, remote = endpoints(key)
-                yield Connection(local, remote, "handshake", b"", 0.0)
+        attempts: Iterable[tuple[bytes, Dialling | Answering]]
+        attempts = chain(self._dialling.items(), self._answering.items())
+        for key, attempt in attempts:
+            local, remote = endpoints(key)
+            yield Connection(local, remote, "handshake", b"", now - attempt.begun)
