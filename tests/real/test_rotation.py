@@ -64,6 +64,7 @@ def test_a_whole_rotation_under_traffic_without_one_reconnect():
         error = refused(first, "use", new)
         assert "1 of 2 peers" in error and third.v4 in error and second.v4 not in error
         third.mcencrypt("key", "add", file)
+        assert f"{old}; 1 more accepted" in third.mcencrypt("status").stdout
         assert "offers" in refused(first, "retire", old)
         assert first.status()["key_id"] == old
 

@@ -70,7 +70,8 @@ class Station:
         self.shown: list[Connection] = []
         self.engine.connections = lambda now: iter(self.shown)  # type: ignore[method-assign]
         self.network = Network()
-        self.rotation = Rotation(self.engine, self.stored, self.network, self.network, lambda: (7331, 8571))
+        names = {BOB: "bob"}.get
+        self.rotation = Rotation(self.engine, self.stored, self.network, self.network, lambda: (7331, 8571), names)
 
     def connected(self, identity: bytes, address: bytes, *, dialled: bool = False, state: str = "encrypted") -> None:
         ends = (40000, 7331) if dialled else (7331, 40000)
@@ -198,6 +199,17 @@ def test_a_peer_that_cannot_be_asked_counts_by_what_it_offered(node: Station, co
         node.order("retire", OLD_ID)
     node.offered_by(ALICE, ALICE_AT, NEW_ID)
     assert node.order("retire", OLD_ID)["asked"] == 0
+
+
+def test_a_peer_that_is_trusted_no_more_holds_nothing_up(node: Station) -> None:
+    node.order("use", NEW_ID, force=True)
+    node.offered_by(ALICE, ALICE_AT)
+    node.offered_by(BOB, BOB_AT)
+    node.engine.policy.listed = frozenset({BOB})
+    with pytest.raises(OperatorError, match=r"1 of 1 peer .* bob at 10\.0\.0\.3"):
+        node.order("retire", OLD_ID)
+    node.engine.policy.listed = frozenset()
+    node.order("retire", OLD_ID)
 
 
 def test_force_asks_nobody_but_the_offered_key_stays(node: Station) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -48,7 +49,7 @@ def describe(result: dict[str, Any]) -> list[str]:
     lines = [_headline(result), ""]
     lines += [
         f"ports        {', '.join(map(str, result['ports']))}",
-        f"network key  {result['key_id']}",
+        f"network key  {result['key_id']}{_other_keys(result.get('keys', ()))}",
         f"identity     {result['identity']}",
         "",
     ]
@@ -106,6 +107,11 @@ def _headline(result: dict[str, Any]) -> str:
     return (
         f"mcencrypt is {state}{where}; daemon {result['version']}, pid {result['pid']}, up {text.age(result['uptime'])}"
     )
+
+
+def _other_keys(keys: Sequence[dict[str, Any]]) -> str:
+    others = sum(one["accepted"] and not one["offered"] for one in keys)
+    return f"; {others} more accepted (`mcencrypt key list`)" if others else ""
 
 
 def _row(connection: dict[str, Any]) -> tuple[str, ...]:

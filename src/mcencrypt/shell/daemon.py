@@ -117,7 +117,7 @@ class Daemon:
             self._engine, self._switch, self._loop, lambda: self._after_packet(time.monotonic())
         )
         self._rotation = Rotation(
-            self._engine, stored, self._prober, self._loop, lambda: self._switch.ports
+            self._engine, stored, self._prober, self._loop, lambda: self._switch.ports, self._live.name_of
         )
         for key, seq, ack in remains:
             self._engine.haunt(key, seq, ack, self._started)

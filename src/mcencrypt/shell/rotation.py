@@ -47,12 +47,18 @@ class Rotation:
     """The keys of one daemon."""
 
     def __init__(
-        self, engine: Engine, stored: StoredKeyring, prober: Asking, timers: Timers, ports: Callable[[], Iterable[int]]
+        self,
+        engine: Engine,
+        stored: StoredKeyring,
+        prober: Asking,
+        timers: Timers,
+        ports: Callable[[], Iterable[int]],
+        name_of: Callable[[bytes], str | None] = lambda public: None,
     ) -> None:
-        """`ports` gives the P2P ports, at any of which a peer that dialled us may listen."""
+        """`ports` gives the P2P ports, at any of which a peer that dialled us may listen; `name_of` names a key."""
         self._engine, self._stored, self._prober, self._timers, self._ports = engine, stored, prober, timers, ports
         self._ring, self._offers = stored.ring, engine.admission.offers
-        self._busy = False
+        self._busy, self._name_of = False, name_of
         if stored.base_retired:
             log.warning(
                 "network_key_file holds a key that was retired on this node; put the offered key there",
@@ -125,11 +131,12 @@ class Rotation:
                 self._fail(
                     later,
                     f"{_of(len(harmed), len(peers))} would be cut off, not answering with key {secret.key_id.hex()}: "
-                    f"{_names(peers, harmed)}; add the key there first (`mcencrypt key add`), or insist with --force",
+                    f"{self._names(peers, harmed)}; add the key there first (`mcencrypt key add`), or insist with "
+                    "--force",
                 )
             else:
                 asked = len(peers) - len(missing)
-                self._end(later, lambda: change(asked, (_name(peers, peer) for peer in missing)))
+                self._end(later, lambda: change(asked, (self._called(peers, peer) for peer in missing)))
 
         return self._begin(later, lambda: Survey(self._prober, self._timers, secret, _targets(peers), with_new))
 
@@ -181,8 +188,8 @@ class Rotation:
                 self._fail(
                     later,
                     f"{_of(len(offering), len(peers))} would be cut off, offering key {secret.key_id.hex()} when last "
-                    f"heard of: {_names(peers, offering)}; `mcencrypt key use {offered.key_id.hex()}` there first, "
-                    "or insist with --force",
+                    f"heard of: {self._names(peers, offering)}; `mcencrypt key use {offered.key_id.hex()}` there "
+                    "first, or insist with --force",
                 )
             else:
                 self._end(later, lambda: change(len(peers) - len(silent)))
@@ -237,12 +244,20 @@ class Rotation:
         for secret in self._ring:
             for public in self._offers.peers(secret.key_id, now):
                 offer = self._offers.of(public, now)
-                if public not in peers and offer is not None:
+                # One that is trusted no more has nothing left to be cut off from.
+                if public not in peers and offer is not None and self._engine.policy.trusts(public):
                     peers[public] = _Peer(offer.address)
                     peers[public].targets = [(_shown(offer.address), port) for port in ports]
         for peer in peers.values():
             peer.targets = list(dict.fromkeys(peer.targets))
         return peers
+
+    def _called(self, peers: dict[bytes, _Peer], peer: bytes) -> str:
+        return f"{self._name_of(peer) or identity(peer)} at {peers[peer].address}"
+
+    def _names(self, peers: dict[bytes, _Peer], some: list[bytes]) -> str:
+        more = f" and {len(some) - NAMED} more" if len(some) > NAMED else ""
+        return ", ".join(self._called(peers, peer) for peer in some[:NAMED]) + more
 
 
 def _targets(peers: dict[bytes, _Peer]) -> dict[bytes, list[Target]]:
@@ -251,15 +266,6 @@ def _targets(peers: dict[bytes, _Peer]) -> dict[bytes, list[Target]]:
 
 def _of(some: int, all_of_them: int) -> str:
     return f"{some} of {all_of_them} {'peer' if all_of_them == 1 else 'peers'}"
-
-
-def _name(peers: dict[bytes, _Peer], peer: bytes) -> str:
-    return f"{identity(peer)} at {peers[peer].address}"
-
-
-def _names(peers: dict[bytes, _Peer], some: list[bytes]) -> str:
-    more = f" and {len(some) - NAMED} more" if len(some) > NAMED else ""
-    return ", ".join(_name(peers, peer) for peer in some[:NAMED]) + more
 
 
 def _shown(packed: bytes) -> str:
