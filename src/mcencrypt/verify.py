@@ -11,11 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcencrypt.reading.capture import address_text
 from mcencrypt.reading.conversations import Bounds, Conversation, Conversations, Verdict
 from mcencrypt.reading.streamparser import Finding, Piece
+
+if TYPE_CHECKING:
+    from mcencrypt.reading.tap import Tap
 
 MAX_CONNECTIONS = 512
 MEMORY = 64 << 20
@@ -189,19 +192,19 @@ def compare(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -
     return {name: after["totals"][name] - before["totals"][name] for name in names}
 
 
-def watch(judge: Judge, tap: Any, seconds: float, clock: Callable[[], float]) -> Outcome:
-    """Capture for that long, or until interrupted (SIGINT), and judge."""
+def watch(judge: Judge, tap: Tap, seconds: float, clock: Callable[[], float], enough: int) -> Outcome:
+    """Capture for that long, or until the descriptor `enough` is readable, and judge."""
     import select
 
     begun = clock()
     end = begun + seconds
-    try:
-        while (left := end - clock()) > 0:
-            # The kernel's counter is read now and then, lest it wrap; and a quiet network must not keep us.
-            if select.select([tap], [], [], min(left, 1.0))[0]:
-                judge.feed(tap.read())
-    except KeyboardInterrupt:
-        pass
-    judge.feed(tap.read())
-    tap.count_dropped()
-    return judge.finish(clock() - begun, tap.packets, tap.dropped, tap.oddities)
+    while (left := end - clock()) > 0:
+        ready = select.select([tap.fileno(), enough], [], [], left)[0]
+        if tap.fileno() in ready:
+            judge.feed(tap.read())
+        if enough in ready:
+            break
+    took = clock() - begun
+    tap.stop()
+    judge.feed(tap.rest())
+    return judge.finish(took, tap.packets, tap.dropped, tap.oddities)

@@ -275,3 +275,29 @@ def test_without_a_daemon_the_path_is_tried_all_the_same():
         found = examine(pair.a, pair.b.v4)
         assert found["peer.no-daemon"]["severity"] == "warning"
         assert found["peer.syn-data"]["severity"] == "ok" and found["peer.mtu"]["severity"] == "ok"
+
+
+def test_a_peer_that_lacks_the_key_that_is_offered_here():
+    with direct_pair() as net, encrypted(net) as pair, listening(pair.b):
+        new = net.lab.directory / "new.key"
+        create_network_key(new)
+        pair.a.mcencrypt("key", "add", new)
+        offered = pair.a.status()["key_id"]
+        [added] = [one["id"] for one in pair.a.status()["keys"] if one["id"] != offered]
+        pair.a.mcencrypt("key", "use", added, "--force")
+        found = examine(pair.a, pair.b.v4)
+        assert found["peer.lacks-offered-key"]["severity"] == "problem", found
+        assert added in found["peer.lacks-offered-key"]["text"] and found["key.rotation"]["severity"] == "note"
+        pair.b.mcencrypt("key", "add", new)
+        assert examine(pair.a, pair.b.v4)["peer.encrypted"]["severity"] == "ok"
+
+
+def test_rules_of_the_other_backend(pair):
+    backend = pair.a.run(["iptables", "--version"]).stdout
+    other = "iptables-legacy" if "nf_tables" in backend else "iptables-nft"
+    rule = ["INPUT", "-s", "192.0.2.1", "-j", "DROP"]
+    pair.a.run([other, "-w", "-A", *rule])
+    try:
+        assert severity(pair.a, "iptables.mixed") == "note"
+    finally:
+        pair.a.run([other, "-w", "-D", *rule])

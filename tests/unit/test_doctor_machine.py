@@ -76,7 +76,10 @@ def test_key_and_folders(machine: Recorded, tmp_path: Path) -> None:
     found = list(check_files(case(machine, status(key_id=own), **settings)))
     assert own in by_id(found, "key.file").text and worst(found) is Severity.OK
     found = list(check_files(case(machine, status(), **settings)))
-    assert by_id(found, "key.other-than-offered").severity is Severity.NOTE
+    assert by_id(found, "key.not-in-use").severity is Severity.WARNING
+    both = [{"id": one, "accepted": True, "offered": one != own} for one in (own, "1a2b3c4d5e6f7081")]
+    found = list(check_files(case(machine, status(keys=both), **settings)))
+    assert by_id(found, "key.rotation").severity is Severity.NOTE
     machine.modes[str(settings["state_dir"])] = (0o777, 0)
     assert by_id(list(check_files(case(machine, None, **settings))), "files.state_dir").severity is Severity.PROBLEM
     machine.modes["/run/mcencrypt"] = (0o700, 1000)

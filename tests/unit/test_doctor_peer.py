@@ -74,6 +74,19 @@ def test_what_is_wrong_with_a_peer(
     assert found.severity is Severity.PROBLEM and words in f"{found.text} {found.advice}" and found.advice
 
 
+def test_a_peer_that_lacks_the_key_we_offer(machine: Recorded) -> None:
+    other = "00112233445566aa"
+    keys = [{"id": one, "accepted": True, "offered": one == OURS} for one in (OURS, other)]
+
+    def daemon(command: str, **arguments: Any) -> dict[str, Any]:
+        key_id = arguments.get("key_id", OURS)
+        return ANSWER | {"key_id": key_id, "outcome": "encrypted" if key_id == other else "silent"}
+
+    [topic] = examine_peer(case(machine, status(keys=keys)), ADDRESS, None, daemon)
+    found = by_id(list(topic.findings), "peer.lacks-offered-key")
+    assert found.severity is Severity.PROBLEM and f"silent to key {OURS}" in found.text and other in found.text
+
+
 def test_a_host_that_is_down(machine: Recorded) -> None:
     machine.carries, machine.largest_ping = "", 0
     found = ask(case(machine, status()), outcome="silent")

@@ -276,8 +276,11 @@ class Recording:
         taken, self.segments = self.segments, []
         return taken
 
-    def count_dropped(self) -> None:
+    def stop(self) -> None:
         pass
+
+    def rest(self) -> list[Segment]:
+        return self.read()
 
     def close(self) -> None:
         self.reader.close()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,13 +58,31 @@ def verify(settings: Settings, seconds: float, ports: tuple[int, ...], strict: b
     watched = ports or (tuple(before["ports"]) if before else config.p2p_ports())
     tap = Tap(watched)
     try:
-        outcome = watch(Judge(watched, read_addresses(), config.allow_plaintext), tap, seconds, time.monotonic)
+        with _interruptible() as enough:
+            judge = Judge(watched, read_addresses(), config.allow_plaintext)
+            outcome = watch(judge, tap, seconds, time.monotonic, enough)
     finally:
         tap.close()
     outcome.authentic = compare(before, _status(config))
     passed = outcome.passes(strict)
     click.echo(json.dumps(as_dict(outcome, passed), indent=2) if as_json else "\n".join(describe(outcome, passed)))
     return 0 if passed else 1
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[int]:
+    """A descriptor that becomes readable with SIGINT, which then interrupts nothing: a packet is taken in whole."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    handler = signal.signal(signal.SIGINT, lambda *_: None)
+    wakeup = signal.set_wakeup_fd(writing)
+    try:
+        yield reading
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGINT, handler)
+        os.close(reading)
+        os.close(writing)
 
 
 def _status(config: Config) -> dict[str, Any] | None:

@@ -88,11 +88,18 @@ def _check_key(case: Case) -> Iterator[Finding]:
             yield _from_error("key.file", str(error))
         return
     yield ok("key.file", f"network key {key_id} in {file}; it must be the same on every node")
-    if running and running != key_id:
+    accepted = [one["id"] for one in (case.status or {}).get("keys", ()) if one["accepted"]]
+    if running and key_id not in (running, *accepted):
+        yield warning(
+            "key.not-in-use",
+            f"the daemon does not use the key {key_id} in {file}; it offers {running}",
+            "if the file was changed, restart the daemon; if the key was retired, put the network's key there",
+        )
+    elif running and (len(accepted) > 1 or running != key_id):
         yield note(
-            "key.other-than-offered",
-            f"the daemon offers key {running}, {file} holds {key_id}",
-            "right after `mcencrypt key use`; otherwise the file was changed: restart the daemon",
+            "key.rotation",
+            f"the daemon offers key {running} and accepts {', '.join(accepted)}",
+            "finish the rotation: `mcencrypt key list` says what is next",
         )
 
 

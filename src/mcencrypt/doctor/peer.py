@@ -16,6 +16,7 @@ Ask = Callable[..., dict[str, Any]]
 """A control command of the daemon: its name, its arguments as keywords; raises OperatorError."""
 
 MAX_ADDRESSES = 4
+MAX_KEYS = 3
 _HOST_PORT = re.compile(r"\[(?P<six>[^\]]+)\](?::(?P<port6>\d+))?|(?P<host>[^:]+)(?::(?P<port>\d+))?")
 _SMALL = 68
 
@@ -62,6 +63,8 @@ def check_peer(case: Case, peer: Peer, ask: Ask) -> Iterator[Finding]:
         except OperatorError as error:
             what, _, advice = str(error).partition(": ")
             yield problem("peer.not-asked", f"{peer} cannot be asked for a handshake: {what}", advice or "see above")
+    if answer.get("outcome") == "silent":
+        answer = _with_other_keys(case, peer, ask, answer)
     outcome = answer.get("outcome", "")
     carries = "" if outcome == "encrypted" else _carries(case, peer)
     reached = _reached(case, peer)
@@ -71,6 +74,20 @@ def check_peer(case: Case, peer: Peer, ask: Ask) -> Iterator[Finding]:
         yield _carried(peer, carries)
     yield from _offers(peer, answer)
     yield from _check_size(case, peer, reached)
+
+
+def _with_other_keys(case: Case, peer: Peer, ask: Ask, answer: dict[str, Any]) -> dict[str, Any]:
+    """Ask with the keys that we accept and do not offer; the first answer that is no silence counts."""
+    assert case.status is not None
+    others = [one["id"] for one in case.status.get("keys", ()) if one["accepted"] and not one["offered"]]
+    for key_id in others[:MAX_KEYS]:
+        try:
+            other = ask("probe", address=peer.address, port=peer.port, key_id=key_id)
+        except OperatorError:
+            continue
+        if other["outcome"] == "encrypted":
+            return other | {"outcome": "other-key", "ours": answer["key_id"]}
+    return answer
 
 
 def _connections(case: Case, peer: Peer) -> Iterator[Finding]:
@@ -91,6 +108,15 @@ def _encrypted(case: Case, peer: Peer, answer: dict[str, Any], carries: str, rea
         "peer.encrypted",
         f"{peer} answered the handshake in {answer['round_trip'] * 1000:.1f} ms: identity {answer['identity']}{name}, "
         f"network key {answer['key_id']}",
+    )
+
+
+def _other_key(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reached: bool) -> Finding:
+    return problem(
+        "peer.lacks-offered-key",
+        f"{peer} is silent to key {answer['ours']}, which this node offers, and answers to key {answer['key_id']}: "
+        "it can dial us, and we cannot dial it",
+        f"on that node `mcencrypt key add` the key {answer['ours']}, or `mcencrypt key use {answer['key_id']}` here",
     )
 
 
@@ -161,6 +187,7 @@ _OUTCOMES: dict[str, Callable[[Case, Peer, dict[str, Any], str, bool], Finding]]
     "not-authentic": _not_authentic,
     "refused": _refused,
     "silent": _silent,
+    "other-key": _other_key,
 }
 
 

@@ -23,6 +23,9 @@ _EXTENSIONS = (0, 43, 44, 60)
 _ALL = 0x40000
 _INSTRUCTION = struct.Struct("=HBBI")
 
+NOTHING = _INSTRUCTION.pack(_RETURN, 0, 0, 0)
+"""The filter that passes no packet."""
+
 # An instruction: code, value, label for yes, label for no ("" goes on with the next).
 _Line = tuple[int, int, str, str]
 

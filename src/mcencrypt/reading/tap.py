@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from mcencrypt.errors import OperatorError
 from mcencrypt.reading.capture import Segment, read_segment
-from mcencrypt.reading.packetfilter import VLAN, tcp_filter
+from mcencrypt.reading.packetfilter import NOTHING, VLAN, tcp_filter
 
 _ETH_P_ALL = 3
 _SOL_PACKET = 263
@@ -44,7 +44,7 @@ class Tap:
         self.packets = 0
         """Packets that came in."""
         self.dropped = 0
-        """Packets for which there was no room while we were busy; `count_dropped` brings it up to date."""
+        """Packets for which there was no room while we were busy, known once it has stopped."""
         self._buffer = bytearray(_LARGEST)
         self._view = memoryview(self._buffer)
         try:
@@ -78,10 +78,18 @@ class Tap:
             if segment is not None and (segment.source_port in self._ports or segment.destination_port in self._ports):
                 yield segment
 
-    def count_dropped(self) -> None:
-        """Ask the kernel how many packets it had no room for since the last time."""
+    def stop(self) -> None:
+        """Take in nothing more; what waits can still be had from `rest`."""
+        self._attach(NOTHING)
         _, dropped = _STATISTICS.unpack(self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))
         self.dropped += dropped
+
+    def rest(self) -> Iterator[Segment]:
+        """All that had come in when it was stopped."""
+        before = -1
+        while before != self.packets:
+            before = self.packets
+            yield from self.read()
 
     def close(self) -> None:
         self._socket.close()
@@ -91,13 +99,16 @@ class Tap:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER)
         except PermissionError:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-        code = tcp_filter(ports)
-        kept = ctypes.create_string_buffer(code, len(code))
-        program = _PROGRAM.pack(len(code) // 8, ctypes.addressof(kept))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        self._attach(tcp_filter(ports))
         self._socket.setblocking(False)
         # Only now does it begin to receive. socket.bind() takes one interface by name; this takes all.
         address = _ADDRESS.pack(socket.AF_PACKET, _ETH_P_ALL.to_bytes(2), 0, 0, 0, 0)
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.bind(self._socket.fileno(), address, len(address)):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    def _attach(self, code: bytes) -> None:
+        """Replace the filter, in one step."""
+        kept = ctypes.create_string_buffer(code, len(code))
+        program = _PROGRAM.pack(len(code) // 8, ctypes.addressof(kept))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
