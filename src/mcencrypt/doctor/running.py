@@ -20,7 +20,7 @@ _REASONS = {
         "the daemon's log has the peer and its key's id; copy this network's key there",
     ),
     "other-version": ("a peer speaks another version of the protocol", "install the same version on both"),
-    "unknown-identity": ("a peer's identity is not listed", "`mcencrypt peers add NAME KEY` if it belongs here"),
+    "not-listed": ("a peer's identity is not listed", "`mcencrypt peers add NAME KEY` if it belongs here"),
     "forged-handshake": ("a handshake was not authentic", "capture at both ends: somebody experiments, or a middlebox"),
     "malformed-handshake": ("a handshake was malformed", "capture at both ends: somebody experiments, or a middlebox"),
     "replayed": ("a handshake was seen before", "somebody replays recordings; nothing got in"),
