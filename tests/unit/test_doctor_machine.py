@@ -17,6 +17,7 @@ from recorded_machine import DAEMON, ETHTOOL, PROC_STATUS, Recorded, by_id, case
 from mcencrypt.cli import cli
 from mcencrypt.cli import doctor as command
 from mcencrypt.core.handshake import NetworkSecret
+from mcencrypt.core.reasons import REASONS
 from mcencrypt.doctor.checks import TOPICS, examine, run_check
 from mcencrypt.doctor.clock import check_clock
 from mcencrypt.doctor.configuration import check_configuration, check_files
@@ -26,7 +27,7 @@ from mcencrypt.doctor.kernel import check_kernel, check_process
 from mcencrypt.doctor.machine import Output
 from mcencrypt.doctor.network import check_interfaces, check_settings, check_tracking
 from mcencrypt.doctor.processes import Process
-from mcencrypt.doctor.running import check_daemon, check_refusals
+from mcencrypt.doctor.running import _REASONS, check_daemon, check_refusals
 from mcencrypt.keys import create_network_key
 from mcencrypt.shell.links import Link
 
@@ -136,6 +137,10 @@ def test_what_a_daemon_counts(
     assert found.severity is Severity.WARNING and found.advice
     if name == "daemon.plaintext":
         assert "192.0.2.9:7331 and 20 more" in found.text
+
+
+def test_every_reason_that_is_explained_exists() -> None:
+    assert set(_REASONS) <= set(REASONS)
 
 
 def test_a_daemon_that_waits_for_its_turn(machine: Recorded) -> None:
