@@ -171,7 +171,8 @@ def _silent(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reache
     where = "the host answers otherwise" if reached or carries else "nothing of that host answers"
     advice = (
         "in this order: is multichaind running there, does a firewall drop the port (or SYNs with data), has it the "
-        "same network key and the right time, does it list this node if it lists peers; its own `mcencrypt status` counts what it refused, and why"
+        "same network key and the right time, does it list this node if it lists peers; its own "
+        "`mcencrypt status` counts what it refused, and why"
         if reached or carries
         else "is the host up, is the address right, does a firewall between drop all of it? If it is up, its own "
         "`mcencrypt status` counts what it refused, and why"
