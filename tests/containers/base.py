@@ -26,6 +26,7 @@ PACKAGES = (
     "dbus",
     "iproute2",
     "iptables",
+    "libnetfilter-queue1",
     "procps",
     "python3",
     "python3-venv",

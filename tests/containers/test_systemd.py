@@ -1,0 +1,266 @@
+"""The Debian package and `mcencrypt install` under a real systemd, process 1 of a container."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mcencrypt.lab import Capture, wait_for
+
+from .engine import Docker
+from .machine import Machine
+
+PROJECT = Path(__file__).parents[2]
+BRIDGE = "br-systemd"
+UNIT = "mcencrypt.service"
+PORT = 7331
+SECRET = b"INVOICE-4711"
+ROOM = "/usr/lib/mcencrypt/lib/python3*/site-packages"
+
+SERVER = f"""
+import socket
+server = socket.create_server(("", {PORT}))
+while True:
+    connection, _ = server.accept()
+    with connection:
+        while data := connection.recv(4096):
+            connection.sendall(data)
+"""
+#: Sends the secret and reads it back, within the seconds given.
+CLIENT = f"""
+import socket, sys
+try:
+    with socket.create_connection((sys.argv[1], {PORT}), timeout=float(sys.argv[2])) as connection:
+        connection.sendall({SECRET!r})
+        got = connection.recv(4096)
+except OSError as error:
+    sys.exit(f"failed: {{error}}")
+sys.exit(0 if got == {SECRET!r} else f"got {{got!r}}")
+"""
+
+
+def _cannot_build() -> str | None:
+    python = os.environ.get("PYTHON", "/usr/bin/python3")
+    if not all(map(shutil.which, ("dpkg-deb", "cc", "strip"))) or not Path(python).exists():
+        return "building the package needs dpkg-deb, cc, strip and the distribution's Python"
+    wanted = subprocess.run([python, "-c", "import ensurepip, sys; sys.exit(sys.version_info[:2] != (3, 11))"])
+    return "the package is built with Python 3.11 and its venv, those of the base image" if wanted.returncode else None
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if reason := _cannot_build():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("package")
+    done = subprocess.run([PROJECT / "tools/deb", folder], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def network(docker: Docker) -> str:
+    docker("network", "create", "--opt", f"com.docker.network.bridge.name={BRIDGE}", "systemd")
+    # a bridge shows what passes between its ports only then
+    docker.host.ip("link", "set", BRIDGE, "promisc", "on")
+    return "systemd"
+
+
+@pytest.fixture
+def machine(docker: Docker, base_image: str, network: str) -> Iterator[Machine]:
+    found = Machine(docker, base_image, "alpha", network)
+    yield found
+    print(found.run("journalctl", "--no-pager", "--unit", UNIT, check=False)[-6000:])
+    found.end()
+
+
+@pytest.fixture
+def peer(docker: Docker, base_image: str, network: str) -> Iterator[Machine]:
+    found = Machine(docker, base_image, "beta", network)
+    yield found
+    found.end()
+
+
+def install_package(machine: Machine, package: Path) -> str:
+    machine.copy_in(package, "/root/mcencrypt.deb")
+    return machine.run("dpkg", "--install", "/root/mcencrypt.deb")
+
+
+def configure(machine: Machine, key: str | None = None) -> str:
+    """Ports and a network key, a new one if none is given; returns the key."""
+    machine.write("/etc/mcencrypt/config.toml", f"ports = [{PORT}]\n")
+    if key is None:
+        machine.run("mcencrypt", "keygen")
+    else:
+        machine.write("/etc/mcencrypt/network.key", key)
+        machine.run("chmod", "0600", "/etc/mcencrypt/network.key")
+    return machine.run("cat", "/etc/mcencrypt/network.key")
+
+
+def files(machine: Machine) -> set[str]:
+    found = machine.shell("find / -xdev -path /proc -prune -o -path /sys -prune -o -print 2>/dev/null", check=False)
+    ignored = ("/var/cache/", "/var/log/", "/var/lib/dpkg/", "/root/", "/var/lib/systemd/", "/var/tmp/")
+    return {line for line in found.splitlines() if not line.startswith(ignored)}
+
+
+def test_package_from_installing_to_purging(machine: Machine, package: Path) -> None:
+    before = files(machine)
+    install_package(machine, package)
+    assert re.fullmatch(r"mcencrypt \d+\.\d+\S*\n", machine.run("mcencrypt", "--version"))
+    assert machine.show(UNIT, "ActiveState") == "inactive", "there is nothing yet to start with"
+    assert machine.show(UNIT, "UnitFileState") == "enabled"
+    failed = machine.attempt("mcencrypt", "on")
+    assert failed.returncode == 1 and "no ports: set ports" in failed.stderr and failed.stderr.count("\n") == 1
+    machine.write("/etc/mcencrypt/config.toml", f"ports = [{PORT}]\n")
+    failed = machine.attempt("mcencrypt", "on")
+    assert failed.returncode == 1 and "mcencrypt keygen" in failed.stderr and failed.stderr.count("\n") == 1
+    assert machine.rules() == 0
+    configure(machine)
+
+    # Readable to nobody, root without CAP_DAC_OVERRIDE included: only as a credential can the daemon have it.
+    machine.run("chmod", "0", "/etc/mcencrypt/network.key")
+    assert f"started {UNIT}" in machine.run("mcencrypt", "on")
+    assert machine.show(UNIT, "ActiveState") == "active"
+    assert "dropped: 0 by the kernel" in machine.run("mcencrypt", "status"), "counters that only root may read"
+    machine.run("chmod", "0600", "/etc/mcencrypt/network.key")
+
+    # systemctl returns when the daemon says that it is ready: then rules are in, and the queue is bound
+    machine.run("systemctl", "stop", UNIT)
+    machine.shell("iptables -t raw -F; iptables -t mangle -F; ip6tables -t raw -F; ip6tables -t mangle -F")
+    ready = f"systemctl start {UNIT} && iptables-save && ip6tables-save && cat /proc/net/netfilter/nfnetlink_queue"
+    said = machine.shell(ready)
+    assert said.count("-j NFQUEUE") == 8 and re.search(r"^ *27971 ", said, re.M)
+    assert f"on (require), ports {PORT}" in machine.show(UNIT, "StatusText")
+
+    pid = machine.show(UNIT, "MainPID")
+    status = machine.run("cat", f"/proc/{pid}/status")
+    for line in ("CapEff:\t0000000000003000", "CapBnd:\t0000000000003000", "NoNewPrivs:\t1", "Seccomp:\t2"):
+        assert line in status
+    seen = set(machine.run("ls", f"/proc/{pid}/root/run").split())
+    assert seen <= {"credentials", "mcencrypt", "systemd", "xtables.lock"}, "no socket that root could command by"
+    judged = machine.run("systemd-analyze", "security", "--no-pager", UNIT)
+    (exposure,) = re.findall(r"Overall exposure level for mcencrypt.service: ([0-9.]+)", judged)
+    assert float(exposure) <= 2.5, judged
+    print(f"systemd-analyze security: {exposure}")
+
+    machine.write("/etc/mcencrypt/config.toml", f'ports = [{PORT}]\nmode = "prefer"\n')
+    machine.run("systemctl", "reload", UNIT)
+    wait_for(lambda: "on (prefer)" in machine.show(UNIT, "StatusText"), "the reload")
+    assert machine.show(UNIT, "MainPID") == pid
+    machine.write("/etc/mcencrypt/config.toml", f"ports = [{PORT}]\n")
+
+    machine.run("systemctl", "stop", UNIT)
+    assert machine.rules() > 0, "stopped is closed"
+    install_package(machine, package)
+    assert machine.show(UNIT, "ActiveState") == "inactive", "an upgrade does not start what was stopped"
+    machine.run("systemctl", "start", UNIT)
+    pid = machine.show(UNIT, "MainPID")
+    install_package(machine, package)
+    assert machine.show(UNIT, "ActiveState") == "active" and machine.show(UNIT, "MainPID") != pid
+
+    assert "switched off" in machine.run("dpkg", "--remove", "mcencrypt")
+    assert machine.rules() == 0
+    machine.run("test", "-e", "/etc/mcencrypt/network.key", "-a", "-e", "/var/lib/mcencrypt/identity.key")
+    install_package(machine, package)
+    machine.run("mcencrypt", "on")
+    machine.run("dpkg", "--purge", "mcencrypt")
+    assert machine.rules() == 0
+    assert files(machine) - before == set()
+    assert machine.run("systemctl", "list-units", "--failed", "--no-legend").strip() == ""
+
+
+def test_a_daemon_that_hangs_is_replaced_and_nothing_leaves_meanwhile(
+    machine: Machine, peer: Machine, docker: Docker, package: Path
+) -> None:
+    for one in (machine, peer):
+        install_package(one, package)
+    key = configure(machine)
+    configure(peer, key)
+    # soon enough for a test, and late enough to look at what happens until then
+    machine.write(f"/etc/systemd/system/{UNIT}.d/test.conf", "[Service]\nWatchdogSec=6\n")
+    machine.run("systemctl", "daemon-reload")
+    machine.write("/root/client", CLIENT)
+    peer.write("/root/server", SERVER)
+    docker("exec", "--detach", "beta", "python3", "/root/server")
+
+    def connects(seconds: float) -> bool:
+        return machine.attempt("python3", "/root/client", "beta", seconds).returncode == 0
+
+    wait_for(lambda: connects(1), "the server")
+    with Capture(docker.host, BRIDGE) as wire:
+        for one in (machine, peer):
+            one.run("mcencrypt", "on")
+        wait_for(lambda: connects(5), "an encrypted connection", 20)
+        pid = machine.show(UNIT, "MainPID")
+        machine.run("kill", "-STOP", pid)
+        assert not connects(1), "the daemon hangs, so nothing may pass"
+        assert machine.rules() > 0
+        wait_for(lambda: machine.show(UNIT, "MainPID") not in (pid, "0"), "systemd to start another one", 30)
+        wait_for(lambda: machine.show(UNIT, "ActiveState") == "active", "the other one to be ready", 30)
+        assert machine.rules() > 0
+        wait_for(lambda: connects(5), "an encrypted connection", 20)
+    assert machine.show(UNIT, "NRestarts") == "1"
+    assert "Watchdog timeout" in machine.run("journalctl", "--no-pager", "--unit", UNIT)
+    seen = wire.path.read_bytes()
+    assert len(seen) > 2000 and SECRET not in seen
+
+
+def test_boot_puts_the_rules_in_before_the_network(machine: Machine, package: Path, docker: Docker) -> None:
+    install_package(machine, package)
+    configure(machine)
+    machine.run("mcencrypt", "on")
+    docker("restart", "--time", 20, machine.name, timeout=60)
+    machine.booted()
+    assert machine.show(UNIT, "ActiveState") == "active" and machine.rules() > 0
+    ours = int(machine.show(UNIT, "ActiveEnterTimestampMonotonic"))
+    network = int(machine.show("network-pre.target", "ActiveEnterTimestampMonotonic"))
+    assert 0 < ours <= network
+    assert "ordering cycle" not in machine.run("journalctl", "--no-pager", "--boot")
+
+
+def test_install_from_a_virtual_environment(machine: Machine, package: Path) -> None:
+    before = files(machine)
+    venv = "/srv/my tools/venv"
+    machine.copy_in(package, "/root/mcencrypt.deb")
+    machine.shell(
+        f"dpkg-deb -x /root/mcencrypt.deb /root/x && python3 -m venv --without-pip '{venv}' &&"
+        f" cp -r /root/x{ROOM}/* '{venv}'/lib/python3*/site-packages/ && rm -r /root/x &&"
+        f" printf '#!/bin/sh\\nexec \"{venv}/bin/python\" -m mcencrypt \"$@\"\\n' >'{venv}/bin/mcencrypt' &&"
+        f" chmod 0755 '{venv}/bin/mcencrypt'"
+    )
+    command = f"{venv}/bin/mcencrypt"
+    said = machine.run(command, "install")
+    assert "wrote     /etc/systemd/system/mcencrypt.service" in said
+    assert "next: /etc/mcencrypt/config.toml: no ports" in said
+    again = machine.run(command, "install")
+    assert "wrote" not in again and "kept      /etc/mcencrypt/config.toml" in again
+    assert machine.show(UNIT, "UnitFileState") == "enabled"
+    configure(machine)
+    assert f"started {UNIT}" in machine.run("mcencrypt", "on"), "by its link in PATH"
+    assert venv in machine.show(UNIT, "ExecStart")
+    assert machine.rules() > 0
+
+    said = machine.run("mcencrypt", "uninstall")
+    assert "left      /etc/mcencrypt" in said
+    assert machine.rules() == 0
+    assert machine.attempt("systemctl", "cat", UNIT).returncode == 1
+    machine.run("test", "-e", "/etc/mcencrypt/network.key")
+
+    # and with a daemon that systemd does not know of, or none at all and rules that one has left
+    machine.run("env", "MCENCRYPT_LOG_LEVEL=info", command, "on")
+    machine.run(command, "install")
+    machine.run(command, "uninstall")
+    assert machine.rules() == 0 and machine.attempt(command, "status").returncode == 1
+    machine.run(command, "install")
+    machine.run("mcencrypt", "on")
+    machine.run("systemctl", "stop", UNIT)
+    assert machine.rules() > 0
+    machine.run(command, "uninstall", "--purge")
+    assert machine.rules() == 0
+    machine.run("rm", "-r", "/srv/my tools")
+    assert files(machine) - before <= {"/srv/my tools"}
