@@ -24,6 +24,7 @@ class Machine:
             *("run", "--detach", "--name", name, "--hostname", name, "--network", network),
             *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW"),
             *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
+            *("--stop-signal", "SIGRTMIN+3"),  # what tells systemd to halt, see systemd(1)
             *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec"),
             *("--volume", f"{_CGROUPS}:{_CGROUPS}:{'rw' if unified else 'ro'}"),
             *(["--cgroupns", "host"] if unified else []),

@@ -49,8 +49,14 @@ def _cannot_build() -> str | None:
     python = os.environ.get("PYTHON", "/usr/bin/python3")
     if not all(map(shutil.which, ("dpkg-deb", "cc", "strip"))) or not Path(python).exists():
         return "building the package needs dpkg-deb, cc, strip and the distribution's Python"
-    wanted = subprocess.run([python, "-c", "import ensurepip, sys; sys.exit(sys.version_info[:2] != (3, 11))"])
-    return "the package is built with Python 3.11 and its venv, those of the base image" if wanted.returncode else None
+    look = (
+        "import ensurepip, os, sys, sysconfig\n"
+        "os.stat(sysconfig.get_path('include') + '/Python.h')\n"
+        "sys.exit(sys.version_info[:2] != (3, 11))"
+    )
+    if subprocess.run([python, "-c", look], capture_output=True).returncode:
+        return f"the package needs {python} to be 3.11 with venv and headers, as in the base image"
+    return None
 
 
 @pytest.fixture(scope="session")
