@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final
 from mcencrypt.config import Config
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.policy import Policy, Surroundings
-from mcencrypt.core.verdict import ACCEPT, Verdict
 from mcencrypt.errors import OperatorError
 from mcencrypt.keyring import StoredKeyring
 from mcencrypt.keys import load_identity
@@ -29,17 +28,16 @@ from mcencrypt.logs import fields
 from mcencrypt.metrics.snapshot import engine_numbers, process_numbers
 from mcencrypt.metrics.supervisor import Metrics, listen
 from mcencrypt.shell.control import ControlServer, Later
+from mcencrypt.shell.datapath import Datapath
 from mcencrypt.shell.firewall import Firewall
-from mcencrypt.shell.inject import Injector
 from mcencrypt.shell.journal import Journal, read_remains
 from mcencrypt.shell.links import check_links
 from mcencrypt.shell.live import Live
 from mcencrypt.shell.loop import Loop
 from mcencrypt.shell.memory import keep_large_buffers, put_packets_first
 from mcencrypt.shell.notify import Heartbeat, Notifier
-from mcencrypt.shell.probe import change, probe
 from mcencrypt.shell.prober import Prober
-from mcencrypt.shell.queue import Queue, progress, statistics
+from mcencrypt.shell.queue import progress
 from mcencrypt.shell.reports import Reporter, connections_and_totals
 from mcencrypt.shell.rotation import Rotation
 from mcencrypt.shell.routes import Routes
@@ -98,24 +96,16 @@ class Daemon:
         policy = Policy(allow_plaintext=config.allow_plaintext)
         surroundings = Surroundings(os.urandom, lambda: time.time_ns() // 1_000_000, self._routes.mtu)
         self._engine = Engine(policy, stored.ring, self._identity.private, surroundings)
-        self._injector = Injector()
         remains = read_remains(config.run_dir)
         self._journal = Journal(config.run_dir)
         self._engine.on_flow = self._journal.on_flow
-        probing = Queue(config.queue_number, lambda packet, skb_info, outgoing, now: change(packet))
-        try:
-            probe(probing)
-        finally:
-            probing.close()
-        self._queue = Queue(config.queue_number, self._decide)
         self._switch = Switch(
             self._engine, Firewall(ports, config.queue_number), self._sockets, self._loop, config.state_dir
         )
         self._live = Live(config, reread, policy, self._switch, peers)
-        self._reporter = Reporter(self._switch.destroy_endpoints, self._live.name_of)
-        self._prober = Prober(
-            self._engine, self._switch, self._loop, lambda: self._after_packet(time.monotonic())
-        )
+        reporter = Reporter(self._switch.destroy_endpoints, self._live.name_of)
+        self._datapath = Datapath(self._engine, config.queue_number, reporter.handle)
+        self._prober = Prober(self._engine, self._switch, self._loop, self._datapath.settle)
         self._rotation = Rotation(
             self._engine, stored, self._prober, self._loop, lambda: self._switch.ports, self._live.name_of
         )
@@ -142,11 +132,11 @@ class Daemon:
         loop = self._loop
         loop.stop_on(signal.SIGTERM, signal.SIGINT)
         loop.call_on(signal.SIGHUP, self._hang_up)
-        loop.add_reader(self._queue.fileno(), self._queue_ready)
+        loop.add_reader(self._datapath.fileno(), self._datapath.ready)
         loop.add_reader(self._routes.fileno(), self._routes_changed)
         loop.call_every(TICK, self._tick)
         self._switch.start()
-        self._after_packet(time.monotonic())
+        self._datapath.settle()
         self._control.attach(loop)
         if self._namespace:
             self._namespace.watch(loop, self._namespace_gone)
@@ -166,7 +156,7 @@ class Daemon:
         self._control.close()
         if self._metrics is not None:
             self._metrics.close()
-        self._queue.close()
+        self._datapath.close()
         self._journal.close()
         self._lock.release()
         self._state_lock.release()
@@ -184,57 +174,17 @@ class Daemon:
         if interval is None:
             return
         faulthandler.enable(all_threads=False)
-        heartbeat = Heartbeat(self._notifier, lambda: progress(self._queue.number))
+        heartbeat = Heartbeat(self._notifier, lambda: progress(self._config.queue_number))
         self._loop.call_every(min(TICK, interval / 4), heartbeat.beat)
 
     def _summary(self) -> str:
         ports = ", ".join(map(str, self._switch.ports))
         return f"{self._switch.position.value} ({self._engine.policy.mode}), ports {ports}"
 
-    # -- packets
-
-    def _queue_ready(self) -> None:
-        self._queue.ready()
-        if self._engine.outbox or self._engine.events:
-            self._after_packet(time.monotonic())
-
-    def _decide(self, packet: memoryview, skb_info: int, outgoing: bool, now: float) -> Verdict:
-        engine = self._engine
-        if engine.outbox:
-            self._inject()  # what followed the packet before this one
-        if not outgoing:
-            verdict = engine.ingress(packet, skb_info, now)
-            if engine.outbox:
-                self._inject_ahead()
-            return verdict
-        if self._injector.is_ours(packet):
-            return ACCEPT
-        return engine.egress(packet, skb_info, now)
-
-    def _after_packet(self, now: float) -> None:
-        self._inject()
-        events = self._engine.events
-        while events:
-            self._reporter.handle(events.pop(0), now)
-
-    def _inject_ahead(self) -> None:
-        """Send to the network what an incoming packet set free, before the local socket answers that packet."""
-        outbox = self._engine.outbox
-        for injection in outbox:
-            if injection.toward == "network":
-                self._injector.send(injection)
-        outbox[:] = [injection for injection in outbox if injection.toward != "network"]
-
-    def _inject(self) -> None:
-        outbox = self._engine.outbox
-        for injection in outbox:
-            self._injector.send(injection)
-        outbox.clear()
-
     def _tick(self) -> None:
         now = time.monotonic()
         self._switch.look_up(self._engine.tick(now), now)
-        self._after_packet(now)
+        self._datapath.settle()
         self._notifier.status(self._summary())
 
     def _routes_changed(self) -> None:
@@ -251,7 +201,7 @@ class Daemon:
         if known is None:
             raise OperatorError(f"the daemon does not know the command {command!r}: are both of one version?")
         result = known(arguments)
-        self._after_packet(time.monotonic())
+        self._datapath.settle()
         return result
 
     def _ping(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -277,7 +227,7 @@ class Daemon:
     def _hang_up(self) -> None:
         with contextlib.suppress(OperatorError):  # it is in the log
             self._reload()
-        self._after_packet(time.monotonic())
+        self._datapath.settle()
 
     def _status(self, arguments: dict[str, Any]) -> dict[str, Any]:
         now = time.monotonic()
@@ -297,7 +247,7 @@ class Daemon:
             "uptime": round(now - self._started, 3),
             **self._rotation.describe(now),
             **connections_and_totals(self._engine, now, self._live.name_of),
-            "queue": self._queue_numbers(),
+            "queue": self._datapath.numbers(),
             "rules_lost": self._switch.rules_lost,
             "rules_seen": self._switch.rules_seen(now),
         }
@@ -311,21 +261,9 @@ class Daemon:
             "enabled": self._engine.policy.enabled,
             "draining": self._switch.position is Position.DRAINING,
             **engine_numbers(self._engine),
-            "queue": self._queue_numbers(),
+            "queue": self._datapath.numbers(),
             "rules_lost": self._switch.rules_lost,
             "process": process_numbers(),
-        }
-
-    def _queue_numbers(self) -> dict[str, int]:
-        waiting, dropped_kernel, dropped_user = statistics(self._queue.number)
-        return {
-            "number": self._queue.number,
-            "waiting": waiting,
-            "dropped_kernel": dropped_kernel,
-            "dropped_user": dropped_user,
-            "enobufs": self._queue.enobufs,
-            "bad_verdicts": self._queue.bad_verdicts,
-            "injections_failed": self._injector.failed,
         }
 
 
