@@ -30,11 +30,13 @@ from mcencrypt.lab import (
     Recording,
     Router,
     TwoHosts,
+    interrupted_pair,
     missing,
     two_hosts,
     wait_for,
 )
 from mcencrypt.lab.host import importable
+from mcencrypt.lab.middlebox import passing
 from mcencrypt.shell.control import NoDaemonError, request
 
 PORTS = (7331, 7332, 7333)
@@ -305,3 +307,22 @@ __all__ = [
     "sized",
     "talking",
 ]
+
+
+@pytest.fixture(scope="module")
+def module_boxed() -> Iterator[EncryptedPair]:
+    with interrupted_pair() as net, encrypted(net) as pair:
+        yield pair
+
+
+@pytest.fixture
+def boxed(module_boxed: EncryptedPair) -> Iterator[EncryptedPair]:
+    """Two hosts with a daemon each and a middlebox between them, which passes everything until a test wants more."""
+    running = list(module_boxed.lab.processes)
+    yield module_boxed
+    module_boxed.net.box.behaviour = passing
+    for process in module_boxed.lab.processes:
+        if process not in running:
+            process.stop()
+    for node in (module_boxed.a, module_boxed.b):
+        assert node.answers()

@@ -8,33 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from mcencrypt.lab import interrupted_pair, start, transfer, wait_for
+from mcencrypt.lab import start, transfer, wait_for
 from mcencrypt.lab.behaviours import Record, Sometimes, data_only, flip
-from mcencrypt.lab.middlebox import passing
 from mcencrypt.lab.packets import ETHERNET, RST, SYN, ones_complement_sum, parse
 from mcencrypt.lab.streams import content
 
-from .conftest import FULL, PORT, PORTS, encrypted, needs_lab, sized
+from .conftest import FULL, PORT, PORTS, needs_lab, sized
 
 pytestmark = needs_lab
-
-
-@pytest.fixture(scope="module")
-def module_boxed():
-    with interrupted_pair() as net, encrypted(net) as pair:
-        yield pair
-
-
-@pytest.fixture
-def boxed(module_boxed):
-    running = list(module_boxed.lab.processes)
-    yield module_boxed
-    module_boxed.net.box.behaviour = passing
-    for process in module_boxed.lab.processes:
-        if process not in running:
-            process.stop()
-    for node in (module_boxed.a, module_boxed.b):
-        assert node.answers()
 
 
 def with_right_checksum(frame, tcp_at):

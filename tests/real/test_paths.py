@@ -6,30 +6,13 @@ import socket
 
 import pytest
 
-from mcencrypt.lab import direct_pair, interrupted_pair, measure, transfer, wait_for
+from mcencrypt.lab import direct_pair, measure, transfer, wait_for
 from mcencrypt.lab.behaviours import Chain, Delay, Drop, Duplicate, Join, Record, Reorder, Split, Truncate
-from mcencrypt.lab.middlebox import passing
 from mcencrypt.lab.packets import ACK, SYN, parse
 
 from .conftest import PORT, PORTS, assert_encrypted, encrypted, needs_lab, sized
 
 pytestmark = needs_lab
-
-
-@pytest.fixture(scope="module")
-def module_boxed():
-    with interrupted_pair() as net, encrypted(net) as pair:
-        yield pair
-
-
-@pytest.fixture
-def boxed(module_boxed):
-    running = list(module_boxed.lab.processes)
-    yield module_boxed
-    module_boxed.net.box.behaviour = passing
-    for process in module_boxed.lab.processes:
-        if process not in running:
-            process.stop()
 
 
 def connected(pair, version=4, **options):

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from served import serving
 
 import mcencrypt
 from mcencrypt.cli import cli, offline, start, text
@@ -24,7 +25,7 @@ from mcencrypt.cli.settings import Settings
 from mcencrypt.errors import OperatorError
 from mcencrypt.keys import create_network_key, read_switch, write_switch
 from mcencrypt.shell import runlock
-from mcencrypt.shell.control import SOCKET_NAME, ControlServer, NoDaemonError, request
+from mcencrypt.shell.control import NoDaemonError, request
 from mcencrypt.shell.runlock import RunLock
 
 COMMANDS = ("on", "off", "status", "top", "mode", "reload", "peers", "daemon", "keygen", "identity", "rules", "decode",
@@ -98,33 +99,6 @@ def status_result(**changes: Any) -> dict[str, Any]:
         "plaintext_peers": [{"peer": "10.9.9.9:7331", "local": "10.0.9.9:40001", "allowed": True}],
         "rules_seen": 0.4, **changes,
     }  # fmt: skip
-
-
-@contextlib.contextmanager
-def serving(run_dir: Path, handler: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Iterator[None]:
-    """A daemon's control socket in a thread."""
-    import select
-
-    server = ControlServer(run_dir / SOCKET_NAME, handler)
-    wake_read, wake_write = os.pipe()
-
-    def loop() -> None:
-        while True:
-            ready, _, _ = select.select([server, wake_read], [], [])
-            if wake_read in ready:
-                return
-            server.ready()
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    try:
-        yield
-    finally:
-        os.write(wake_write, b"x")
-        thread.join()
-        os.close(wake_read)
-        os.close(wake_write)
-        server.close()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

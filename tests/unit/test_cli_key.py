@@ -5,20 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from served import serving
 
 from mcencrypt.cli import cli
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.errors import OperatorError
 from mcencrypt.keys import NetworkKey, create_network_key
-from mcencrypt.shell.control import SOCKET_NAME, ControlServer
 from mcencrypt.shell.runlock import STATE_LOCK_NAME, RunLock
 
 
@@ -57,29 +54,6 @@ def old(tmp_path: Path) -> NetworkKey:
 @pytest.fixture
 def new(tmp_path: Path) -> NetworkKey:
     return create_network_key(tmp_path / "new.key")
-
-
-@contextmanager
-def serving(run_dir: Path, handler: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Iterator[None]:
-    import select
-
-    server = ControlServer(run_dir / SOCKET_NAME, handler)
-    read, write = os.pipe()
-
-    def loop() -> None:
-        while read not in select.select([server, read], [], [])[0]:
-            server.ready()
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    try:
-        yield
-    finally:
-        os.write(write, b"x")
-        thread.join()
-        os.close(read)
-        os.close(write)
-        server.close()
 
 
 @pytest.mark.parametrize("name", ["list", "add", "use", "retire"])
