@@ -120,7 +120,7 @@ def test_the_manual_is_accepted_by_man(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", completion.SHELLS)
 def test_completion_asks_the_program(shell: str) -> None:
-    text = completion.script(shell)
+    text = completion.script(shell, cli)
     assert f"_MCENCRYPT_COMPLETE={shell}_complete" in text and "%(" not in text
     word = "unins" if shell == "fish" else "1"  # its text, or its number
     asked = {"_MCENCRYPT_COMPLETE": f"{shell}_complete", "COMP_WORDS": "mcencrypt unins", "COMP_CWORD": word}
@@ -130,7 +130,7 @@ def test_completion_asks_the_program(shell: str) -> None:
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
 def test_the_script_for_bash_is_one() -> None:
-    subprocess.run(["bash", "-n"], input=completion.script("bash"), text=True, check=True)
+    subprocess.run(["bash", "-n"], input=completion.script("bash", cli), text=True, check=True)
 
 
 def test_without_systemd_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

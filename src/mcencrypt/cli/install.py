@@ -27,6 +27,7 @@ def install(settings: Settings, root: Path | None) -> None:
     The service starts at boot, before the network; this command does not start it. Running it again repairs what is
     missing and leaves the configuration as it is.
     """
+    from mcencrypt.cli import cli
     from mcencrypt.shell.daemon import version
     from mcencrypt.system import files, layout, service, unit
 
@@ -37,7 +38,7 @@ def install(settings: Settings, root: Path | None) -> None:
     top = Path("/") if root is None else root.absolute()
     units = unit.render_all(here.command, unit.running_from())
     changed = False
-    for file in files.contents(here, units, version()):
+    for file in files.contents(here, units, cli, version()):
         result = files.put(file, top)
         click.echo(f"{result:<9} {files.below(top, file.path)}")
         changed |= result == "wrote" and file.path == here.unit
@@ -58,6 +59,7 @@ def uninstall(settings: Settings, purge: bool, root: Path | None) -> None:
 
     Keys, state and configuration stay, unless --purge is given.
     """
+    from mcencrypt.cli import cli
     from mcencrypt.cli.leave import end_all, end_instances, purge_data
     from mcencrypt.system import files, layout, service, unit
 
@@ -68,7 +70,8 @@ def uninstall(settings: Settings, purge: bool, root: Path | None) -> None:
         end_instances(settings)
         end_all(settings.load())
         service.disable()
-    paths = [file.path for file in files.contents(here, dict.fromkeys((unit.UNIT, unit.INSTANCES), ""), "")]
+    units = dict.fromkeys((unit.UNIT, unit.INSTANCES), "")
+    paths = [file.path for file in files.contents(here, units, cli, "")]
     for path in paths:
         if path != layout.CONFIG and files.remove(path, top):
             click.echo(f"removed   {files.below(top, path)}")

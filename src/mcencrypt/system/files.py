@@ -10,7 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from mcencrypt.errors import OperatorError
+from mcencrypt.system import completion, manpage
 from mcencrypt.system.layout import CONFIG, Layout
 
 #: Folders that are not removed, empty or not.
@@ -27,19 +30,16 @@ class File:
     folder_mode: int = 0o755
 
 
-def contents(layout: Layout, units: Mapping[str, str], version: str) -> Iterator[File]:
-    """All files of a layout. `units` are the texts of the systemd units by name."""
-    from mcencrypt.cli import cli
-    from mcencrypt.system import completion, manpage
-
+def contents(layout: Layout, units: Mapping[str, str], program: click.Group, version: str) -> Iterator[File]:
+    """All files of a layout. `units` are the texts of the systemd units by name, `program` is the command line."""
     data = importlib.resources.files("mcencrypt") / "system"
     for name, text in units.items():
         yield File(layout.units / name, text)
     yield File(layout.lock, (data / "tmpfiles.conf").read_text())
     yield File(CONFIG, (data / "config.toml").read_text(), keep=True, folder_mode=0o700)
     for shell in completion.SHELLS:
-        yield File(layout.completion(shell), completion.script(shell))
-    yield File(layout.man_page, manpage.page(cli, version))
+        yield File(layout.completion(shell), completion.script(shell, program))
+    yield File(layout.man_page, manpage.page(program, version))
 
 
 def below(root: Path, path: Path) -> Path:

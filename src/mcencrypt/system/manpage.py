@@ -8,8 +8,6 @@ from collections.abc import Iterator
 
 import click
 
-from mcencrypt.cli.settings import shared_options
-
 _FILES = (
     ("/etc/mcencrypt/config.toml", "The configuration. Every key is also a variable, as MCENCRYPT_PORTS=7331."),
     ("/etc/mcencrypt/network.key", "The key that all nodes of the network share, base64, mode 0600."),
@@ -60,7 +58,7 @@ def _commands(group: click.Group, context: click.Context, prefix: str = "mcencry
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
-    shared = {option.name for option in shared_options()} if context.parent is not None else set()
+    shared = {option.name for option in context.find_root().command.params} if context.parent is not None else set()
     for parameter in command.params:
         record = parameter.get_help_record(context)
         if record is None or parameter.name in shared or not isinstance(parameter, click.Option):
