@@ -15,14 +15,15 @@ _INIT = ("sh", "-c", "mount --make-rshared / && exec /sbin/init")
 
 
 class Machine:
-    """`name` is a container on `network`; it has booted when this returns."""
+    """`name` is a container on `network`, with more `capabilities` if asked; it has booted when this returns."""
 
-    def __init__(self, docker: Docker, image: str, name: str, network: str) -> None:
+    def __init__(self, docker: Docker, image: str, name: str, network: str, *capabilities: str) -> None:
         self.docker, self.name = docker, name
         unified = (_CGROUPS / "cgroup.controllers").exists()
         docker(
             *("run", "--detach", "--name", name, "--hostname", name, "--network", network),
             *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW"),
+            *(word for one in capabilities for word in ("--cap-add", one)),
             *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
             *("--stop-signal", "SIGRTMIN+3"),  # what tells systemd to halt, see systemd(1)
             *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec"),
