@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from . import base, engine
+from .debian import package
 from .engine import Docker
+
+__all__ = ["package"]  # a fixture
 
 
 @pytest.fixture(scope="session")

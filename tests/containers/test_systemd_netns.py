@@ -11,9 +11,9 @@ from mcencrypt.lab import wait_for
 
 from .engine import Docker
 from .machine import Machine
-from .test_systemd import configure, install_package, network, package
+from .test_systemd import configure, install_package, network
 
-__all__ = ["network", "package"]  # fixtures
+__all__ = ["network"]  # a fixture
 
 UNIT = "mcencrypt@blue.service"
 
