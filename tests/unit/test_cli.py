@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -25,7 +23,7 @@ from mcencrypt.cli.settings import Settings
 from mcencrypt.errors import OperatorError
 from mcencrypt.keys import create_network_key, read_switch, write_switch
 from mcencrypt.shell import runlock
-from mcencrypt.shell.control import NoDaemonError, request
+from mcencrypt.shell.control import request
 from mcencrypt.shell.runlock import RunLock
 
 COMMANDS = ("on", "off", "status", "top", "mode", "reload", "peers", "daemon", "keygen", "identity", "rules", "decode",
@@ -345,15 +343,23 @@ def test_off_waits_for_a_daemon_that_holds_the_lock_but_does_not_answer_yet(
 def fake_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Makes `on` start a program of this test, whose beginning the caller gives."""
     program = tmp_path / "daemon-program"
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start_one(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*words, **options))
+        return started[-1]
 
     def make(before: str) -> None:
         program.write_text(DAEMON.format(python=sys.executable, source=str(SOURCE), before=before))
         program.chmod(0o700)
         monkeypatch.setattr(start.sys, "executable", str(program))
+        monkeypatch.setattr(start.subprocess, "Popen", start_one)
 
     yield make
-    with contextlib.suppress(NoDaemonError):
-        os.kill(request(tmp_path / "run", "status")["pid"], signal.SIGTERM)
+    for process in started:  # one that lost a race may only now be about to take the other's place
+        process.kill()
+        process.wait()
 
 
 def test_on_starts_a_daemon_in_the_background_and_waits_for_it(
