@@ -51,7 +51,7 @@ def code(document: Path) -> Iterator[tuple[int, str]]:
 
 def invocations(document: Path) -> Iterator[Invocation]:
     for number, text in code(document):
-        for match in re.finditer(r"(?:^|[\s/(])mcencrypt(?=\s)(.*)", text):
+        for match in re.finditer(r"(?:^|[\s/(])mcencrypt(?=\s(.*))", text):
             try:
                 words = shlex.split(match[1], comments=True)
             except ValueError:
@@ -149,8 +149,9 @@ def test_what_is_impossible_is_found(words: str, wrong: str) -> None:
 
 def test_calls_are_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("Run `mcencrypt on`.\n\n    sudo mcencrypt status --json | jq .totals   # mcencrypt bends\n")
-    assert [call.words for call in invocations(page)] == [("on",), ("status", "--json")]
+    page.write_text("Run `mcencrypt on`.\n\n    sudo mcencrypt status --json | jq .totals   # mcencrypt bends\n"
+                    "    docker compose exec mcencrypt mcencrypt off --now\n")
+    assert [call.words for call in invocations(page)] == [("on",), ("status", "--json"), ("off", "--now")]
 
 
 def test_every_command_is_in_the_readme() -> None:
