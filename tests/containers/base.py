@@ -76,7 +76,9 @@ def _tarball() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not wanted.exists():
             for old in home.glob("base-*.tar*"):
-                old.unlink()
+                # another checkout may use it
+                if time.time() - old.stat().st_mtime > 7 * 86400:
+                    old.unlink()
             _make(wanted)
     return wanted
 

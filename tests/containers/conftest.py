@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from .debian import package
 from .engine import Docker
 
 __all__ = ["package"]  # a fixture
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +35,23 @@ def docker(_daemon: Docker) -> Iterator[Docker]:
 def base_image(_daemon: Docker) -> str:
     """Debian with Python, iptables and systemd: the name of the image that others are built from."""
     return base.base_image(_daemon)
+
+
+@pytest.fixture(scope="session")
+def sidecar_image(_daemon: Docker, base_image: str) -> str:
+    """mcencrypt's own image, built from docker/Dockerfile."""
+    tag = "mcencrypt-test/sidecar"
+    arguments = {"BASE": base_image, **base.pip_arguments()}
+    _daemon.build(tag, ROOT, dockerfile=ROOT / "docker" / "Dockerfile", arguments=arguments)
+    return tag
+
+
+@pytest.fixture(scope="session")
+def node_image(_daemon: Docker, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """In MultiChain's place: a P2P program that speaks its framing, under its name."""
+    tag = "mcencrypt-test/node"
+    context = tmp_path_factory.mktemp("image") / "node"
+    shutil.copytree(ROOT / "tests" / "containers" / "node", context)
+    shutil.copytree(ROOT / "src" / "mcencrypt", context / "mcencrypt", ignore=shutil.ignore_patterns("__pycache__"))
+    _daemon.build(tag, context, arguments={"BASE": base_image})
+    return tag

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from mcencrypt.lab import Host, Lab, LabError, Process, missing, wait_for
-from mcencrypt.lab.namespace import orphaned, owner, run
+from mcencrypt.lab.namespace import PREFIX, orphaned, owner, run
 from mcencrypt.lab.thirdparty import cache_directory
 
+_LAB_DIRECTORY = re.compile(rf"/({PREFIX}-\d+-\d+-[^/\s]*)")
 TOOLS = {"dockerd": "docker.io", "docker": "docker.io"}
 
 
@@ -142,7 +144,7 @@ class Docker:
         there = self._client(["docker", "ps", "-aq"], timeout=30, check=True).stdout if self._process else ""
         if there:
             raise LabError(f"build {tag} before there are containers: {there.split()}")
-        words = ["docker", "build", "--network", "host", "--tag", tag]
+        words = ["docker", "build", "--network", "host", "--force-rm", "--tag", tag]
         if dockerfile:
             words += ["--file", str(dockerfile)]
         for name, value in (arguments or {}).items():
@@ -261,26 +263,52 @@ def _store(private: Path) -> Iterator[Path]:
 
 
 def sweep(cgroup: str | None = None) -> None:
-    """End processes of containers whose daemon is gone: those in that cgroup, or those of killed sessions."""
-    for directory in Path("/proc").iterdir():
-        if not directory.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            for line in (directory / "cgroup").read_text().splitlines():
-                _, _, top = line.split(":", 2)
-                name = top.removeprefix("/").partition("/")[0]
-                if name == cgroup or (cgroup is None and name.startswith("mclab-") and orphaned(name)):
-                    os.kill(int(directory.name), signal.SIGKILL)
-                    break
+    """End what runs on although its session was killed: daemons, wherever they ran, and processes of containers; or,
+    given a name, the processes of containers in that control group. Their mounts and control groups go too."""
+    ending = []
+    for pid in [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]:
+        if any(_meant(name, cgroup) for name in _groups(pid)) or (cgroup is None and _left_behind(arguments(pid))):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                ending.append(pid)
+    wait_for(lambda: not any(arguments(pid) for pid in ending), "the processes of an earlier session to end", 20)
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if cgroup is None and _left_behind([mount[1]]):
+            run(["umount", "--lazy", mount[1]], check=False)
     for tree in {mount[1] for mount in mounts if mount[2].startswith("cgroup")}:
         for top in Path(tree).glob("mclab-*-docker"):
-            if top.name == cgroup or (cgroup is None and orphaned(top.name)):
-                for inner in sorted(top.rglob("*/"), reverse=True):
+            if _meant(top.name, cgroup):
+                for inner in (*sorted(top.rglob("*/"), reverse=True), top):
                     with contextlib.suppress(OSError):
                         inner.rmdir()
-                with contextlib.suppress(OSError):
-                    top.rmdir()
+
+
+def arguments(pid: int) -> list[str]:
+    """A process' command line; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def _groups(pid: int) -> list[str]:
+    """The topmost control groups that a process is in."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    return [line.split(":", 2)[2].removeprefix("/").partition("/")[0] for line in lines]
+
+
+def _meant(name: str, cgroup: str | None) -> bool:
+    return name == cgroup if cgroup else name.startswith(f"{PREFIX}-") and orphaned(name)
+
+
+def _left_behind(words: list[str]) -> bool:
+    """Whether the words name something in the directory of a lab whose process is gone."""
+    found = _LAB_DIRECTORY.search(" ".join(words))
+    return bool(found and orphaned(found[1]))
 
 
 def _unmount(below: Path) -> None:

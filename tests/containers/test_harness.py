@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from mcencrypt.lab import LabError
+from mcencrypt.lab import LabError, wait_for
 from mcencrypt.lab.namespace import members
 
 from . import engine
@@ -43,14 +46,13 @@ def test_containers_run_and_talk_inside_a_namespace(docker: Docker, base_image: 
 def test_build_has_the_machines_network_and_tests_have_none(
     docker: Docker, base_image: str, tmp_path: Path
 ) -> None:
-    look = "wc -l </proc/net/route"
-    (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nRUN {look} >/routes\n")
-    docker.build("mcencrypt-test/routes", tmp_path)
-    in_build = int(docker("run", "--rm", "mcencrypt-test/routes", "cat", "/routes").stdout)
-    on_machine = len(Path("/proc/net/route").read_text().splitlines())
-    assert in_build == on_machine
-    outside = docker("run", "--rm", "--network", "host", base_image, "sh", "-c", look)
-    assert int(outside.stdout) < on_machine or on_machine == 1
+    look = "readlink /proc/self/ns/net"
+    (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nRUN {look} >/namespace\n")
+    docker.build("mcencrypt-test/namespace", tmp_path)
+    in_build = docker("run", "--rm", "mcencrypt-test/namespace", "cat", "/namespace").stdout.strip()
+    assert in_build == os.readlink("/proc/self/ns/net")
+    outside = docker("run", "--rm", "--network", "host", base_image, "sh", "-c", look).stdout.strip()
+    assert outside == f"net:[{os.stat(Path('/run/netns', docker.host.namespace)).st_ino}]" != in_build
 
 
 def test_failed_build_says_what_went_wrong(docker: Docker, base_image: str, tmp_path: Path) -> None:
@@ -77,6 +79,30 @@ def test_everything_goes_with_the_daemon(base_image: str) -> None:
     assert not members(namespace)
     assert not directory.exists()
     assert str(directory) not in Path("/proc/mounts").read_text()
+
+
+def test_what_a_killed_session_left_is_swept(base_image: str) -> None:
+    """Also a daemon that ran in the machine's own namespace, for a build."""
+    program = (
+        "import sys, signal\n"
+        "from containers import engine\n"
+        "context = engine.docker()\n"
+        "daemon = context.__enter__()\n"
+        "daemon._serve(on_machine=sys.argv[1] == 'building')\n"
+        "print(daemon._process.pid, flush=True)\n"
+        "signal.pause()\n"
+    )
+    for phase in ("building", "running"):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        words = [sys.executable, "-c", program, phase]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as session:
+            assert session.stdout
+            pid = int(session.stdout.readline())
+            session.send_signal(signal.SIGKILL)
+        assert Path(f"/proc/{pid}").exists()
+        with engine.docker() as next_session:
+            next_session("version")
+            wait_for(lambda pid=pid: engine.arguments(pid) == [], "the old daemon to end")
 
 
 def test_missing_docker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ from mcencrypt.shell.memory import keep_large_buffers, put_packets_first
 from mcencrypt.shell.notify import Heartbeat, Notifier
 from mcencrypt.shell.prober import Prober
 from mcencrypt.shell.queue import progress
+from mcencrypt.shell.readiness import announce
 from mcencrypt.shell.reports import Reporter, connections_and_totals
 from mcencrypt.shell.rotation import Rotation
 from mcencrypt.shell.routes import Routes
@@ -147,12 +148,15 @@ class Daemon:
         if self._metrics is not None:
             self._metrics.start(loop)
         put_packets_first()
+        ready = announce()
         self._watch()
         self._notifier.ready(self._summary())
         loop.run()
         if not self.homeless:
             self._notifier.stopping()
             log.info("daemon stops; the rules stay, so nothing leaves in plaintext")
+        if ready:
+            ready.close()
         self._control.close()
         if self._metrics is not None:
             self._metrics.close()

@@ -74,8 +74,8 @@ class Queue:
         #: Verdicts that could not be given as decided: the packet was dropped.
         self.bad_verdicts = 0
         self._logged = False
-        self._queue: Any = NetfilterQueue()
         try:
+            self._queue: Any = NetfilterQueue()
             self._queue.bind(number, self._handle, max_len=MAX_WAITING, mode=COPY_PACKET, sock_len=SOCKET_BUFFER)
         except OSError as problem:
             raise OperatorError(

@@ -1,0 +1,107 @@
+"""One organisation under docker-compose.yml, and a peer at another site that dials its published port."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from mcencrypt.decode import decode
+from mcencrypt.keys import create_network_key
+from mcencrypt.lab import Capture, Host, LabError, wait_for
+
+from .engine import Docker
+from .project import FILES, MARKERS, PORT, Project
+
+DOCKER_HOST, SITE = "192.0.2.1", "192.0.2.2"
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("key") / "network.key"
+    create_network_key(file)
+    return file
+
+
+@pytest.fixture
+def project(docker: Docker, sidecar_image: str, node_image: str, key: Path) -> Iterator[Project]:
+    environment = {
+        "MCENCRYPT_IMAGE": sidecar_image,
+        "MULTICHAIN_IMAGE": node_image,
+        "NETWORK_KEY_FILE": str(key),
+        "CHAIN": "chain1",
+    }
+    project = Project(docker, "docker-compose.yml", environment)
+    with project.running():
+        yield project
+
+
+@pytest.fixture
+def site(docker: Docker) -> Host:
+    """A host elsewhere, which reaches Docker's host and what that publishes."""
+    host = docker.lab.host("site")
+    docker.lab.link(docker.host, "wan", host, "eth0")
+    docker.lab.assign(docker.host, "wan", f"{DOCKER_HOST}/24")
+    docker.lab.assign(host, "eth0", f"{SITE}/24")
+    return host
+
+
+def test_peer_at_another_site_dials_the_published_port(project: Project, site: Host, key: Path, tmp_path: Path) -> None:
+    project.compose("run", "--rm", "--entrypoint", "multichain-util", "node", "create", "chain1")
+    project.compose("up", "--detach")
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'ports = [{PORT}]\nnetwork_key_file = "{key}"\nstate_dir = "{tmp_path}/state"\nrun_dir = "{tmp_path}/run"\n'
+    )
+    with Capture(site, "eth0") as wire:
+        site.python("mcencrypt", "--config", config, "daemon").wait_for("daemon is ready", 30)
+        node = site.python("mcencrypt.lab.node", "--connect", f"{DOCKER_HOST}:{PORT}", "--items-every", "0.2")
+        node.wait_for('"ready"', 30)
+        wait_for(lambda: any(one["event"] == "item" for one in node.events()), "an item of the node's", 10)
+        project.await_items("node", since=0)
+        (connection,) = [one for one in project.status("mcencrypt")["connections"] if one["state"] == "encrypted"]
+        # Docker's NAT shows who it is
+        assert connection["peer"].startswith(f"{SITE}:")
+        node.stop()
+    report = decode(str(wire.path), [PORT])
+    assert report.clean, (report.oddities, [(one.verdict, one.notes) for one in report.conversations])
+    assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
+
+
+def test_sidecar_that_cannot_start_says_why_and_no_node_starts(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "network.key").write_text("not a key\n")
+    project.environment["NETWORK_KEY_FILE"] = str(tmp_path / "network.key")
+    with pytest.raises(LabError):
+        project.compose("up", "--detach")
+    said = project.docker.logs(project.container("mcencrypt")).splitlines()
+    assert said and all(line.startswith("mcencrypt: network_key_file: /run/secrets/network.key: ") for line in said)
+    running = project.docker("ps", "--format", '{{.Label "com.docker.compose.service"}}').stdout
+    assert "node" not in running.split()
+
+
+def release(file: Path) -> str:
+    """Something of the shape of MultiChain's release; returns its SHA256."""
+    with tarfile.open(file, "w:gz") as archive:
+        for name in ("multichaind", "multichain-cli", "multichain-util", "README.txt"):
+            content = f"#!/bin/sh\necho {name} $0\n".encode()
+            entry = tarfile.TarInfo(f"multichain-2.3.3/{name}")
+            entry.size, entry.mode = len(content), 0o755
+            archive.addfile(entry, io.BytesIO(content))
+    return sha256(file.read_bytes()).hexdigest()
+
+
+def test_multichain_image_is_made_of_a_release_with_the_right_checksum(
+    docker: Docker, base_image: str, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text((FILES / "multichain" / "Dockerfile").read_text())
+    checksum = release(tmp_path / "multichain-2.3.3.tar.gz")
+    with pytest.raises(LabError, match=f"has SHA256 {checksum}, and none was expected"):
+        docker.build("mcencrypt-test/multichain", tmp_path, arguments={"BASE": base_image})
+    docker.build("mcencrypt-test/multichain", tmp_path, arguments={"BASE": base_image, "SHA256": checksum})
+    for name in ("multichaind", "multichain-cli", "multichain-util"):
+        done = docker("run", "--rm", "mcencrypt-test/multichain", name)
+        assert done.stdout == f"{name} /usr/local/bin/{name}\n"
