@@ -206,6 +206,13 @@ def test_a_process_that_has_ended() -> None:
         find(Target.parse(str(child)))
 
 
+def test_a_name_that_is_just_being_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("mcencrypt.shell.netns.NAMED", tmp_path)
+    (tmp_path / "blue").touch(mode=0)
+    with pytest.raises(AbsentError, match="blue: the network namespace is just being made or deleted"):
+        find(Target.parse("blue"))
+
+
 def test_a_name_that_does_not_exist() -> None:
     with pytest.raises(AbsentError, match="there is no network namespace mcencrypt-none"):
         find(Target.parse("mcencrypt-none"))

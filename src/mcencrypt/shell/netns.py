@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import select
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -160,6 +161,9 @@ def setns(descriptor: int) -> int:
 def _find_named(target: Target) -> Namespace:
     path = NAMED / target.name
     try:
+        # `ip netns` makes a file that nobody may read, and only then mounts the namespace over it
+        if not stat.S_IMODE(path.stat().st_mode):
+            raise AbsentError(f"{target}: the network namespace is just being made or deleted: try again")
         return Namespace(target, os.open(path, os.O_RDONLY | os.O_CLOEXEC), None)
     except FileNotFoundError:
         raise AbsentError(
