@@ -1,7 +1,8 @@
-"""docs/rollout.md, step by step: five nodes that never stop talking, from plaintext to encrypted or not at all."""
+"""docs/rollout.md, step by step: five nodes that never stop talking, from plaintext to require, then to another key."""
 
 import pytest
 
+from mcencrypt.keys import create_network_key
 from mcencrypt.lab import Capture, LabError, wait_for
 
 from .conftest import PORT, assert_encrypted, needs_lab, plaintext_segments
@@ -16,7 +17,7 @@ def totals(programs, name):
     return sum(one[name] for program in programs for one in counts(program).values())
 
 
-def test_a_rollout_costs_each_connection_one_reconnect_and_no_request():
+def test_a_rollout_costs_each_connection_one_reconnect_and_a_new_key_none():
     with fleet(NODES, start=False) as nodes, asking(nodes, "--every", 0.2) as programs:
         # 1. one host after the other, on in prefer: nothing is reset
         for node in nodes:
@@ -57,3 +58,19 @@ def test_a_rollout_costs_each_connection_one_reconnect_and_no_request():
         slowest = max(one["longest"] for program in programs for one in counts(program).values())
         print(f"{totals(programs, 'answered')} requests answered, {totals(programs, 'retried')} of them on a second "
               f"connection; the slowest took {slowest:.2f} s")  # fmt: skip
+
+        # 4. the network key changes (docs/operations.md): nobody reconnects for it
+        file = nodes.lab.directory / "next.key"
+        create_network_key(file)
+        old = nodes[0].status()["key_id"]
+        lost = totals(programs, "lost")
+        for node in nodes:
+            node.mcencrypt("key", "add", file)
+        (new,) = {one["id"] for one in nodes[0].status()["keys"]} - {old}
+        for step in (("use", new), ("retire", old)):
+            for node in nodes:
+                node.mcencrypt("key", *step)
+            await_progress(programs)
+        assert totals(programs, "lost") == lost and totals(programs, "failed") == 0
+        for node in nodes:
+            assert [one["id"] for one in node.status()["keys"] if one["accepted"]] == [new]
