@@ -154,6 +154,17 @@ def test_node_that_is_restarted_stays_in_the_sidecars_namespace(network: Project
     assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
 
 
+def test_other_settings_take_both_containers_anew(network: Project) -> None:
+    old = network.container("beta")
+    network.environment["MCENCRYPT_MODE"] = "prefer"
+    with network.wire("internet") as wire:
+        network.compose("up", "--detach", "--force-recreate")
+        settled(network, 0)
+    assert network.container("beta") != old and network.status("beta")["mode"] == "prefer"
+    assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
+    network.environment["MCENCRYPT_MODE"] = "require"
+
+
 def test_down_leaves_the_state_and_nothing_else(network: Project) -> None:
     identity = network.status("alpha")["identity"]
     network.compose("down", "--timeout", "5")
