@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from mcencrypt.lab import LabError
 
 from . import base, engine
 from .debian import package
@@ -20,7 +23,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def _daemon() -> Iterator[Docker]:
     if reason := engine.cannot_run() or base.cannot_make():
         pytest.skip(reason)
-    with engine.docker() as daemon:
+    with contextlib.ExitStack() as stack:
+        try:
+            daemon = stack.enter_context(engine.docker())
+        except LabError as problem:
+            pytest.skip(f"no Docker daemon can run here: {problem}")
         yield daemon
 
 
@@ -34,7 +41,10 @@ def docker(_daemon: Docker) -> Iterator[Docker]:
 @pytest.fixture(scope="session")
 def base_image(_daemon: Docker) -> str:
     """Debian with Python, iptables and systemd: the name of the image that others are built from."""
-    return base.base_image(_daemon)
+    try:
+        return base.base_image(_daemon)
+    except LabError as problem:
+        pytest.skip(f"no base image can be made here: {problem}")
 
 
 @pytest.fixture(scope="session")
