@@ -1,13 +1,16 @@
 """Verify on the real kernel: encrypted traffic passes, one plaintext connection fails, on clean and on bad paths."""
 
 import contextlib
+import fcntl
 import json
 import os
 import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 
 import pytest
@@ -50,6 +53,11 @@ def verifying(node, *words):
         outcome.append((process.exit_code, json.loads(text)))
     finally:
         process.stop()
+
+
+def unacknowledged(sock):
+    """Bytes of a TCP socket that the peer has yet to acknowledge (SIOCOUTQ, tcp(7))."""
+    return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -150,6 +158,7 @@ def test_a_peer_that_may_be_in_plaintext(pair):
                 sock.settimeout(5)
                 sock.connect((pair.b.v4, PORT))
                 sock.sendall(b"\xf4\xfe\xf8\xe1version\0\0\0\0\0" + bytes(8))
+                wait_for(lambda sock=sock: not unacknowledged(sock), "b to have it", 5)
             status, report = found[0]
             assert report["verdict"] == expected and status == 1, report
             assert report["counts"]["allowed"] == 1
