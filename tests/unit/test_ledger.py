@@ -227,3 +227,10 @@ def test_holes_are_bounded() -> None:
 @given(st.integers(0, 1 << 40), st.integers(-(1 << 31) + 1, (1 << 31) - 1))
 def test_unwrap(near: int, distance: int) -> None:
     assert unwrap((near + distance) & 0xFFFFFFFF, near) == near + distance
+
+
+def test_records_that_continue_a_run_count_as_well() -> None:
+    ledger = Ledger(138)
+    assert ledger.insert(Run(0, 138, 200, 100))
+    assert ledger.extend(200, 138 + 200 + 2 * OVERHEAD, 300, 100, 3)
+    assert (ledger.bytes_inserted, ledger.records_inserted) == (500, 5)

@@ -152,6 +152,8 @@ class Ledger:
         last.wire_end = self.wire_top = wire + length + count * OVERHEAD
         if self.wire_edge == wire:
             self.plain_edge, self.wire_edge = self.plain_top, self.wire_top
+        self.bytes_inserted += length
+        self.records_inserted += count
         return True
 
     def _place(self, plain: int, wire: int, length: int) -> bool:
