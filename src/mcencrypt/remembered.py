@@ -11,7 +11,7 @@ _NAME = "mode"
 
 
 def read_mode(state_dir: Path) -> str | None:
-    """"require" or "prefer"; None if the configuration decides. What makes no sense counts as the stricter one.
+    """ "require" or "prefer"; None if the configuration decides. What makes no sense counts as the stricter one.
 
     Raises OperatorError.
     """

@@ -93,7 +93,7 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """"encrypted", "plaintext" or "nothing seen"."""
+        """ "encrypted", "plaintext" or "nothing seen"."""
         if self.counts[Kind.PLAINTEXT] or self.counts[Kind.UNKNOWN]:
             return "plaintext"
         if self.counts[Kind.ENCRYPTED] or self.counts[Kind.INCOMPLETE]:

@@ -43,9 +43,7 @@ def test_containers_run_and_talk_inside_a_namespace(docker: Docker, base_image: 
     assert machines_docker() == before
 
 
-def test_build_has_the_machines_network_and_tests_have_none(
-    docker: Docker, base_image: str, tmp_path: Path
-) -> None:
+def test_build_has_the_machines_network_and_tests_have_none(docker: Docker, base_image: str, tmp_path: Path) -> None:
     look = "readlink /proc/self/ns/net"
     (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nRUN {look} >/namespace\n")
     docker.build("mcencrypt-test/namespace", tmp_path)

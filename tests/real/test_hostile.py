@@ -143,9 +143,7 @@ def test_a_recorded_syn_from_another_address_gets_no_answer(boxed):
     boxed.a.ip("address", "add", "10.66.0.77/24", "dev", "eth0")
     segment = parse(frame)
     elsewhere = socket.inet_aton("10.66.0.77")
-    other_address = replace(
-        segment, ip=segment.ip[:12] + elsewhere + segment.ip[16:], source=elsewhere
-    ).packed()
+    other_address = replace(segment, ip=segment.ip[:12] + elsewhere + segment.ip[16:], source=elsewhere).packed()
     other_port = replace(segment, ports=(segment.ports[0] ^ 1, PORT)).packed()
     other_number = replace(segment, sequence=segment.sequence ^ 1).packed()
     with boxed.wire() as wire:

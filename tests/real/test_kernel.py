@@ -48,9 +48,7 @@ def table() -> Iterator[Sockets]:
 
 
 def shell(*commands: str) -> str:
-    return subprocess.run(
-        ["sh", "-ec", "\n".join(commands)], check=True, capture_output=True, text=True
-    ).stdout
+    return subprocess.run(["sh", "-ec", "\n".join(commands)], check=True, capture_output=True, text=True).stdout
 
 
 def pack(address: str) -> bytes:
@@ -326,9 +324,7 @@ def test_mtu_of_link_local_peers(table_of_routes: Routes) -> None:
         ("ip link set va down", 576),
     ],
 )
-def test_changes_of_routes_and_links_are_seen_at_once(
-    table_of_routes: Routes, command: str, mtu: int
-) -> None:
+def test_changes_of_routes_and_links_are_seen_at_once(table_of_routes: Routes, command: str, mtu: int) -> None:
     made = table_of_routes
     made.handle_events()
     before = made.generation
@@ -342,9 +338,7 @@ def test_changes_of_routes_and_links_are_seen_at_once(
     assert made.mtu(pack("198.51.100.7")) == mtu
 
 
-def test_answers_expire_and_the_cache_is_bounded(
-    table_of_routes: Routes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_expire_and_the_cache_is_bounded(table_of_routes: Routes, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bytes] = []
     monkeypatch.setattr(routes, "_ask", lambda address, source, interface: asked.append(address) or 1234)
     monkeypatch.setattr(routes, "CAPACITY", 3)
@@ -389,9 +383,7 @@ def test_ordinary_links_pass() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "setting", ["gso_max_size", "gro_max_size", "gso_ipv4_max_size", "gro_ipv4_max_size"]
-)
+@pytest.mark.parametrize("setting", ["gso_max_size", "gro_max_size", "gso_ipv4_max_size", "gro_ipv4_max_size"])
 def test_big_tcp_is_refused_with_the_command_that_mends_it(setting: str) -> None:
     shell("ip link add name va type veth peer name vb")
     set_size("va", setting, 185000)
@@ -409,9 +401,7 @@ def set_size(name: str, setting: str, size: int) -> None:
     number = next(number for number, known in links._SIZES.items() if known == setting)
     netlink = Netlink(NETLINK_ROUTE)
     try:
-        body = links._LINK.pack(0, 0, socket.if_nametoindex(name), 0, 0) + struct.pack(
-            "=HHI", 8, number, size
-        )
+        body = links._LINK.pack(0, 0, socket.if_nametoindex(name), 0, 0) + struct.pack("=HHI", 8, number, size)
         netlink.request(16, NLM_F_ACK, body)
     except OSError as error:
         pytest.skip(f"this kernel cannot set {setting}: {error}")

@@ -12,12 +12,8 @@ from mcencrypt.lab import Capture, Host, LabError, TwoHosts, missing, thirdparty
 from mcencrypt.lab.thirdparty import Bcoin, Tip
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
-needs_bcoin = pytest.mark.skipif(
-    thirdparty.missing_bcoin() is not None, reason=str(thirdparty.missing_bcoin())
-)
-needs_iperf3 = pytest.mark.skipif(
-    thirdparty.missing_iperf3() is not None, reason=str(thirdparty.missing_iperf3())
-)
+needs_bcoin = pytest.mark.skipif(thirdparty.missing_bcoin() is not None, reason=str(thirdparty.missing_bcoin()))
+needs_iperf3 = pytest.mark.skipif(thirdparty.missing_iperf3() is not None, reason=str(thirdparty.missing_iperf3()))
 
 BLOCKS = 30
 IN_CLEAR = (bytes.fromhex("fabfb5da"), b"version\0", b"mined by bcoin")

@@ -22,9 +22,7 @@ def router_content(encrypted_pair):
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("mode", MODES)
 def test_every_order_of_speaking(encrypted_pair, version, mode):
-    result = transfer(
-        encrypted_pair.a, encrypted_pair.b, PORT, version=version, mode=mode, size=3e6, server_size=1e6
-    )
+    result = transfer(encrypted_pair.a, encrypted_pair.b, PORT, version=version, mode=mode, size=3e6, server_size=1e6)
     assert result.differences == []
     assert (result.client["sent"], result.client["received"]) == (3_000_000, 1_000_000)
 
@@ -110,9 +108,7 @@ def test_the_status_counts_what_the_applications_sent(encrypted_pair):
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize(("rcvbuf", "size"), [(4096, 1e6), (16384, 3e6)])
 def test_tiny_receive_buffers_whose_windows_our_overhead_must_not_exceed(encrypted_pair, version, rcvbuf, size):
-    result = transfer(
-        encrypted_pair.a, encrypted_pair.b, PORT, version=version, size=size, rcvbuf=rcvbuf, deadline=60
-    )
+    result = transfer(encrypted_pair.a, encrypted_pair.b, PORT, version=version, size=size, rcvbuf=rcvbuf, deadline=60)
     assert result.differences == []
     print(f"SO_RCVBUF {rcvbuf}, IPv{version}: longest stall {result.longest_stall} s")
     assert result.longest_stall < 1

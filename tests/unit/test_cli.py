@@ -388,7 +388,7 @@ def test_a_daemon_that_dies_is_explained_by_its_last_line(tmp_path: Path, fake_d
 def test_a_daemon_that_dies_in_json_is_explained_by_its_message(
     tmp_path: Path, fake_daemon: Callable[[str], None]
 ) -> None:
-    fake_daemon(r'''sys.exit('{"level": "ERROR", "message": "network.key: not found: run keygen"}')''')
+    fake_daemon(r"""sys.exit('{"level": "ERROR", "message": "network.key: not found: run keygen"}')""")
     fails(run("on"), 1, "the daemon stopped at once: network.key: not found: run keygen")
 
 

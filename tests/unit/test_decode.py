@@ -59,17 +59,13 @@ def sealed(lengths: Iterable[int], final: bool = False, wire: int = 138, plain: 
 class Tcp:
     """Both ends of a connection, writing what a capture would hold."""
 
-    def __init__(
-        self, port: int = 40000, isn: tuple[int, int] = (1000, 0xFFFFFF80), version: int = 4
-    ) -> None:
+    def __init__(self, port: int = 40000, isn: tuple[int, int] = (1000, 0xFFFFFF80), version: int = 4) -> None:
         self.packets: list[Packet] = []
         self.ports = (port, PORT)
         self.next = list(isn)
         self.version = version
 
-    def packet(
-        self, side: int, sequence: int, flags: str, payload: bytes = b"", ack: int | None = None
-    ) -> Packet:
+    def packet(self, side: int, sequence: int, flags: str, payload: bytes = b"", ack: int | None = None) -> Packet:
         names = ("10.7.0.1", "10.7.0.2") if self.version == 4 else ("fd00::1", "fd00::2")
         network = (IP if self.version == 4 else IPv6)(src=names[side], dst=names[1 - side])
         segment = TCP(

@@ -149,8 +149,10 @@ def test_what_is_impossible_is_found(words: str, wrong: str) -> None:
 
 def test_calls_are_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("Run `mcencrypt on`.\n\n    sudo mcencrypt status --json | jq .totals   # mcencrypt bends\n"
-                    "    docker compose exec mcencrypt mcencrypt off --now\n")
+    page.write_text(
+        "Run `mcencrypt on`.\n\n    sudo mcencrypt status --json | jq .totals   # mcencrypt bends\n"
+        "    docker compose exec mcencrypt mcencrypt off --now\n"
+    )
     assert [call.words for call in invocations(page)] == [("on",), ("status", "--json"), ("off", "--now")]
 
 

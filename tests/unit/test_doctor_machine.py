@@ -274,9 +274,7 @@ def run(machine: Recorded, monkeypatch: pytest.MonkeyPatch, running: dict[str, A
     return CliRunner().invoke(cli, ["doctor", *words])
 
 
-def test_the_command_fails_if_there_is_a_problem(
-    machine: Recorded, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_fails_if_there_is_a_problem(machine: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.saved = [one._replace(text="") for one in machine.saved]
     result = run(machine, monkeypatch, status(), "--json")
     assert result.exit_code == 1

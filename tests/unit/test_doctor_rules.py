@@ -153,9 +153,7 @@ def test_which_rules_concern_our_ports(spec: str, what: str) -> None:
         ),
     ],
 )
-def test_rules_in_the_way_are_shown(
-    machine: Recorded, table: str, rule: str, name: str, severity: Severity
-) -> None:
+def test_rules_in_the_way_are_shown(machine: Recorded, table: str, rule: str, name: str, severity: Severity) -> None:
     assert not list(check_foreign_rules(case(machine, status())))
     machine.saved.append(Saved("iptables-save", "nft", V4, f"*{table}\n-A {rule}\nCOMMIT\n", ""))
     found = by_id(list(check_foreign_rules(case(machine, status()))), name)

@@ -78,7 +78,7 @@ def test_the_unit_is_right_and_hardened(tmp_path: Path, name: str, most: float) 
 
 
 def test_words_are_quoted_for_systemd() -> None:
-    text = unit.render(["/opt/my node/100%/$HOME/mc\"x\\y"], [])
+    text = unit.render(['/opt/my node/100%/$HOME/mc"x\\y'], [])
     assert 'ExecStart="/opt/my node/100%%/$$HOME/mc\\"x\\\\y" daemon' in text
 
 

@@ -245,8 +245,7 @@ def test_many_scrapes_are_few_questions(snapshot: dict[str, Any], monkeypatch: p
 def test_silent_clients_do_not_keep_others_out(snapshot: dict[str, Any]) -> None:
     with served(snapshot) as address, contextlib.ExitStack() as silent:
         clients = [
-            silent.enter_context(socket.create_connection(address, DEADLINE))
-            for _ in range(2 * exporter.MAX_CLIENTS)
+            silent.enter_context(socket.create_connection(address, DEADLINE)) for _ in range(2 * exporter.MAX_CLIENTS)
         ]
         begun = time.monotonic()
         assert get(address)[0] == 200

@@ -152,9 +152,7 @@ def test_a_reload_leaves_a_mode_that_was_set_by_command(tmp_path: Path) -> None:
     assert (done["mode"], done["configured"], done["plaintext_ended"]) == ("prefer", "require", 0)
 
 
-def test_a_wrong_configuration_keeps_the_old_one_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_wrong_configuration_keeps_the_old_one_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(tmp_path)
 
     def wrong() -> Config:

@@ -48,9 +48,7 @@ def test_vector(vector: dict[str, bytes]) -> None:
     assert theirs.read_message_1(message_1) == vector["msg_0_payload"]
     assert theirs.remote_static == noise.public_bytes(private(vector["init_static"]))
 
-    message_2, sends, receives = theirs.write_message_2(
-        vector["msg_1_payload"], private(vector["gen_resp_ephemeral"])
-    )
+    message_2, sends, receives = theirs.write_message_2(vector["msg_1_payload"], private(vector["gen_resp_ephemeral"]))
     assert message_2 == vector["msg_1_ciphertext"]
     payload, initiator_sends, initiator_receives = ours.read_message_2(message_2)
     assert payload == vector["msg_1_payload"]

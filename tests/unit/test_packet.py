@@ -160,9 +160,7 @@ def test_a_bare_segment_is_what_scapy_builds(seed: int) -> None:
         like.hlim = 64
     else:
         address = dice.randbytes(4), dice.randbytes(4)
-        like = IP(
-            src=".".join(map(str, address[0])), dst=".".join(map(str, address[1])), id=1, flags="DF", ttl=64
-        )
+        like = IP(src=".".join(map(str, address[0])), dst=".".join(map(str, address[1])), id=1, flags="DF", ttl=64)
     key = address[0] + address[1] + sport.to_bytes(2, "big") + dport.to_bytes(2, "big")
     packet = bare(key, seq, ack, flags, window)
     assert packet == bytes(like / tcp)

@@ -27,7 +27,7 @@ B: Host = (bytes((10, 0, 0, 2)), 7331)
 A6: Host = (bytes.fromhex("fd000000000000000000000000000001"), 40000)
 B6: Host = (bytes.fromhex("fd000000000000000000000000000002"), 7331)
 ISN_A, ISN_B = 1000, 5000
-SYN_OPTIONS = bytes.fromhex("020405b4" "0402" "080a0000000100000000" "01" "030307")
+SYN_OPTIONS = bytes.fromhex("020405b40402080a000000010000000001030307")
 
 
 def key_of(local: Host, remote: Host) -> bytes:
@@ -169,9 +169,7 @@ def test_a_peer_is_told_an_mss_that_leaves_room() -> None:
 # -- require
 
 
-@pytest.mark.parametrize(
-    "payload", [b"", b"GET / HTTP/1.1\r\n\r\n", b"mcen", bytes(138), b"mcen\x01\x01" + bytes(132)]
-)
+@pytest.mark.parametrize("payload", [b"", b"GET / HTTP/1.1\r\n\r\n", b"mcen", bytes(138), b"mcen\x01\x01" + bytes(132)])
 @pytest.mark.parametrize(("peer", "local"), [(A, B), (A6, B6)])
 def test_a_stranger_gets_no_answer(payload: bytes, peer: Host, local: Host) -> None:
     b = new()

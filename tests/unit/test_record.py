@@ -56,9 +56,7 @@ def test_a_batch_is_records_one_behind_the_other(length: int, size: int, final: 
     data, plain, wire = text(length), 2**32 - 5, 7777
     starts = range(0, length, size)
     expected = b"".join(
-        by_hand(
-            KEY, data[at : at + size], plain + at, wire + at + number * 22, final and number == len(starts) - 1
-        )
+        by_hand(KEY, data[at : at + size], plain + at, wire + at + number * 22, final and number == len(starts) - 1)
         for number, at in enumerate(starts)
     )
     assert sealed(data, plain, wire, size, final) == expected

@@ -55,9 +55,7 @@ def off(settings: Settings, now: bool) -> None:
     left = sum(connection["state"] in ("encrypted", "unconfirmed") for connection in result["connections"])
     if left:
         go = "goes" if left == 1 else "go"
-        click.echo(
-            f"{plural(left, 'encrypted connection')} {go} on until closed (`mcencrypt off --now` resets them)"
-        )
+        click.echo(f"{plural(left, 'encrypted connection')} {go} on until closed (`mcencrypt off --now` resets them)")
 
 
 def switch_off(config: Config, now: bool) -> dict[str, Any] | None:

@@ -65,9 +65,7 @@ class Plaintext:
 class Engine:
     """All connections of one network namespace on the P2P ports."""
 
-    def __init__(
-        self, policy: Policy, ring: KeyRing, static: X25519PrivateKey, surroundings: Surroundings
-    ) -> None:
+    def __init__(self, policy: Policy, ring: KeyRing, static: X25519PrivateKey, surroundings: Surroundings) -> None:
         self.policy = policy
         self.outcome = Outcome()
         self.outbox, self.events, self.refused = self.outcome.outbox, self.outcome.events, self.outcome.refused

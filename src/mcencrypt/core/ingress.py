@@ -115,9 +115,7 @@ class Ingress:
             return None
         chunks, ledger = opened.chunks, self.ledger
         size = len(chunks[0])
-        if len(chunks) == 1 or (
-            len(chunks[-1]) <= size and size and all(len(chunk) == size for chunk in chunks[1:-1])
-        ):
+        if len(chunks) == 1 or (len(chunks[-1]) <= size and size and all(len(chunk) == size for chunk in chunks[1:-1])):
             runs = [(plain, wire, opened.plain_length, size, len(chunks))]
         else:
             runs, at, stop = [], wire, plain
@@ -240,5 +238,3 @@ class Ingress:
             return None
         block = self.ledger.wire_block(start, end)
         return None if block is None else (block[0] + self.isn + 1, block[1] + self.isn + 1)
-
-

@@ -136,9 +136,7 @@ class Offers:
     def peers(self, key_id: bytes, now: float) -> list[bytes]:
         """The peers whose newest offer, lately, is this key."""
         return [
-            identity
-            for identity, offer in self._newest.items()
-            if offer.key_id == key_id and offer.at > now - LATELY
+            identity for identity, offer in self._newest.items() if offer.key_id == key_id and offer.at > now - LATELY
         ]
 
 

@@ -32,7 +32,7 @@ def check_configuration(case: Case) -> Iterator[Finding]:
             yield problem(
                 "config.allow-plaintext",
                 f"allow_plaintext has {network}, so any peer may talk in plaintext",
-                "name the few networks that need it, or use mode = \"prefer\" for the time of the rollout",
+                'name the few networks that need it, or use mode = "prefer" for the time of the rollout',
             )
     if config.mode == "prefer":
         yield note(

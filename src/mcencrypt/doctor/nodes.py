@@ -151,9 +151,7 @@ def _check_listeners(case: Case, nodes: list[Node]) -> Iterator[Finding]:
                 "right for a node that is down, or for a port that only peers use",
             )
             continue
-        owners = [
-            one for one in case.processes() if inodes & (socket_inodes(case.machine, one.pid) or set())
-        ]
+        owners = [one for one in case.processes() if inodes & (socket_inodes(case.machine, one.pid) or set())]
         for owner in owners:
             if owner.pid not in known and owner.name != "docker-proxy":
                 yield note(

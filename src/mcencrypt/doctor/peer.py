@@ -197,8 +197,7 @@ def _carried(peer: Peer, carries: str) -> Finding:
         return ok("peer.syn-data", f"the path to {peer.address} carries data in SYNs (tried on other ports)")
     return problem(
         "peer.syn-data",
-        f"something on the path to {peer.address} removes data from SYNs (seen on other ports), and so "
-        "every handshake",
+        f"something on the path to {peer.address} removes data from SYNs (seen on other ports), and so every handshake",
         "find the firewall or load balancer that does (SYN proxy, TCP normalization), and except the P2P port",
     )
 

@@ -311,23 +311,16 @@ def iperf3_both_ways(
     """
     if reason := missing_iperf3():
         raise LabError(reason)
-    server = b.spawn(
-        ["iperf3", "--server", "--port", port, "--forceflush"], log=b.lab.log_file(b.name, "iperf3")
-    )
+    server = b.spawn(["iperf3", "--server", "--port", port, "--forceflush"], log=b.lab.log_file(b.name, "iperf3"))
     try:
         server.wait_for("Server listening", 10)
-        rates = [
-            _iperf3(a, address or b.v4, port, seconds, streams, direction)
-            for direction in ([], ["--reverse"])
-        ]
+        rates = [_iperf3(a, address or b.v4, port, seconds, streams, direction) for direction in ([], ["--reverse"])]
     finally:
         server.stop()
     return BothWays(*rates)
 
 
-def _iperf3(
-    client: Host, address: str, port: int, seconds: float, streams: int, direction: list[str]
-) -> float:
+def _iperf3(client: Host, address: str, port: int, seconds: float, streams: int, direction: list[str]) -> float:
     words = [
         "iperf3",
         "--client",

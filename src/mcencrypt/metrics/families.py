@@ -90,9 +90,7 @@ def _trouble(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
         {"queue": queue["dropped_kernel"], "socket": queue["dropped_user"]},
     )
     yield _counter("queue_overruns", "Times that the kernel reported such a loss to the daemon.", queue["enobufs"])
-    yield _counter(
-        "bad_verdicts", "Packets dropped because of an error inside the daemon.", queue["bad_verdicts"]
-    )
+    yield _counter("bad_verdicts", "Packets dropped because of an error inside the daemon.", queue["bad_verdicts"])
     yield _counter(
         "injections_failed", "Packets of the daemon's own that the kernel did not take.", queue["injections_failed"]
     )

@@ -58,9 +58,7 @@ class Run(NamedTuple):
 class Half:
     """One direction of a connection."""
 
-    def __init__(
-        self, name: str, on_record: Callable[[Record], None] | None, memory: Memory | None = None
-    ) -> None:
+    def __init__(self, name: str, on_record: Callable[[Record], None] | None, memory: Memory | None = None) -> None:
         self.name = name
         self._memory = memory or Memory()
         self.started = False

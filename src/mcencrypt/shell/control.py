@@ -36,7 +36,6 @@ _SUN_PATH = 107  # sizeof(sockaddr_un.sun_path) less its NUL
 _CHUNK = 64 * 1024
 
 
-
 class Later:
     """What a handler returns whose result is not there yet; it then calls `result` or `error`, once."""
 

@@ -79,8 +79,7 @@ class Engine:
             connection.request("GET", target)
         except FileNotFoundError:
             raise NoEngineError(
-                f"there is no Docker engine at {self.path}: start it, or name its socket with "
-                "DOCKER_HOST=unix:///PATH"
+                f"there is no Docker engine at {self.path}: start it, or name its socket with DOCKER_HOST=unix:///PATH"
             ) from None
         except PermissionError:
             raise OperatorError(f"you may not use the Docker engine at {self.path}: run this as root") from None

@@ -99,9 +99,7 @@ class Firewall:
     In `environ`, MCENCRYPT_IPTABLES names the iptables command to use (default ``iptables`` from PATH).
     """
 
-    def __init__(
-        self, ports: Sequence[int], queue_number: int, environ: Mapping[str, str] = os.environ
-    ) -> None:
+    def __init__(self, ports: Sequence[int], queue_number: int, environ: Mapping[str, str] = os.environ) -> None:
         self.ports = tuple(ports)
         self.queue_number = queue_number
         self._environ = environ
@@ -236,9 +234,7 @@ def _fill(name: str, ports: Sequence[int], queue_number: int) -> str:
             continue
         template = Template(line)
         repeats = groups if "ports" in template.get_identifiers() else [ports]
-        lines += [
-            template.substitute(queue=queue_number, ports=",".join(map(str, group))) for group in repeats
-        ]
+        lines += [template.substitute(queue=queue_number, ports=",".join(map(str, group))) for group in repeats]
     return "".join(lines)
 
 
@@ -250,6 +246,4 @@ def _template(name: str) -> str:
 
 
 def _by_family(text: str) -> dict[str, str]:
-    return {
-        family: body for family, _, body in (part.partition("\n") for part in text.split(_FAMILY_MARK)[1:])
-    }
+    return {family: body for family, _, body in (part.partition("\n") for part in text.split(_FAMILY_MARK)[1:])}

@@ -38,8 +38,7 @@ class Backend:
         found = shutil.which(name, path=self.path)
         if not found:
             raise OperatorError(
-                f"{name} was not found in {self.path}: "
-                "install iptables, or set MCENCRYPT_IPTABLES to its command"
+                f"{name} was not found in {self.path}: install iptables, or set MCENCRYPT_IPTABLES to its command"
             )
         return found
 

@@ -42,9 +42,10 @@ def probe(queue: Queue, environ: Mapping[str, str] = os.environ) -> None:
     Needs lo to be up; where it is not there is nothing to see, and nothing is said.  Raises OperatorError.
     """
     backend = backends(environ)[0]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, socket.socket(
-        socket.AF_INET, socket.SOCK_DGRAM
-    ) as sender:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
         try:
             receiver.bind(("127.0.0.1", 0))
             sender.connect(receiver.getsockname())

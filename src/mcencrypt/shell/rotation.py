@@ -172,9 +172,7 @@ class Rotation:
                 if result.offered:
                     self._offers.note(peer, result.key_id, now, peers[peer].packed)
             unclear = {
-                peer: known.targets
-                for peer, known in peers.items()
-                if peer not in current or not current[peer].offered
+                peer: known.targets for peer, known in peers.items() if peer not in current or not current[peer].offered
             }
             Survey(self._prober, self._timers, secret, unclear, lambda old: with_both(current, old))
 

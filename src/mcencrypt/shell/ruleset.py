@@ -54,9 +54,7 @@ class Rule:
         return next((after for word, after in itertools.pairwise(words) if word in options), "")
 
     def same(self, other: Rule) -> bool:
-        return self.chain == other.chain and (
-            self.spec == other.spec or _words(self.spec) == _words(other.spec)
-        )
+        return self.chain == other.chain and (self.spec == other.spec or _words(self.spec) == _words(other.spec))
 
 
 @dataclass(frozen=True)
@@ -127,9 +125,7 @@ class Ruleset:
             and [(jump.chain, jump.comment) for jump in table.jumps()]
             == [(jump.chain, jump.comment) for jump in goal.jumps()]
             and all(table.first(jump.chain) == jump for jump in table.jumps())
-            for goal, table in (
-                (goal, self.tables.get(name, Table())) for name, goal in wanted.tables.items()
-            )
+            for goal, table in ((goal, self.tables.get(name, Table())) for name, goal in wanted.tables.items())
         )
 
 

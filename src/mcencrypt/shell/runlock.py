@@ -53,9 +53,7 @@ class RunLock:
             _check_folder(run_dir, setting)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except PermissionError:
-            raise OperatorError(
-                f"you may not write to {path}: run this as root, or choose another {setting}"
-            ) from None
+            raise OperatorError(f"you may not write to {path}: run this as root, or choose another {setting}") from None
         except OSError as error:
             raise OperatorError(f"cannot use {path}: {error.strerror}; choose another {setting}") from None
         try:

@@ -105,9 +105,7 @@ class Sockets:
             return False
         _, interface, cookie = found
         try:
-            self._netlink.request(
-                _SOCK_DESTROY, NLM_F_ACK, _encode(local, lport, remote, rport, interface, cookie)
-            )
+            self._netlink.request(_SOCK_DESTROY, NLM_F_ACK, _encode(local, lport, remote, rport, interface, cookie))
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:
                 raise CannotDestroyError(
