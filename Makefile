@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)
 	@tools/prerequisites lab $(PYTHON)
-	@$(BIN)/python -m mcencrypt.lab.demo
+	@$(BIN)/python -m lab.demo
 
 test: $(STAMP)
 	@tools/prerequisites test $(PYTHON)

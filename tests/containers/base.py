@@ -14,9 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from mcencrypt.lab import LabError
-from mcencrypt.lab.namespace import run
-from mcencrypt.lab.thirdparty import cache_directory
+from lab import LabError
+from lab.namespace import run
+from lab.thirdparty import cache_directory
 
 from .engine import Docker
 

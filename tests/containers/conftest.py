@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mcencrypt.lab import LabError
+from lab import LabError
 
 from . import base, engine
 from .debian import package
@@ -62,6 +62,7 @@ def node_image(_daemon: Docker, base_image: str, tmp_path_factory: pytest.TempPa
     tag = "mcencrypt-test/node"
     context = tmp_path_factory.mktemp("image") / "node"
     shutil.copytree(ROOT / "tests" / "containers" / "node", context)
-    shutil.copytree(ROOT / "src" / "mcencrypt", context / "mcencrypt", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in (ROOT / "src" / "mcencrypt", ROOT / "lab"):
+        shutil.copytree(folder, context / "packages" / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
     _daemon.build(tag, context, arguments={"BASE": base_image})
     return tag

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mcencrypt.lab import Host, Lab, LabError, Process, missing, wait_for
-from mcencrypt.lab.namespace import PREFIX, orphaned, owner, run
-from mcencrypt.lab.thirdparty import cache_directory
+from lab import Host, Lab, LabError, Process, missing, wait_for
+from lab.namespace import PREFIX, orphaned, owner, run
+from lab.thirdparty import cache_directory
 
 _LAB_DIRECTORY = re.compile(rf"/({PREFIX}-\d+-\d+-[^/\s]*)")
 TOOLS = {"dockerd": "docker.io", "docker": "docker.io"}

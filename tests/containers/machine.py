@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from mcencrypt.lab import wait_for
+from lab import wait_for
 
 from .engine import Docker
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mcencrypt.lab import Capture, wait_for
+from lab import Capture, wait_for
 
 from .engine import Docker
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mcencrypt.lab import LabError, wait_for
-from mcencrypt.lab.namespace import members
+from lab import LabError, wait_for
+from lab.namespace import members
 
 from . import engine
 from .engine import Docker

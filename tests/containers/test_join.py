@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mcencrypt.keys import create_network_key
-from mcencrypt.lab import wait_for
+from lab import wait_for
+from mcencrypt.store.keys import create_network_key
 
 from .engine import Docker
 from .project import FILES

@@ -12,18 +12,17 @@ from pathlib import Path
 
 import pytest
 
-import mcencrypt
-from mcencrypt.keys import create_network_key
-from mcencrypt.lab import Capture, Process, Recording, wait_for
-from mcencrypt.lab.host import importable
-from mcencrypt.lab.messages import MAGIC
-from mcencrypt.shell.control import NoDaemonError, request
+from lab import Capture, Process, Recording, wait_for
+from lab.host import importable
+from lab.messages import MAGIC
+from mcencrypt.control.client import NoDaemonError, request
+from mcencrypt.store.keys import create_network_key
 
 from .engine import Docker
 
 PORT = 7331
 MARKERS = [b"INVOICE-4711", b"version\0", MAGIC]
-SOURCE = Path(mcencrypt.__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BRIDGE = "br-served"
 
 
@@ -38,8 +37,8 @@ class Served:
     def run(self, image: str, *node: object) -> None:
         """Make the container anew and start it."""
         self.docker(
-            *("run", "--detach", "--name", self.name, "--network", "served", "--volume", f"{SOURCE}:/source:ro"),
-            *("--env", "PYTHONPATH=/source", "--cap-drop", "ALL", image, "python3", "-m", "mcencrypt.lab.node"),
+            *("run", "--detach", "--name", self.name, "--network", "served", "--volume", f"{ROOT}:/source:ro"),
+            *("--env", "PYTHONPATH=/source:/source/src", "--cap-drop", "ALL", image, "python3", "-m", "lab.node"),
             *("--name", self.name, "--listen", PORT, "--items-every", 0.05, *node),
         )
 
@@ -119,7 +118,7 @@ def nodes(docker: Docker, base_image: str, tmp_path: Path) -> Iterator[list[Serv
 
 def assert_encrypted(wire: Recording) -> None:
     """Data was there, all of it handshake or record."""
-    from mcencrypt.decode import decode
+    from mcencrypt.reading.report import decode
 
     report = decode(str(wire.path), [PORT])
     verdicts = {one.verdict.value for one in report.conversations}

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from mcencrypt.decode import decode
-from mcencrypt.keys import create_network_key
-from mcencrypt.lab import Capture, wait_for
+from lab import Capture, wait_for
+from mcencrypt.reading.report import decode
+from mcencrypt.store.keys import create_network_key
 
 from .engine import Docker
 from .project import MARKERS, PORT, Project, now

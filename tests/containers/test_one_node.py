@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mcencrypt.decode import decode
-from mcencrypt.keys import create_network_key
-from mcencrypt.lab import Capture, Host, LabError, wait_for
+from lab import Capture, Host, LabError, wait_for
+from mcencrypt.reading.report import decode
+from mcencrypt.store.keys import create_network_key
 
 from .engine import Docker
 from .project import FILES, MARKERS, PORT, Project
@@ -59,7 +59,7 @@ def test_peer_at_another_site_dials_the_published_port(project: Project, site: H
     )
     with Capture(site, "eth0") as wire:
         site.python("mcencrypt", "--config", config, "daemon").wait_for("daemon is ready", 30)
-        node = site.python("mcencrypt.lab.node", "--connect", f"{DOCKER_HOST}:{PORT}", "--items-every", "0.2")
+        node = site.python("lab.node", "--connect", f"{DOCKER_HOST}:{PORT}", "--items-every", "0.2")
         node.wait_for('"ready"', 30)
         wait_for(lambda: any(one["event"] == "item" for one in node.events()), "an item of the node's", 10)
         project.await_items("node", since=0)

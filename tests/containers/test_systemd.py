@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mcencrypt.lab import Capture, wait_for
+from lab import Capture, wait_for
 
 from .engine import Docker
 from .machine import Machine

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mcencrypt.lab import wait_for
+from lab import wait_for
 
 from .engine import Docker
 from .machine import Machine

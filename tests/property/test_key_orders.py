@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcencrypt.control.server import Later
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.core.keyring import KeyRing
@@ -19,9 +20,8 @@ from mcencrypt.core.packet import ACK, RST, SYN, Segment, bare, rebuild
 from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.core.probing import ProbeResult
 from mcencrypt.core.verdict import Verdict
+from mcencrypt.daemon.rotation import Rotation
 from mcencrypt.errors import OperatorError
-from mcencrypt.shell.control import Later
-from mcencrypt.shell.rotation import Rotation
 
 EFFORT = 20 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 1
 PORT = 7331

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model import Habits
-from world import Network, World
 
 from mcencrypt.core import egress, flow
+from tests.helpers.model import Habits
+from tests.helpers.world import Network, World
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 #: How many times as many examples each test tries with HYPOTHESIS_PROFILE=deep, and new ones each time; without it the

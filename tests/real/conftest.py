@@ -20,8 +20,7 @@ from typing import Any
 
 import pytest
 
-from mcencrypt.keys import create_network_key
-from mcencrypt.lab import (
+from lab import (
     Capture,
     Host,
     LabError,
@@ -35,9 +34,10 @@ from mcencrypt.lab import (
     two_hosts,
     wait_for,
 )
-from mcencrypt.lab.host import importable
-from mcencrypt.lab.middlebox import passing
-from mcencrypt.shell.control import NoDaemonError, request
+from lab.host import importable
+from lab.middlebox import passing
+from mcencrypt.control.client import NoDaemonError, request
+from mcencrypt.store.keys import create_network_key
 
 PORTS = (7331, 7332, 7333)
 PORT = PORTS[0]
@@ -237,11 +237,11 @@ def encrypted_pair() -> Iterator[EncryptedPair]:
 @contextlib.contextmanager
 def talking(pair: EncryptedPair, version: int = 4, *, items_every: float = 0.05) -> Iterator[tuple[Process, Process]]:
     """Two nodes that speak MultiChain's framing and redial, a dialling b; with `items_every` 0 an idle connection."""
-    b = pair.b.python("mcencrypt.lab.node", "--name", "b", "--listen", PORT, "--items-every", items_every)
+    b = pair.b.python("lab.node", "--name", "b", "--listen", PORT, "--items-every", items_every)
     b.wait_for('"listening"')
     address = f"[{pair.b.v6}]" if version == 6 else pair.b.v4
     words = ("--connect", f"{address}:{PORT}", "--items-every", items_every)
-    a = pair.a.python("mcencrypt.lab.node", "--name", "a", *words)
+    a = pair.a.python("lab.node", "--name", "a", *words)
     try:
         for process in (a, b):
             process.wait_for('"ready"')
@@ -265,7 +265,7 @@ def await_again(pair: EncryptedPair, process: Process, ready: int, seconds: floa
 
 def assert_encrypted(wire: Recording, port: int = PORT, markers: Sequence[bytes] = ()) -> None:
     """Every byte of data in a capture is handshake or record, there is some, and no marker shows."""
-    from mcencrypt.decode import decode
+    from mcencrypt.reading.report import decode
 
     report = decode(str(wire.path), [port])
     dirty = [
@@ -280,13 +280,13 @@ def assert_encrypted(wire: Recording, port: int = PORT, markers: Sequence[bytes]
 
 def plaintext_segments(wire: Recording, port: int, after: float = 0) -> int:
     """Segments with the first bytes of MultiChain's framing in them, captured `after` (seconds since the epoch)."""
-    from mcencrypt.lab.messages import MAGIC
+    from lab.messages import MAGIC
 
     return sum(MAGIC in segment.payload for segment in wire.segments(port) if segment.time > after)
 
 
 def event_count(process: Any, event: str) -> int:
-    """How many events of that name a `mcencrypt.lab.node` has printed."""
+    """How many events of that name a `lab.node` has printed."""
     return sum(one.get("event") == event for one in process.events())
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mcencrypt.lab import missing
-from mcencrypt.lab.demo.dump import side_by_side
-from mcencrypt.lab.demo.multichain import find
-from mcencrypt.lab.demo.screen import Screen
-from mcencrypt.lab.host import importable
-from mcencrypt.lab.namespace import MOUNTS, LabError, orphaned
+from lab import missing
+from lab.demo.dump import side_by_side
+from lab.demo.multichain import find
+from lab.demo.screen import Screen
+from lab.host import importable
+from lab.namespace import MOUNTS, LabError, orphaned
 
 needs_lab = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -22,7 +22,7 @@ needs_lab = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 def run_demo(**environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if name != "MULTICHAIND"}
     return subprocess.run(
-        [sys.executable, "-m", "mcencrypt.lab.demo"],
+        [sys.executable, "-m", "lab.demo"],
         env=inherited | importable() | environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,

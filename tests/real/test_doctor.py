@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from mcencrypt.keys import create_network_key
-from mcencrypt.lab import direct_pair, interrupted_pair, wait_for
-from mcencrypt.lab.middlebox import passing
-from mcencrypt.lab.packets import ACK, SYN, parse
+from lab import direct_pair, interrupted_pair, wait_for
+from lab.middlebox import passing
+from lab.packets import ACK, SYN, parse
+from mcencrypt.store.keys import create_network_key
 
 from .conftest import PORT, PORTS, encrypted, needs_lab
 
@@ -112,7 +112,7 @@ def test_a_node_on_another_port(pair, tmp_path):
     """A program of multichaind's name, which listens on a port that is not taken."""
     program = tmp_path / "multichaind"
     program.write_text(f"#!{sys.executable}\nimport runpy, sys\nsys.argv[1:] = ['echo', '9876']\n"
-                       "runpy.run_module('mcencrypt.lab.apps', run_name='__main__')\n")  # fmt: skip
+                       "runpy.run_module('lab.apps', run_name='__main__')\n")  # fmt: skip
     program.chmod(0o755)
     node = pair.a.spawn([program, "chain1", "-port=9876"], env=pair.a._env)
     try:
@@ -171,7 +171,7 @@ def test_rules_that_somebody_removed(pair):
 
 @contextlib.contextmanager
 def listening(node, port=PORT):
-    program = node.python("mcencrypt.lab.apps", "echo", port)
+    program = node.python("lab.apps", "echo", port)
     program.wait_for('"listening"')
     try:
         yield

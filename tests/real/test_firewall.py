@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from mcencrypt.shell.firewall import Firewall
-from mcencrypt.shell.iptables import V4
-from mcencrypt.shell.ruleset import State
-
-from .netns import inside, namespace
+from mcencrypt.kernel.firewall import Firewall
+from mcencrypt.kernel.iptables import V4
+from mcencrypt.kernel.ruleset import State
+from tests.helpers.netns import inside, namespace
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: installs iptables rules in a namespace"),

@@ -2,10 +2,10 @@
 
 import signal
 
-from mcencrypt.lab import wait_for
+from lab import wait_for
+from tests.helpers.fleet import asking, fleet
 
 from .conftest import PORT, event_count, needs_lab
-from .fleet import asking, fleet
 
 pytestmark = needs_lab
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mcencrypt.keys import create_network_key
-from mcencrypt.lab import Lab, wait_for
+from lab import Lab, wait_for
+from mcencrypt.store.keys import create_network_key
 
 from .conftest import Node, needs_lab
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from mcencrypt.lab import start, transfer, wait_for
-from mcencrypt.lab.behaviours import Record, Sometimes, data_only, flip
-from mcencrypt.lab.packets import ETHERNET, RST, SYN, ones_complement_sum, parse
-from mcencrypt.lab.streams import content
+from lab import start, transfer, wait_for
+from lab.behaviours import Record, Sometimes, data_only, flip
+from lab.packets import ETHERNET, RST, SYN, ones_complement_sum, parse
+from lab.streams import content
 
 from .conftest import FULL, PORT, PORTS, needs_lab, sized
 
@@ -115,7 +115,7 @@ def test_every_single_bit_in_turn(boxed, version, where):
     """A forged reset that hits the very number ends a connection with or without us; no other bit may."""
     first, last = {"header": (4, 20), "payload": (32, 32 + 22 + 16)}[where]
     boxed.net.box.behaviour = acting = Precede(first, last, {RST_BIT, *CHECKSUM})
-    boxed.b.python("mcencrypt.lab.apps", "echo", PORT).wait_for('"listening"')
+    boxed.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
     with boxed.a.socket(socket.AF_INET6 if version == 6 else socket.AF_INET) as sock:
         sock.settimeout(10)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -139,7 +139,7 @@ def test_a_recorded_syn_from_another_address_gets_no_answer(boxed):
     record = boxed.net.box.behaviour = Record(lambda segment: segment.flags == SYN)
     assert transfer(boxed.a, boxed.b, PORT, size=1000).differences == []
     [(toward, frame)] = record.frames
-    boxed.b.python("mcencrypt.lab.apps", "echo", PORT).wait_for('"listening"')
+    boxed.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
     boxed.a.ip("address", "add", "10.66.0.77/24", "dev", "eth0")
     segment = parse(frame)
     elsewhere = socket.inet_aton("10.66.0.77")
@@ -161,7 +161,7 @@ def test_garbage_in_a_syn_is_refused_and_costs_little(boxed):
     assert transfer(boxed.a, boxed.b, PORT, size=1000).differences == []
     [(toward, frame)] = record.frames
     segment = parse(frame)
-    boxed.b.python("mcencrypt.lab.apps", "echo", PORT).wait_for('"listening"')
+    boxed.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
     dice = random.Random(3)
     count = 2000
     refused = sum(boxed.b.status()["refused"].values())

@@ -17,13 +17,12 @@ from pathlib import Path
 import pytest
 
 from mcencrypt.errors import OperatorError
-from mcencrypt.shell import links, routes, sockets
-from mcencrypt.shell.links import Link, check_links, read_links
-from mcencrypt.shell.netlink import NETLINK_ROUTE, NLM_F_ACK, Netlink
-from mcencrypt.shell.routes import Routes
-from mcencrypt.shell.sockets import Sockets, Tcp
-
-from .netns import inside, namespace
+from mcencrypt.kernel import links, routes, sockets
+from mcencrypt.kernel.links import Link, check_links, read_links
+from mcencrypt.kernel.netlink import NETLINK_ROUTE, NLM_F_ACK, Netlink
+from mcencrypt.kernel.routes import Routes
+from mcencrypt.kernel.sockets import Sockets, Tcp
+from tests.helpers.netns import inside, namespace
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes network namespaces"),

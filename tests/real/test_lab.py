@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from mcencrypt.lab import (
+from lab import (
     Capture,
     Lab,
     LabError,
@@ -24,10 +24,10 @@ from mcencrypt.lab import (
     two_hosts,
     wait_for,
 )
-from mcencrypt.lab.behaviours import Chain, Corrupt, Drop, Duplicate, Join, Record, Reorder, Split, Truncate
-from mcencrypt.lab.host import importable
-from mcencrypt.lab.packets import SYN
-from mcencrypt.lab.streams import MODES
+from lab.behaviours import Chain, Corrupt, Drop, Duplicate, Join, Record, Reorder, Split, Truncate
+from lab.host import importable
+from lab.packets import SYN
+from lab.streams import MODES
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
@@ -194,11 +194,9 @@ def test_recorded_frames_can_be_replayed(boxed):
 
 def test_a_capture_finds_markers_of_talking_nodes_and_a_reset_makes_them_redial(net):
     with Capture(net.router, "a") as inside, Capture(net.router, "b") as outside:
-        b = net.b.python(
-            "mcencrypt.lab.node", "--name", "b", "--listen", 7360, "--blocks-every", 0.2, "--block-size", 2e6
-        )
+        b = net.b.python("lab.node", "--name", "b", "--listen", 7360, "--blocks-every", 0.2, "--block-size", 2e6)
         b.wait_for('"listening"')
-        a = net.a.python("mcencrypt.lab.node", "--name", "a", "--connect", f"[{net.b.v6}]:7360", "--items-every", 0.1)
+        a = net.a.python("lab.node", "--name", "a", "--connect", f"[{net.b.v6}]:7360", "--items-every", 0.1)
         a.wait_for('"block"')
         b.wait_for('"item"')
         net.a.run(["ss", "-K", "dport", "=", "7360"])
@@ -230,7 +228,7 @@ def test_nothing_is_left_of_a_lab_even_of_processes_that_went_their_own_way():
 
 def test_a_killed_lab_is_swept_up_by_the_next():
     program = (
-        "from mcencrypt.lab import direct_pair\nimport time\n"
+        "from lab import direct_pair\nimport time\n"
         "with direct_pair() as net:\n    print(net.a.namespace, net.lab.directory, flush=True)\n    time.sleep(60)"
     )
     with subprocess.Popen(

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from mcencrypt.lab import start, transfer, two_hosts, wait_for
-from mcencrypt.lab.messages import MAGIC
-from mcencrypt.shell.control import request
+from lab import start, transfer, two_hosts, wait_for
+from lab.messages import MAGIC
+from mcencrypt.control.client import request
 
 from .conftest import (
     PORT,

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from lab import Capture, Lab, direct_pair, measure, transfer
 from mcencrypt.core.verdict import ACCEPT
-from mcencrypt.lab import Capture, Lab, direct_pair, measure, transfer
 
 from .conftest import PORT, assert_encrypted, encrypted, needs_lab, sized
 
@@ -26,7 +26,7 @@ def udp(size):
 
 @pytest.mark.parametrize(("size", "passes"), [(65531, True), (65532, False), (65535, False)])
 def test_a_verdict_that_netlink_cannot_carry_never_lets_the_original_pass(size, passes):
-    from mcencrypt.shell.queue import Queue
+    from mcencrypt.kernel.queue import Queue
 
     with Lab() as lab:
         host = lab.host("h")
@@ -54,7 +54,7 @@ def test_a_verdict_that_netlink_cannot_carry_never_lets_the_original_pass(size, 
 
 
 def test_a_packet_that_is_let_through_arrives_as_it_was():
-    from mcencrypt.shell.queue import Queue
+    from mcencrypt.kernel.queue import Queue
 
     with Lab() as lab:
         host = lab.host("h")

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from mcencrypt.lab import LabError, direct_pair, wait_for
+from lab import LabError, direct_pair, wait_for
 
 from .conftest import PORT, PORTS, encrypted, needs_lab
 
@@ -19,7 +19,7 @@ def echo_pair(**settings):
     """Two nodes; b echoes on every port."""
     with direct_pair() as net, encrypted(net, **settings) as pair:
         for port in PORTS:
-            pair.b.python("mcencrypt.lab.apps", "echo", port).wait_for('"listening"')
+            pair.b.python("lab.apps", "echo", port).wait_for('"listening"')
         yield pair
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mcencrypt.lab import measure, start, transfer, two_hosts, wait_for
+from lab import measure, start, transfer, two_hosts, wait_for
 
 from .conftest import FULL, PLAIN_PORT, PORT, encrypted, needs_lab, sized
 
@@ -84,7 +84,7 @@ def test_many_small_messages_lost_once(version):
     with two_hosts(tso=False) as net, encrypted(net) as pair:
         # it would join small writes before they are sent at all
         pair.a.sysctl("net.ipv4.tcp_autocorking", 0)
-        pair.b.python("mcencrypt.lab.apps", "echo", PORT).wait_for('"listening"')
+        pair.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
         with pair.a.socket(socket.AF_INET6 if version == 6 else socket.AF_INET) as sock:
             sock.settimeout(10)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -15,8 +15,8 @@ import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from mcencrypt.lab import direct_pair, transfer, wait_for
-from mcencrypt.lab.promql import unmet
+from lab import direct_pair, transfer, wait_for
+from lab.promql import unmet
 
 from .conftest import PORT, EncryptedPair, Node, encrypted, needs_lab, talking
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from mcencrypt.keys import create_network_key
-from mcencrypt.lab import Host, Process, direct_pair, namespace, wait_for
-from mcencrypt.lab.messages import MAGIC
+from lab import Host, Process, direct_pair, namespace, wait_for
+from lab.messages import MAGIC
+from mcencrypt.store.keys import create_network_key
 
 from .conftest import PORT, EncryptedPair, Node, assert_encrypted, event_count, needs_lab, talking
 
@@ -104,7 +104,7 @@ def test_switching_off_without_a_daemon_works_in_the_namespace(pair: EncryptedPa
 
 def test_the_queue_is_that_of_the_namespace(pair: EncryptedPair) -> None:
     """A packet that waits while the daemon is stopped is seen from inside only."""
-    from mcencrypt.shell.queue import statistics
+    from mcencrypt.kernel.queue import statistics
 
     with pair.a.enter():
         number = pair.a.status()["queue"]["number"]

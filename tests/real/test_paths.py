@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from mcencrypt.lab import direct_pair, measure, transfer, wait_for
-from mcencrypt.lab.behaviours import Chain, Delay, Drop, Duplicate, Join, Record, Reorder, Split, Truncate
-from mcencrypt.lab.packets import ACK, SYN, parse
+from lab import direct_pair, measure, transfer, wait_for
+from lab.behaviours import Chain, Delay, Drop, Duplicate, Join, Record, Reorder, Split, Truncate
+from lab.packets import ACK, SYN, parse
 
 from .conftest import PORT, PORTS, assert_encrypted, encrypted, needs_lab, sized
 
@@ -76,7 +76,7 @@ class LoseTheFirst:
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("flags", [SYN, SYN | ACK], ids=["SYN", "SYN-ACK"])
 def test_a_handshake_that_is_lost_once(boxed, version, flags):
-    boxed.b.python("mcencrypt.lab.apps", "echo", PORT).wait_for('"listening"')
+    boxed.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
     boxed.net.box.behaviour = losing = LoseTheFirst(lambda segment: segment.flags & (SYN | ACK) == flags)
     with boxed.wire() as wire, connected(boxed, version) as sock:
         sock.sendall(b"after all")
@@ -86,7 +86,7 @@ def test_a_handshake_that_is_lost_once(boxed, version, flags):
 
 
 def test_the_last_packet_of_the_handshake_is_lost(boxed):
-    boxed.b.python("mcencrypt.lab.apps", "echo", PORT).wait_for('"listening"')
+    boxed.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
     boxed.net.box.behaviour = losing = LoseTheFirst(lambda segment: segment.flags == ACK and not segment.payload)
     with connected(boxed) as sock:
         sock.sendall(b"after all")
@@ -96,7 +96,7 @@ def test_the_last_packet_of_the_handshake_is_lost(boxed):
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_an_idle_connection_is_kept_alive(boxed, version):
-    boxed.b.python("mcencrypt.lab.apps", "echo", PORT).wait_for('"listening"')
+    boxed.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
     with connected(boxed, version, SO_KEEPALIVE=1, TCP_KEEPIDLE=1, TCP_KEEPINTVL=1, TCP_KEEPCNT=2) as sock:
         sock.sendall(b"before")
         assert receive(sock, 6) == b"before"
@@ -149,7 +149,7 @@ def test_address_translation_on_the_hosts_themselves(version):
         match = ["-p", "tcp", "--dport", PORT]
         pair.a.host.run([tables, "-t", "nat", "-A", "POSTROUTING", *match, "-j", "SNAT", "--to-source", other])
         pair.b.host.run([tables, "-t", "nat", "-A", "PREROUTING", *match, "-j", "REDIRECT", "--to-ports", PORTS[1]])
-        serving = pair.b.python("mcencrypt.lab.apps", "echo", PORTS[1])
+        serving = pair.b.python("lab.apps", "echo", PORTS[1])
         serving.wait_for('"listening"')
         with pair.wire() as wire, connected(pair, version) as sock:
             sent = random.Random(1).randbytes(3_000_000)

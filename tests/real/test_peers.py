@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from mcencrypt.lab import LabError, wait_for
+from lab import LabError, wait_for
+from tests.helpers.fleet import asking, await_progress, counts, fleet
 
 from .conftest import PORT, event_count, needs_lab
-from .fleet import asking, await_progress, counts, fleet
 from .test_live import rewrite
 
 pytestmark = needs_lab

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from mcencrypt.keys import create_network_key
-from mcencrypt.lab import direct_pair, transfer, wait_for
+from lab import direct_pair, transfer, wait_for
+from mcencrypt.store.keys import create_network_key
 
 from .conftest import PORT, assert_encrypted, encrypted, needs_lab
 
@@ -38,7 +38,7 @@ def try_to_connect(node, address, seconds=3):
 @pytest.mark.parametrize("version", [4, 6])
 def test_require_gives_a_stranger_no_answer_at_all(version):
     with with_plain_peer() as pair:
-        listening = pair.a.python("mcencrypt.lab.apps", "echo", PORT)
+        listening = pair.a.python("lab.apps", "echo", PORT)
         listening.wait_for('"listening"')
         with pair.wire() as wire:
             problem, _ = try_to_connect(pair.b, pair.a.address(version), 1.5)
@@ -51,7 +51,7 @@ def test_require_gives_a_stranger_no_answer_at_all(version):
 @pytest.mark.parametrize("version", [4, 6])
 def test_require_lets_no_connection_to_a_stranger_stand(version):
     with with_plain_peer() as pair:
-        pair.b.python("mcencrypt.lab.apps", "echo", PORT).wait_for('"listening"')
+        pair.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
         problem, seconds = try_to_connect(pair.a, pair.b.address(version))
         assert isinstance(problem, ConnectionError)
         assert seconds < 1, "connect() fails at once"
@@ -67,7 +67,7 @@ def test_plaintext_where_the_policy_allows_it(version, settings):
     with with_plain_peer(**settings) as pair:
         for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
             assert transfer(one, other, PORT, version=version, size=1e6).differences == []
-        echo = pair.b.python("mcencrypt.lab.apps", "echo", PORT)
+        echo = pair.b.python("lab.apps", "echo", PORT)
         echo.wait_for('"listening"')
         with pair.a.socket(family=10 if version == 6 else 2) as sock:
             sock.connect((pair.b.address(version), PORT))
@@ -81,7 +81,7 @@ def test_plaintext_where_the_policy_allows_it(version, settings):
 
 def test_allowed_addresses_are_no_door_for_others():
     with with_plain_peer(allow_plaintext=["10.66.0.9/32", "fd66::/64"]) as pair:
-        pair.a.python("mcencrypt.lab.apps", "echo", PORT).wait_for('"listening"')
+        pair.a.python("lab.apps", "echo", PORT).wait_for('"listening"')
         assert isinstance(try_to_connect(pair.b, pair.a.v4, 1)[0], TimeoutError)
         assert try_to_connect(pair.b, pair.a.v6, 1)[0] is None
 
@@ -104,7 +104,7 @@ def test_a_peer_with_another_key_is_named_by_its_id():
         with encrypted(net, b={"network_key": key}) as pair:
             ids = [node.status()["key_id"] for node in (pair.a, pair.b)]
             assert ids[0] != ids[1]
-            pair.b.python("mcencrypt.lab.apps", "echo", PORT).wait_for('"listening"')
+            pair.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
             with pair.wire() as wire:
                 assert isinstance(try_to_connect(pair.a, pair.b.v4, 1)[0], TimeoutError)
             assert not [segment for segment in wire.segments(PORT) if segment.source_port == PORT]
@@ -117,7 +117,7 @@ def test_a_connection_from_before_is_left_under_prefer_and_ended_under_require()
         with direct_pair() as net, encrypted(net, mode=mode) as pair:
             for node in (pair.a, pair.b):
                 node.mcencrypt("off")
-            pair.b.python("mcencrypt.lab.apps", "echo", PORT).wait_for('"listening"')
+            pair.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
             with pair.a.socket() as sock:
                 sock.settimeout(5)
                 sock.connect((pair.b.v4, PORT))

@@ -4,10 +4,10 @@ import contextlib
 
 import pytest
 
+from lab import direct_pair, two_hosts, wait_for
+from mcencrypt.control.client import request
 from mcencrypt.errors import OperatorError
-from mcencrypt.keys import create_network_key
-from mcencrypt.lab import direct_pair, two_hosts, wait_for
-from mcencrypt.shell.control import request
+from mcencrypt.store.keys import create_network_key
 
 from .conftest import PORT, PORTS, encrypted, needs_lab, talking
 
@@ -20,7 +20,7 @@ def probe(node, address, port=PORT, **arguments):
 
 @contextlib.contextmanager
 def listening(node, port=PORT):
-    program = node.python("mcencrypt.lab.apps", "echo", port)
+    program = node.python("lab.apps", "echo", port)
     program.wait_for('"listening"')
     yield program
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from mcencrypt.lab import direct_pair, transfer, wait_for
+from lab import direct_pair, transfer, wait_for
 
 from .conftest import FULL, PORT, assert_encrypted, encrypted, needs_lab, sized
 

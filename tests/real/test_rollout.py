@@ -2,11 +2,11 @@
 
 import pytest
 
-from mcencrypt.keys import create_network_key
-from mcencrypt.lab import Capture, LabError, wait_for
+from lab import Capture, LabError, wait_for
+from mcencrypt.store.keys import create_network_key
+from tests.helpers.fleet import asking, await_progress, counts, fleet
 
 from .conftest import PORT, assert_encrypted, needs_lab, plaintext_segments
-from .fleet import asking, await_progress, counts, fleet
 
 pytestmark = needs_lab
 

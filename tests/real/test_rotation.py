@@ -3,12 +3,12 @@
 import json
 import signal
 
+from lab import wait_for
 from mcencrypt.core.handshake import NetworkSecret
-from mcencrypt.keys import create_network_key, load_network_key
-from mcencrypt.lab import wait_for
+from mcencrypt.store.keys import create_network_key, load_network_key
+from tests.helpers.fleet import asking, fleet
 
 from .conftest import PORT, event_count, needs_lab
-from .fleet import asking, fleet
 
 pytestmark = needs_lab
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mcencrypt.lab import Capture, Host, LabError, TwoHosts, missing, thirdparty, two_hosts
-from mcencrypt.lab.thirdparty import Bcoin, Tip
+from lab import Capture, Host, LabError, TwoHosts, missing, thirdparty, two_hosts
+from lab.thirdparty import Bcoin, Tip
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 needs_bcoin = pytest.mark.skipif(thirdparty.missing_bcoin() is not None, reason=str(thirdparty.missing_bcoin()))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mcencrypt.lab import thirdparty, two_hosts
+from lab import thirdparty, two_hosts
 
 from .conftest import EncryptedPair, assert_encrypted, cannot_run, encrypted
 from .test_thirdparty import IN_CLEAR, mine_and_compare, needs_bcoin, needs_iperf3

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mcencrypt.lab import measure, transfer
-from mcencrypt.lab.streams import MODES
+from lab import measure, transfer
+from lab.streams import MODES
 
 from .conftest import PORT, assert_encrypted, needs_lab, sized
 
@@ -59,7 +59,7 @@ def test_many_connections_of_all_sizes_at_once(encrypted_pair, version, mode):
 
 
 def test_connections_in_both_directions_at_the_same_time(encrypted_pair):
-    from mcencrypt.lab import start
+    from lab import start
 
     running = [
         start(one, other, port, address=other.v4, mixed=True, connections=20)

@@ -15,10 +15,10 @@ import threading
 
 import pytest
 
-from mcencrypt.lab import LabError, interrupted_pair, transfer, wait_for
-from mcencrypt.lab.behaviours import Chain, Drop, Duplicate, Reorder, Split
-from mcencrypt.lab.host import importable
-from mcencrypt.lab.middlebox import passing
+from lab import LabError, interrupted_pair, transfer, wait_for
+from lab.behaviours import Chain, Drop, Duplicate, Reorder, Split
+from lab.host import importable
+from lab.middlebox import passing
 
 from .conftest import PORT, PORTS, encrypted, event_count, needs_lab, talking
 
@@ -128,10 +128,10 @@ def test_a_bulk_transfer_that_began_before_under_loss_and_reordering(pair):
 def test_one_plaintext_connection_fails_and_is_named(pair):
     """On a port that the daemons do not take, and that verify is told to watch, beside encrypted connections."""
     with talking(pair):
-        echo = pair.b.python("mcencrypt.lab.node", "--name", "leak", "--listen", 9555)
+        echo = pair.b.python("lab.node", "--name", "leak", "--listen", 9555)
         echo.wait_for('"listening"')
         with verifying(pair.a, "--port", PORT, "--port", 9555) as found:
-            dialling = pair.a.python("mcencrypt.lab.node", "--name", "d", "--connect", f"{pair.b.v4}:9555")
+            dialling = pair.a.python("lab.node", "--name", "d", "--connect", f"{pair.b.v4}:9555")
             dialling.wait_for('"ready"')
         dialling.stop()
         echo.stop()
@@ -148,7 +148,7 @@ def test_one_plaintext_connection_fails_and_is_named(pair):
 def test_a_peer_that_may_be_in_plaintext(pair):
     """b allows 10.66.0.77, an address that a gets; a is off there."""
     pair.lab.assign(pair.a.host, "eth0", "10.66.0.77/24")
-    serving = pair.b.python("mcencrypt.lab.node", "--name", "b", "--listen", PORT)
+    serving = pair.b.python("lab.node", "--name", "b", "--listen", PORT)
     serving.wait_for('"listening"')
     pair.a.mcencrypt("off", "--now")
     try:
@@ -179,7 +179,7 @@ def test_a_vlan_and_its_parent(pair):
         node.ip("address", "add", f"10.67.0.{last}/24", "dev", "eth0.5")
         node.ip("link", "set", "eth0.5", "up")
     try:
-        pair.b.python("mcencrypt.lab.apps", "echo", PORTS[2]).wait_for('"listening"')
+        pair.b.python("lab.apps", "echo", PORTS[2]).wait_for('"listening"')
         for offload in ("on", "off"):
             pair.a.run(["ethtool", "-K", "eth0", "txvlan", offload])
             with verifying(pair.a) as found, pair.a.socket() as sock:
@@ -199,7 +199,7 @@ def test_a_vlan_and_its_parent(pair):
 def test_what_is_too_much_is_counted(pair):
     """A capture that does not read: the kernel drops, says how many, and the verdict is not complete."""
     code = (
-        "import sys, time\nfrom mcencrypt.reading import tap as taps\nfrom mcencrypt.verify import Judge\n"
+        "import sys, time\nfrom mcencrypt.reading import tap as taps\nfrom mcencrypt.reading.judge import Judge\n"
         "taps.BUFFER = 4096\ntap = taps.Tap([int(sys.argv[1])])\nprint('open', flush=True)\nsys.stdin.read()\n"
         "import json\njudge = Judge([int(sys.argv[1])], [], [])\ntap.stop()\njudge.feed(tap.rest())\n"
         "out = judge.finish(1, tap.packets, tap.dropped, tap.oddities)\n"

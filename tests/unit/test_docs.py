@@ -11,8 +11,8 @@ from typing import NamedTuple
 import click
 import pytest
 
-from mcencrypt import config
 from mcencrypt.cli import cli
+from mcencrypt.store import config
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -245,9 +245,8 @@ def test_every_command_refuses_what_it_does_not_know(words: tuple[str, ...]) -> 
 
 def test_metrics_are_those_in_the_documents() -> None:
     pytest.importorskip("prometheus_client")
-    from test_metrics import pair, snapshot_of
-
     from mcencrypt.metrics.families import families
+    from tests.unit.metrics.test_metrics import pair, snapshot_of
 
     samples = {sample.name for family in families(snapshot_of(pair()[0].engine)) for sample in family.samples}
     ours = {name for name in samples if name.startswith("mcencrypt_")}

@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from mcencrypt.config import load
+from mcencrypt.store.config import load
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = sorted((ROOT / "docs" / "kubernetes").glob("*.yaml"))

@@ -12,7 +12,7 @@ from mcencrypt.cli.settings import Settings, command, pass_settings
 from mcencrypt.errors import OperatorError
 
 if TYPE_CHECKING:
-    from mcencrypt.config import Config
+    from mcencrypt.store.config import Config
 
 log = logging.getLogger("mcencrypt")
 
@@ -47,9 +47,9 @@ def daemon(settings: Settings, wait: bool) -> int:
 
 def _run(config: Config, reread: Callable[[], Config], wait: bool) -> int:
     if config.netns:
-        from mcencrypt.shell.residence import serve
+        from mcencrypt.daemon.elsewhere import serve
 
         return serve(config, reread, config.netns, wait)
-    from mcencrypt.shell.daemon import run
+    from mcencrypt.daemon.daemon import run
 
     return run(config, reread)

@@ -10,9 +10,9 @@ from mcencrypt.cli import text
 from mcencrypt.cli.settings import command
 
 if TYPE_CHECKING:
-    from mcencrypt.decode import Report
     from mcencrypt.reading.conversations import Conversation
     from mcencrypt.reading.reassembly import Half, Run
+    from mcencrypt.reading.report import Report
     from mcencrypt.reading.streamparser import Piece, Record
 
 
@@ -39,7 +39,7 @@ def decode(file: str, ports: tuple[int, ...], records: bool, check: bool) -> int
     neither, such as plaintext. Needs no key and opens no record. Offsets count from the SYN: wire offsets as on the
     network, plain offsets as the application wrote.
     """
-    from mcencrypt.decode import decode as read
+    from mcencrypt.reading.report import decode as read
 
     report = read(file, ports or None, _print_record if records else None)
     for conversation in report.conversations:

@@ -40,9 +40,9 @@ def doctor(settings: Settings, peer: str | None, as_json: bool, quiet: bool) -> 
     Works with and without a running daemon. Without root it says what it could not see. It changes nothing, except that
     without a daemon it tries queue and rules for an instant. Exit status 1 if there is at least one PROBLEM.
     """
+    from mcencrypt.control.client import request
     from mcencrypt.doctor.checks import examine, examine_peer, worst
     from mcencrypt.doctor.finding import Severity
-    from mcencrypt.shell.control import request
 
     asked = _parse(peer)
     case = open_case(settings)
@@ -72,12 +72,12 @@ def open_case(settings: Settings) -> Case:
 
     Raises OperatorError if no daemon runs and the network namespace that it should serve cannot be entered.
     """
-    from mcencrypt.config import Config
+    from mcencrypt.control.client import request
     from mcencrypt.doctor.case import Case
     from mcencrypt.doctor.machine import ThisMachine
     from mcencrypt.doctor.netns import enter
     from mcencrypt.errors import OperatorError
-    from mcencrypt.shell.control import request
+    from mcencrypt.store.config import Config
 
     problem = ""
     try:

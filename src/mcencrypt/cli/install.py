@@ -28,7 +28,7 @@ def install(settings: Settings, root: Path | None) -> None:
     missing and leaves the configuration as it is.
     """
     from mcencrypt.cli import cli
-    from mcencrypt.shell.daemon import version
+    from mcencrypt.daemon.daemon import version
     from mcencrypt.system import files, layout, service, unit
 
     if root is None:
@@ -60,7 +60,7 @@ def uninstall(settings: Settings, purge: bool, root: Path | None) -> None:
     Keys, state and configuration stay, unless --purge is given.
     """
     from mcencrypt.cli import cli
-    from mcencrypt.cli.leave import end_all, end_instances, purge_data
+    from mcencrypt.cli.removing import end_all, end_instances, purge_data
     from mcencrypt.system import files, layout, service, unit
 
     here = layout.local()

@@ -16,9 +16,9 @@ from mcencrypt.cli.settings import Settings, command, group, pass_settings
 from mcencrypt.errors import OperatorError
 
 if TYPE_CHECKING:
-    from mcencrypt.config import Config
-    from mcencrypt.keyring import StoredKeyring
-    from mcencrypt.keys import NetworkKey
+    from mcencrypt.store.config import Config
+    from mcencrypt.store.keyring import StoredKeyring
+    from mcencrypt.store.keys import NetworkKey
 
 _TIMEOUT = 120.0  # seconds: all peers are asked, some of them perhaps in vain
 _HEAD = ("KEY", "OFFERED", "CONNECTIONS", "PEERS", "LAST USED", "")
@@ -45,7 +45,7 @@ def list_(settings: Settings, as_json: bool) -> None:
 
     CONNECTIONS counts those that began under a key, PEERS those known to have offered it last, within a day.
     """
-    from mcencrypt.shell.control import NoDaemonError, request
+    from mcencrypt.control.client import NoDaemonError, request
 
     config = settings.load()
     try:
@@ -70,7 +70,7 @@ def add(settings: Settings, file: str) -> None:
     Nothing changes for connections; this node goes on to offer the key that it offered. Without a daemon the key is
     there when it starts.
     """
-    from mcencrypt.shell.control import NoDaemonError, request
+    from mcencrypt.control.client import NoDaemonError, request
 
     config = settings.load()
     new = _read(file)
@@ -128,8 +128,8 @@ for _name, _command in (("list", list_), ("add", add), ("use", use), ("retire", 
 
 def _change(settings: Settings, what: str, id_: str, force: bool) -> dict[str, Any]:
     """`use` or `retire` a key, by the daemon if there is one."""
+    from mcencrypt.control.client import NoDaemonError, request
     from mcencrypt.core.keyring import RingError
-    from mcencrypt.shell.control import NoDaemonError, request
 
     config = settings.load()
     try:
@@ -155,7 +155,7 @@ def _change(settings: Settings, what: str, id_: str, force: bool) -> dict[str, A
 
 
 def _stored(config: Config) -> StoredKeyring:
-    from mcencrypt.keyring import StoredKeyring
+    from mcencrypt.store.keyring import StoredKeyring
 
     return StoredKeyring(config.state_dir, config.network_key())
 
@@ -174,14 +174,14 @@ def _described(stored: StoredKeyring) -> dict[str, Any]:
 @contextmanager
 def _offline(config: Config) -> Iterator[StoredKeyring]:
     """The ring on disk, while no daemon can start."""
-    from mcencrypt.shell.runlock import STATE_LOCK_NAME, RunLock
+    from mcencrypt.control.runlock import STATE_LOCK_NAME, RunLock
 
     with RunLock.acquire(config.state_dir, STATE_LOCK_NAME, "state_dir"):
         yield _stored(config)
 
 
 def _read(file: str) -> NetworkKey:
-    from mcencrypt.keys import load_network_key, parse_network_key
+    from mcencrypt.store.keys import load_network_key, parse_network_key
 
     if file != "-":
         return load_network_key(Path(file))

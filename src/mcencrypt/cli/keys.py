@@ -18,7 +18,7 @@ def keygen(settings: Settings, file: Path | None) -> None:
     All nodes of one network share this key. An existing file is never overwritten.
     """
     from mcencrypt.core.handshake import NetworkSecret
-    from mcencrypt.keys import create_network_key
+    from mcencrypt.store.keys import create_network_key
 
     path = file if file is not None else settings.load().network_key_file
     key_id = NetworkSecret(create_network_key(path).secret).key_id.hex()
@@ -34,7 +34,7 @@ def identity(settings: Settings) -> None:
 
     Other nodes show it in `mcencrypt status` as the identity of their connections with this one.
     """
-    from mcencrypt.keys import load_identity
+    from mcencrypt.store.keys import load_identity
 
     click.echo(load_identity(settings.load().state_dir).public_base64)
     click.echo("next: compare it with what `mcencrypt status` shows on this node's peers", err=True)

@@ -16,7 +16,7 @@ from mcencrypt.cli.text import plural
 from mcencrypt.errors import OperatorError
 
 if TYPE_CHECKING:
-    from mcencrypt.config import Config
+    from mcencrypt.store.config import Config
 
 _TIMEOUT = 30.0  # seconds; iptables may have to wait for another program's lock
 _SHOWN = 20
@@ -56,7 +56,7 @@ def mode(settings: Settings, mode: str | None, from_config: bool, yes: bool, as_
 
 
 def _ask(config: Config, mode: str | None, from_config: bool, confirmed: bool) -> dict[str, Any]:
-    from mcencrypt.shell.control import NoDaemonError, request
+    from mcencrypt.control.client import NoDaemonError, request
 
     arguments = {"mode": mode, "from_config": from_config, "confirmed": confirmed}
     try:
@@ -67,8 +67,8 @@ def _ask(config: Config, mode: str | None, from_config: bool, confirmed: bool) -
 
 def _offline(config: Config, mode: str | None, from_config: bool) -> dict[str, Any]:
     """The same without a daemon: the next one starts with it."""
-    from mcencrypt.remembered import read_mode, write_mode
-    from mcencrypt.shell.runlock import RunLock
+    from mcencrypt.control.runlock import RunLock
+    from mcencrypt.store.position import read_mode, write_mode
 
     if mode or from_config:
         with RunLock.acquire(config.run_dir):
@@ -136,8 +136,8 @@ def _reload(settings: Settings) -> dict[str, Any]:
     Raises:
         OperatorError: no daemon answers, or it keeps its old configuration, and why.
     """
-    from mcencrypt.config import Config
-    from mcencrypt.shell.control import NoDaemonError, request
+    from mcencrypt.control.client import NoDaemonError, request
+    from mcencrypt.store.config import Config
 
     try:
         run_dir, wrong = settings.load().run_dir, None
@@ -154,7 +154,7 @@ def _reload(settings: Settings) -> dict[str, Any]:
 
 def _run_dir_in(settings: Settings) -> str | None:
     """What a configuration file with a mistake elsewhere says of the control socket's folder."""
-    from mcencrypt.config import DEFAULT_FILE
+    from mcencrypt.store.config import DEFAULT_FILE
 
     file = Path(settings.config or os.environ.get("MCENCRYPT_CONFIG") or DEFAULT_FILE)
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mcencrypt.errors import OperatorError
 
 if TYPE_CHECKING:
-    from mcencrypt.config import Config
+    from mcencrypt.store.config import Config
 
 _LOOPBACK = (b"\x7f", bytes(15) + b"\x01")
 
@@ -19,28 +19,28 @@ def switch_off(config: Config) -> None:
     Raises:
         OperatorError: no permission, or old connections cannot be closed; then the rules stay and nothing leaks.
     """
-    from mcencrypt import keys
-    from mcencrypt.shell.firewall import Firewall
+    from mcencrypt.kernel.firewall import Firewall
+    from mcencrypt.store.position import write_switch
 
     if config.netns:
-        from mcencrypt.shell.netns import AbsentError, enter
+        from mcencrypt.kernel.namespace import AbsentError, enter
 
         try:
             enter(config.netns)
         except AbsentError:
             # With the namespace its rules have gone.
-            keys.write_switch(config.state_dir, False)
+            write_switch(config.state_dir, False)
             return
     if _rules_in_place():
         ports = config.p2p_ports()
         _close_connections(ports)
         Firewall(ports, config.queue_number).remove()
-    keys.write_switch(config.state_dir, False)
+    write_switch(config.state_dir, False)
 
 
 def _rules_in_place() -> bool:
-    from mcencrypt.shell.iptables import V4, V6, backends, ipv6_in_kernel
-    from mcencrypt.shell.ruleset import Ruleset
+    from mcencrypt.kernel.iptables import V4, V6, backends, ipv6_in_kernel
+    from mcencrypt.kernel.ruleset import Ruleset
 
     for backend in backends(os.environ):
         for family in (V4, V6) if ipv6_in_kernel() else (V4,):
@@ -51,7 +51,7 @@ def _rules_in_place() -> bool:
 
 def _close_connections(ports: tuple[int, ...]) -> None:
     """Destroy what the dead daemon may have encrypted: without rules, its sockets would go on in plaintext."""
-    from mcencrypt.shell.sockets import Sockets
+    from mcencrypt.kernel.sockets import Sockets
 
     try:
         sockets = Sockets()

@@ -13,7 +13,7 @@ from mcencrypt.cli import text
 from mcencrypt.cli.settings import Settings, command, group, pass_settings
 
 if TYPE_CHECKING:
-    from mcencrypt.config import Config
+    from mcencrypt.store.config import Config
 
 _HEAD = ("NAME", "KEY", "PEER", "LOCAL", "SINCE", "SENT", "RECEIVED")
 _KEY = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
@@ -50,7 +50,7 @@ def add(settings: Settings, name: str, key: str) -> None:
 
     Writes peers_file, and a running daemon knows it at once.
     """
-    from mcencrypt.peers import add_peer, parse_key
+    from mcencrypt.store.peers import add_peer, parse_key
 
     config = settings.load()
     add_peer(config.peers_path, name, parse_key(key))
@@ -63,7 +63,7 @@ def add(settings: Settings, name: str, key: str) -> None:
 @pass_settings
 def remove(settings: Settings, name_or_key: str) -> None:
     """Take a peer from the list. With trust = "listed" its connections end at once, and it cannot make new ones."""
-    from mcencrypt.peers import remove_peer
+    from mcencrypt.store.peers import remove_peer
 
     config = settings.load()
     name, key, left = remove_peer(config.peers_path, name_or_key)
@@ -79,7 +79,7 @@ peers.add_command(remove)
 
 
 def _tell_daemon(config: Config) -> None:
-    from mcencrypt.shell.control import NoDaemonError, request
+    from mcencrypt.control.client import NoDaemonError, request
 
     try:
         result = request(config.run_dir, "peers-changed", timeout=_TIMEOUT)
@@ -90,7 +90,7 @@ def _tell_daemon(config: Config) -> None:
 
 
 def _show(settings: Settings, as_json: bool) -> None:
-    from mcencrypt.shell.control import request
+    from mcencrypt.control.client import request
 
     result = request(settings.load().run_dir, "peers")
     click.echo(json.dumps(result, indent=2) if as_json else "\n".join(describe(result)))

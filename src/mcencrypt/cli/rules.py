@@ -11,7 +11,7 @@ from mcencrypt.cli.settings import Settings, command, pass_settings
 @pass_settings
 def rules(settings: Settings) -> None:
     """Print the iptables and ip6tables rules that `on` installs. Changes nothing and needs no root."""
-    from mcencrypt.shell.firewall import Firewall
+    from mcencrypt.kernel.firewall import Firewall
 
     config = settings.load()
     for family, text in Firewall(config.p2p_ports(), config.queue_number).render().items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from mcencrypt.config import Config
+    from mcencrypt.store.config import Config
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Settings:
         Raises:
             OperatorError: something in it is wrong.
         """
-        from mcencrypt.config import load
+        from mcencrypt.store.config import load
 
         return load(self.config, os.environ, run_dir=self.run_dir, netns=self.netns)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcencrypt.cli.settings import Settings
+from mcencrypt.control.client import NoDaemonError, request
+from mcencrypt.control.runlock import is_held
 from mcencrypt.errors import OperatorError
-from mcencrypt.shell.control import NoDaemonError, request
-from mcencrypt.shell.runlock import is_held
 
 if TYPE_CHECKING:
-    from mcencrypt.config import Config
+    from mcencrypt.store.config import Config
 
 UNIT = "mcencrypt.service"
 DEADLINE = 20.0

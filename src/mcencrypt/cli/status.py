@@ -31,7 +31,7 @@ def status(settings: Settings, as_json: bool, check: bool) -> None:
     authentication failed. A peer's identity is shown once it is proven: its name in the peers file, else its public
     key, to be compared with `mcencrypt identity` there.
     """
-    from mcencrypt.shell.control import request
+    from mcencrypt.control.client import request
 
     if as_json and check:
         raise click.UsageError("--json and --check exclude each other")

@@ -11,7 +11,7 @@ from mcencrypt.cli.settings import Settings, command, pass_settings
 from mcencrypt.cli.text import plural
 
 if TYPE_CHECKING:
-    from mcencrypt.config import Config
+    from mcencrypt.store.config import Config
 
 _SWITCH_TIMEOUT = 30.0  # seconds; iptables may have to wait for another program's lock
 _POLL = 0.05
@@ -26,7 +26,7 @@ def on(settings: Settings) -> None:
     "prefer" they stay until they close.)
     """
     from mcencrypt.cli.start import ensure_daemon
-    from mcencrypt.shell.control import request
+    from mcencrypt.control.client import request
 
     config = settings.load()
     started = ensure_daemon(settings, config)
@@ -60,8 +60,8 @@ def off(settings: Settings, now: bool) -> None:
 
 def switch_off(config: Config, now: bool) -> dict[str, Any] | None:
     """Ask the daemon, or do it here if there is none. Returns the daemon's status, None without a daemon."""
-    from mcencrypt.shell.control import NoDaemonError, request
-    from mcencrypt.shell.runlock import LockHeldError, RunLock
+    from mcencrypt.control.client import NoDaemonError, request
+    from mcencrypt.control.runlock import LockHeldError, RunLock
 
     deadline = time.monotonic() + _SWITCH_TIMEOUT
     while True:

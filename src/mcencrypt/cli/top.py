@@ -18,7 +18,7 @@ from mcencrypt.cli.settings import Settings, command, pass_settings
 from mcencrypt.errors import OperatorError
 
 if TYPE_CHECKING:
-    from mcencrypt.cli.frame import Sample
+    from mcencrypt.cli.top_screen import Sample
 
 _TIMEOUT = 5.0
 """Seconds that a daemon may take for its status."""
@@ -47,8 +47,8 @@ def top(settings: Settings, once: bool, interval: float) -> None:
 
 
 def _sample(run_dir: Path) -> Sample:
-    from mcencrypt.cli.frame import Sample
-    from mcencrypt.shell.control import request
+    from mcencrypt.cli.top_screen import Sample
+    from mcencrypt.control.client import request
 
     return Sample(time.monotonic(), request(run_dir, "status", timeout=_TIMEOUT))
 
@@ -56,7 +56,7 @@ def _sample(run_dir: Path) -> Sample:
 def _once(run_dir: Path, interval: float) -> None:
     from rich.console import Console
 
-    from mcencrypt.cli.frame import frame
+    from mcencrypt.cli.top_screen import frame
 
     before = _sample(run_dir)
     time.sleep(interval)
@@ -70,8 +70,8 @@ def _live(run_dir: Path, interval: float) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from mcencrypt.cli.frame import frame, waiting
-    from mcencrypt.shell.control import NoDaemonError
+    from mcencrypt.cli.top_screen import frame, waiting
+    from mcencrypt.control.client import NoDaemonError
 
     console = Console(highlight=False)
     before: Sample | None = None

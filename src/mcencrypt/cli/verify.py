@@ -16,8 +16,8 @@ from mcencrypt.cli import text
 from mcencrypt.cli.settings import Settings, command, pass_settings
 
 if TYPE_CHECKING:
-    from mcencrypt.config import Config
-    from mcencrypt.verify import Judged, Outcome
+    from mcencrypt.reading.judge import Judged, Outcome
+    from mcencrypt.store.config import Config
 
 
 @command("mcencrypt verify\nmcencrypt verify --seconds 60 --strict && echo all of it was encrypted")
@@ -48,9 +48,9 @@ def verify(settings: Settings, seconds: float, ports: tuple[int, ...], strict: b
     status 0 only if there was traffic and all of it was encrypted.
     """
     from mcencrypt.doctor.netns import enter
+    from mcencrypt.kernel.links import read_addresses
+    from mcencrypt.reading.judge import Judge, compare, watch
     from mcencrypt.reading.tap import Tap
-    from mcencrypt.shell.links import read_addresses
-    from mcencrypt.verify import Judge, compare, watch
 
     config = settings.load()
     before = _status(config)
@@ -86,7 +86,7 @@ def _interruptible() -> Iterator[int]:
 
 
 def _status(config: Config) -> dict[str, Any] | None:
-    from mcencrypt.shell.control import NoDaemonError, request
+    from mcencrypt.control.client import NoDaemonError, request
 
     try:
         return request(config.run_dir, "status")
@@ -118,7 +118,7 @@ def as_dict(outcome: Outcome, passed: bool) -> dict[str, Any]:
 
 def describe(outcome: Outcome, passed: bool) -> list[str]:
     """The outcome for a terminal."""
-    from mcencrypt.verify import Kind
+    from mcencrypt.reading.judge import Kind
 
     counts = outcome.counts
     lines = [
@@ -175,7 +175,7 @@ def _authenticity(outcome: Outcome) -> str:
 
 
 def _verdict(outcome: Outcome, passed: bool) -> str:
-    from mcencrypt.verify import Kind
+    from mcencrypt.reading.judge import Kind
 
     counts = outcome.counts
     if outcome.verdict == "plaintext":

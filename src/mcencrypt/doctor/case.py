@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcencrypt.config import Config
 from mcencrypt.doctor.machine import Machine
 from mcencrypt.doctor.processes import Process, read_processes
 from mcencrypt.errors import OperatorError
+from mcencrypt.store.config import Config
 
 
 @dataclass

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mcencrypt.config import DEFAULT_FILE
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, note, ok, problem, warning
 from mcencrypt.errors import OperatorError
+from mcencrypt.store.config import DEFAULT_FILE
 
 _GROUP_OR_OTHERS_WRITE = 0o022
 

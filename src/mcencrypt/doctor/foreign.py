@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, Severity, note, warning
 from mcencrypt.errors import OperatorError
-from mcencrypt.shell.ruleset import Rule, Ruleset, Table
+from mcencrypt.kernel.ruleset import Rule, Ruleset, Table
 
 _PORT_OPTIONS = ("--dport", "--sport", "--dports", "--sports", "--ports", "--destination-port", "--source-port")
 _NARROWING = (

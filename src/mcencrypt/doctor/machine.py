@@ -15,9 +15,9 @@ from typing import NamedTuple, Protocol
 
 from mcencrypt.doctor import path
 from mcencrypt.errors import OperatorError
-from mcencrypt.shell.iptables import V4, V6, backends
-from mcencrypt.shell.links import Link, read_links
-from mcencrypt.shell.routes import Routes
+from mcencrypt.kernel.iptables import V4, V6, backends
+from mcencrypt.kernel.links import Link, read_links
+from mcencrypt.kernel.routes import Routes
 
 _COMMAND_TIMEOUT = 10.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mcencrypt.errors import OperatorError
 
 if TYPE_CHECKING:
-    from mcencrypt.netns import Target
+    from mcencrypt.target import Target
 
 
 def enter(pid: int | None, target: Target | None) -> str:
@@ -17,7 +17,7 @@ def enter(pid: int | None, target: Target | None) -> str:
 
     Returns what to call it, "" if we are there already. Raises OperatorError if it cannot be entered.
     """
-    from mcencrypt.shell import netns
+    from mcencrypt.kernel import namespace as netns
 
     if pid is None:
         if target is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, note, ok, problem, warning
 from mcencrypt.errors import OperatorError
-from mcencrypt.shell.links import Link, check_links
+from mcencrypt.kernel.links import Link, check_links
 
 LOWEST_MTU = 576
 _IPV6_MTU = 1280

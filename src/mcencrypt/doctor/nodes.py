@@ -18,7 +18,7 @@ from mcencrypt.doctor.processes import (
     socket_inodes,
     tcp_sockets,
 )
-from mcencrypt.multichain import parse_settings
+from mcencrypt.store.multichain import parse_settings
 
 PROGRAM = "multichaind"
 

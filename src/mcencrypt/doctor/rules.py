@@ -9,8 +9,8 @@ from mcencrypt.doctor.finding import Finding, note, ok, problem, warning
 from mcencrypt.doctor.machine import Saved
 from mcencrypt.doctor.processes import socket_inodes
 from mcencrypt.errors import OperatorError
-from mcencrypt.shell.firewall import Firewall
-from mcencrypt.shell.ruleset import Rule, Ruleset, State, judge
+from mcencrypt.kernel.firewall import Firewall
+from mcencrypt.kernel.ruleset import Rule, Ruleset, State, judge
 
 _NETLINK_NETFILTER = "12"
 _QUEUES = "/proc/thread-self/net/netfilter/nfnetlink_queue"

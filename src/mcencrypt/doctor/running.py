@@ -35,7 +35,7 @@ _REASONS = {
 
 def check_daemon(case: Case) -> Iterator[Finding]:
     """Does one answer, is it on, is it of this version."""
-    from mcencrypt.shell.daemon import version
+    from mcencrypt.daemon.daemon import version
 
     status = case.status
     if status is None:

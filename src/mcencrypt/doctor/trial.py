@@ -11,12 +11,12 @@ def try_kernel(case: Case) -> str:
 
     Takes well under a second and leaves nothing behind. Not to be called while a daemon runs.
     """
-    from mcencrypt.shell.firewall import Firewall
-    from mcencrypt.shell.iptables import backends
-    from mcencrypt.shell.probe import change, probe
-    from mcencrypt.shell.queue import Queue
-    from mcencrypt.shell.ruleset import Ruleset
-    from mcencrypt.shell.sockets import Sockets
+    from mcencrypt.kernel.firewall import Firewall
+    from mcencrypt.kernel.iptables import backends
+    from mcencrypt.kernel.queue import Queue
+    from mcencrypt.kernel.ruleset import Ruleset
+    from mcencrypt.kernel.selftest import change, probe
+    from mcencrypt.kernel.sockets import Sockets
 
     try:
         queue = Queue(case.queue_number, lambda packet, skb_info, outgoing, now: change(packet))

@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from mcencrypt.config import Listen
 from mcencrypt.errors import OperatorError
 from mcencrypt.logs import fields
+from mcencrypt.store.config import Listen
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,143 @@
+"""Checked transfers and measurements between two hosts, in one call each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import streams
+from .host import Host
+from .process import Process
+
+_APPS = "lab.apps"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Both ends' reports of a checked transfer."""
+
+    client: dict[str, Any]
+    server: dict[str, Any]
+
+    @property
+    def differences(self) -> list[str]:
+        """What was lost, changed or broken off, a line each; empty if all streams are identical."""
+        return streams.differences(self.client, self.server)
+
+    @property
+    def identical(self) -> bool:
+        """Every connection delivered, in both directions, what was sent."""
+        return not self.differences
+
+    @property
+    def longest_stall(self) -> float:
+        """The longest time, in seconds, that any reader waited between two reads."""
+        return float(max(self.client["longest_stall"], self.server["longest_stall"]))
+
+    @property
+    def received_gbps(self) -> tuple[float, float]:
+        """Gbit/s that the client and the server received."""
+        return self.client["received_gbps"], self.server["received_gbps"]
+
+
+class Running:
+    """A checked transfer under way, for those who want to disturb it."""
+
+    def __init__(self, client: Process, server: Process, deadline: float) -> None:
+        self.client = client
+        self.server = server
+        self._deadline = deadline
+
+    def result(self) -> Result:
+        """Wait for both ends' reports. Broken transfers have reports too: look at `Result.differences`.
+
+        :raises LabError: an end gave no report.
+        """
+        # the programs keep the deadline themselves and report what is missing; a moment more to start
+        reports = []
+        for process in (self.client, self.server):
+            process.wait(self._deadline + 15)
+            events = [event for event in process.events() if event.get("event") == "report"]
+            reports.append(events[-1] if events else process.failed("no report"))
+        return Result(*reports)
+
+
+def start(
+    client: Host,
+    server: Host,
+    port: int,
+    *,
+    address: str | None = None,
+    version: int = 4,
+    mode: str = "both",
+    size: float = 1_000_000,
+    server_size: float | None = None,
+    mixed: bool = False,
+    connections: int = 1,
+    seed: int = 1,
+    hashing: bool = True,
+    nodelay: bool = False,
+    rcvbuf: int = 0,
+    sndbuf: int = 0,
+    deadline: float = 120,
+) -> Running:
+    """Start a transfer on `connections` connections that `client` dials; returns when the server listens.
+
+    :param address: what to dial; the server's first address of that IP `version` if None.
+    :param mode: one of `streams.MODES`.
+    :param size: bytes each side sends on each connection; `server_size` if the server's are others; with
+        `mixed`, 1 B to 8 MB instead.
+    :param rcvbuf: SO_RCVBUF of both ends, bytes; 0 for the kernel's default.
+    :param deadline: seconds for everything.
+    """
+    words: list[object] = [
+        "--mode",
+        mode,
+        "--connections",
+        connections,
+        "--seed",
+        seed,
+        "--deadline",
+        deadline,
+        "--rcvbuf",
+        rcvbuf,
+        "--sndbuf",
+        sndbuf,
+    ]
+    words += [
+        flag for flag, wanted in (("--mixed", mixed), ("--no-hash", not hashing), ("--nodelay", nodelay)) if wanted
+    ]
+    serving = server.python(_APPS, "serve", port, *words, "--bytes", size if server_size is None else server_size)
+    serving.wait_for('"listening"')
+    dialling = client.python(_APPS, "dial", address or server.address(version), port, *words, "--bytes", size)
+    return Running(dialling, serving, deadline)
+
+
+def transfer(client: Host, server: Host, port: int, **how: Any) -> Result:
+    """`start` and wait for the result."""
+    return start(client, server, port, **how).result()
+
+
+def measure(
+    client: Host,
+    server: Host,
+    port: int,
+    what: str,
+    *words: object,
+    address: str | None = None,
+    version: int = 4,
+    deadline: float = 120,
+) -> dict[str, Any]:
+    """Run "blast", "ping", "connect" or "messages" of `apps` against its server; returns what it printed.
+
+    :param words: more of its command line, such as `"--seconds", 3`.
+    :raises LabError: it failed.
+    """
+    serving = server.python(_APPS, "sink" if what == "blast" else "echo", port)
+    try:
+        serving.wait_for('"listening"')
+        return client.python(
+            _APPS, what, address or server.address(version), port, "--deadline", deadline, *words
+        ).result(deadline)
+    finally:
+        serving.stop()

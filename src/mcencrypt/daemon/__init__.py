@@ -1,0 +1,1 @@
+"""The process: everything put together around one event loop."""

@@ -1,0 +1,90 @@
+"""The path of a packet: out of the queue, through the engine, back with a verdict, and what must follow it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mcencrypt.core.engine import Engine
+from mcencrypt.core.verdict import ACCEPT, Event, Verdict
+from mcencrypt.kernel.inject import Injector
+from mcencrypt.kernel.queue import Queue, statistics
+from mcencrypt.kernel.selftest import change, probe
+
+
+class Datapath:
+    """The queue and the raw sockets of one engine, in the network namespace of the calling process."""
+
+    def __init__(self, engine: Engine, queue_number: int, report: Callable[[Event, float], None]) -> None:
+        """`report` is told of the engine's events, after the packet that caused them.
+
+        Raises OperatorError if the kernel refuses what is needed here; it was tried with a packet of our own then.
+        """
+        self._engine, self._report = engine, report
+        self._injector = Injector()
+        probing = Queue(queue_number, lambda packet, skb_info, outgoing, now: change(packet))
+        try:
+            probe(probing)
+        finally:
+            probing.close()
+        self._queue = Queue(queue_number, self._decide)
+
+    def fileno(self) -> int:
+        return self._queue.fileno()
+
+    def ready(self) -> None:
+        """Handle the packets that wait in the queue."""
+        self._queue.ready()
+        if self._engine.outbox or self._engine.events:
+            self.settle()
+
+    def settle(self) -> None:
+        """Send what the engine left to be sent, and report what it had to tell."""
+        self._inject()
+        events, now = self._engine.events, time.monotonic()
+        while events:
+            self._report(events.pop(0), now)
+
+    def close(self) -> None:
+        """From now on the kernel drops what the rules send to the queue."""
+        self._queue.close()
+
+    def numbers(self) -> dict[str, int]:
+        """The queue's state and what was lost on the way, in packets."""
+        waiting, dropped_kernel, dropped_user = statistics(self._queue.number)
+        return {
+            "number": self._queue.number,
+            "waiting": waiting,
+            "dropped_kernel": dropped_kernel,
+            "dropped_user": dropped_user,
+            "enobufs": self._queue.enobufs,
+            "bad_verdicts": self._queue.bad_verdicts,
+            "injections_failed": self._injector.failed,
+        }
+
+    def _decide(self, packet: memoryview, skb_info: int, outgoing: bool, now: float) -> Verdict:
+        engine = self._engine
+        if engine.outbox:
+            self._inject()  # what followed the packet before this one
+        if not outgoing:
+            verdict = engine.ingress(packet, skb_info, now)
+            if engine.outbox:
+                self._inject_ahead()
+            return verdict
+        if self._injector.is_ours(packet):
+            return ACCEPT
+        return engine.egress(packet, skb_info, now)
+
+    def _inject_ahead(self) -> None:
+        """Send to the network what an incoming packet set free, before the local socket answers that packet."""
+        outbox = self._engine.outbox
+        for injection in outbox:
+            if injection.toward == "network":
+                self._injector.send(injection)
+        outbox[:] = [injection for injection in outbox if injection.toward != "network"]
+
+    def _inject(self) -> None:
+        outbox = self._engine.outbox
+        for injection in outbox:
+            self._injector.send(injection)
+        outbox.clear()

@@ -1,0 +1,220 @@
+"""What an operator changes while connections live: the mode, and whatever of the configuration can be.
+
+Encrypted connections go on through all of it, but for those on a port that is given up. Plaintext ones end as soon as
+the new policy does not allow them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import fields as fields_of
+from dataclasses import replace
+from typing import Any, Final
+
+from mcencrypt.core.policy import Policy, endpoints
+from mcencrypt.core.status import Connection
+from mcencrypt.daemon.events import endpoint, identity
+from mcencrypt.daemon.switch import Position, Switch
+from mcencrypt.errors import OperatorError
+from mcencrypt.logs import fields
+from mcencrypt.store.config import MODES, Config
+from mcencrypt.store.peers import load_peers
+from mcencrypt.store.position import read_mode, write_mode
+
+log = logging.getLogger(__name__)
+
+#: What a reload applies; every other key needs a restart.
+_LIVE: Final = frozenset(
+    {"ports", "chains", "multichain_dir", "mode", "allow_plaintext", "trust", "peers_file", "log_level"}
+)
+
+
+class Live:
+    """The configuration in force, and the policy that follows from it."""
+
+    def __init__(
+        self, config: Config, reread: Callable[[], Config], policy: Policy, switch: Switch, peers: dict[bytes, str]
+    ) -> None:
+        """Sets the mode of `policy`, and whom it trusts: `peers`, names by public key.  Raises OperatorError."""
+        self._config, self._reread, self._policy, self._switch = config, reread, policy, switch
+        self._remembered = read_mode(config.state_dir)
+        policy.mode = self._remembered or config.mode
+        self._set_peers(config, peers)
+
+    def name_of(self, identity: bytes) -> str | None:
+        """What the peers file calls this public key."""
+        return self._peers.get(identity)
+
+    @property
+    def trust(self) -> str:
+        """Who is trusted: "network-key" or "listed"."""
+        return self._config.trust
+
+    @property
+    def mode_source(self) -> str:
+        """Who decided the mode: "command" (`mcencrypt mode`, remembered) or "configuration"."""
+        return "command" if self._remembered else "configuration"
+
+    def plaintext_peers(self) -> list[dict[str, Any]]:
+        """The connections in plaintext; `allowed`: whether they may stay so under "require" as well."""
+        return [self._plaintext_peer(key) for key in self._switch.plaintext()]
+
+    def _plaintext_peer(self, key: bytes) -> dict[str, Any]:
+        local, remote = endpoints(key)
+        return {"peer": endpoint(remote), "local": endpoint(local), "allowed": self._policy.exempts(remote[:-2])}
+
+    # -- the mode
+
+    def command_mode(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The control command ``mode``: shows it, or changes it by `mode` or `from_config`.
+
+        If that would end plaintext connections, it does nothing but name them as `would_end`, unless `confirmed`.
+        Raises OperatorError.
+        """
+        wanted, from_config = arguments.get("mode"), arguments.get("from_config") is True
+        if wanted is not None and wanted not in MODES:
+            raise OperatorError(f"there is no mode {wanted!r}: say one of {', '.join(MODES)}")
+        ended: list[bytes] = []
+        if wanted is not None or from_config:
+            mode: str = self._config.mode if from_config or wanted is None else wanted
+            if arguments.get("confirmed") is not True and (would_end := self._would_end(mode)):
+                return {**self._mode(), "would_end": would_end}
+            write_mode(self._config.state_dir, None if from_config else wanted)
+            self._remembered = None if from_config else wanted
+            ended = self._enforce(mode)
+            log.info("mode set", extra=fields(mode=mode, by=self.mode_source, plaintext_ended=len(ended)))
+        return {**self._mode(), "ended": [self._plaintext_peer(key) for key in ended]}
+
+    def _mode(self) -> dict[str, Any]:
+        return {
+            "mode": self._policy.mode,
+            "mode_source": self.mode_source,
+            "configured": self._config.mode,
+            "plaintext_peers": self.plaintext_peers(),
+        }
+
+    def _would_end(self, mode: str) -> list[dict[str, Any]]:
+        if mode != "require" or self._switch.position is not Position.ON:
+            return []
+        return [one for one in self.plaintext_peers() if not one["allowed"]]
+
+    def _enforce(self, mode: str) -> list[bytes]:
+        self._policy.mode = mode
+        return self._switch.end_plaintext() if self._switch.position is Position.ON else []
+
+    # -- the configuration
+
+    def reload(self) -> dict[str, Any]:
+        """Read the configuration again and apply it.  Says what changed, what needs a restart, and what it ended.
+
+        Raises OperatorError if it is wrong or cannot be applied; then the old one stays, and the log says so.
+        """
+        try:
+            return self._apply(self._reread())
+        except OperatorError as problem:
+            log.error("configuration not reloaded, the old one stays", extra=fields(error=str(problem)))
+            raise OperatorError(f"the old configuration stays: {problem}") from None
+
+    def _apply(self, read: Config) -> dict[str, Any]:
+        before = self._config
+        differing = [
+            one.name
+            for one in fields_of(Config)
+            if one.name != "file" and getattr(read, one.name) != getattr(before, one.name)
+        ]
+        restart = [name for name in differing if name not in _LIVE]
+        config = replace(read, **{name: getattr(before, name) for name in restart})
+        ports, peers = config.p2p_ports(), config.peers()
+        policy = self._policy
+        old = policy.mode, policy.allow_plaintext
+        policy.mode, policy.allow_plaintext = self._remembered or config.mode, config.allow_plaintext
+        reset = 0
+        try:
+            if set(ports) != set(self._switch.ports):
+                differing = list(dict.fromkeys([*differing, "ports"]))  # a chain's files may say something else now
+                reset = self._switch.take_ports(ports)
+        except OperatorError:
+            policy.mode, policy.allow_plaintext = old
+            raise
+        ended = self._enforce(policy.mode)
+        if peers != self._peers:
+            differing.append("peers")
+        distrusted = self._set_peers(config, peers)
+        logging.getLogger().setLevel(config.log_level.upper())
+        self._config = config
+        changed = [name for name in differing if name not in restart]
+        numbers = {"plaintext_ended": len(ended), "encrypted_reset": reset, "distrusted_ended": distrusted}
+        log.info(
+            "configuration reloaded",
+            extra=fields(changed=",".join(changed) or "nothing", needs_restart=",".join(restart) or None, **numbers),
+        )
+        return {
+            "file": str(config.file) if config.file else None,
+            "changed": changed,
+            "needs_restart": restart,
+            "ports": list(self._switch.ports),
+            **self._mode(),
+            **numbers,
+        }
+
+    # -- peers
+
+    def _set_peers(self, config: Config, peers: dict[bytes, str]) -> int:
+        """Take a list of peers; returns how many connections ended because theirs are not on it."""
+        self._peers = peers
+        self._policy.listed = frozenset(peers) if config.trust == "listed" else None
+        return self._switch.end_distrusted()
+
+    def command_peers_changed(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The control command ``peers-changed``: read the peers file again, and nothing else.
+
+        Unlike at start an empty list is taken: who revokes the last key means it.  Raises OperatorError; then the old
+        list stays.
+        """
+        try:
+            peers = load_peers(self._config.peers_path)
+        except FileNotFoundError:
+            peers = {}
+        except OperatorError as problem:
+            log.error("peers file not reloaded, the old list stays", extra=fields(error=str(problem)))
+            raise OperatorError(f"the old list stays: {problem}") from None
+        ended = self._set_peers(self._config, peers)
+        if not peers and self._policy.listed is not None:
+            log.warning("nobody is trusted: the peers file lists nobody")
+        log.info("peers file reloaded", extra=fields(peers=len(peers), ended=ended))
+        return {"trust": self._config.trust, "peers": len(peers), "ended": ended}
+
+    def command_peers(self, shown: list[Connection], now: float) -> dict[str, Any]:
+        """The control command ``peers``: who is connected, proven, and which listed peers are not.
+
+        `now`: seconds since 1970.
+        """
+        connected: dict[bytes, list[Connection]] = {}
+        for one in shown:
+            if one.identity:
+                connected.setdefault(one.identity, []).append(one)
+        absent = sorted(set(self._peers) - set(connected), key=lambda key: self._peers[key])
+        return {
+            "trust": self._config.trust,
+            "file": str(self._config.peers_path),
+            "peers": [
+                {
+                    "name": self._peers.get(key),
+                    "key": identity(key),
+                    "connections": [_of_peer(one, now) for one in connected.get(key, [])],
+                }
+                for key in [*connected, *absent]
+            ],
+        }
+
+
+def _of_peer(shown: Connection, now: float) -> dict[str, Any]:
+    return {
+        "peer": endpoint(shown.remote),
+        "local": endpoint(shown.local),
+        "state": shown.state,
+        "since": round(now - shown.age, 3),
+        "bytes_out": shown.counters.bytes_out,
+        "bytes_in": shown.counters.bytes_in,
+    }

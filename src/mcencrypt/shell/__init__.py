@@ -1,1 +1,0 @@
-"""Everything that touches the kernel: sockets, clocks, files, subprocesses and randomness."""

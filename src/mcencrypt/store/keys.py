@@ -1,0 +1,164 @@
+"""Secrets in files: the network key and this node's identity.
+
+Keys are never shown by repr().
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from mcencrypt.errors import OperatorError
+from mcencrypt.store.files import cannot, create_file, replace_file
+
+KEY_SIZE = 32
+
+_FILE_MAX = 1024
+_SECRET_DIRECTORY = Path("/run/secrets")
+
+
+@dataclass(frozen=True)
+class NetworkKey:
+    """The 32 bytes that all nodes of one network share."""
+
+    secret: bytes = field(repr=False)
+
+    def text(self) -> str:
+        """As a key file holds it."""
+        return _encode(self.secret).decode()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """This node's static X25519 key (Noise's ``s``)."""
+
+    private: X25519PrivateKey = field(repr=False)
+
+    @property
+    def public(self) -> bytes:
+        return self.private.public_key().public_bytes_raw()
+
+    @property
+    def public_base64(self) -> str:
+        return base64.b64encode(self.public).decode()
+
+
+def create_network_key(file: Path) -> NetworkKey:
+    """Make a new network key and keep it in a new file (0600; its directory is made 0700 if missing).
+
+    Raises OperatorError, also if the file exists: a key is never overwritten.
+    """
+    key = secrets.token_bytes(KEY_SIZE)
+    try:
+        created = create_file(file, _encode(key))
+    except OSError as error:
+        raise cannot(file, "be written", error) from None
+    if not created:
+        raise OperatorError(f"{file}: exists already and is left as it is: remove it first, or name another file")
+    return NetworkKey(key)
+
+
+def load_network_key(file: Path) -> NetworkKey:
+    """Read the network key. Raises OperatorError if it is missing, readable by others, or not a key."""
+    try:
+        return NetworkKey(_load(file))
+    except FileNotFoundError:
+        raise OperatorError(
+            f"{file}: not found: make one with `mcencrypt keygen {file}` and copy it to every node"
+        ) from None
+    except OSError as error:
+        raise cannot(file, "be read", error) from None
+
+
+def read_network_key(file: Path) -> NetworkKey:
+    """`load_network_key` for a file of mcencrypt's own: no advice if it is missing. Raises OperatorError."""
+    try:
+        return NetworkKey(_load(file))
+    except OSError as error:
+        raise cannot(file, "be read", error) from None
+
+
+def parse_network_key(text: bytes, source: str) -> NetworkKey:
+    """The key in the text of a key file that came some other way, from `source`. Raises OperatorError."""
+    return NetworkKey(_decode(text, source))
+
+
+def save_network_key(file: Path, key: NetworkKey) -> None:
+    """Write a key file (0600), in the place of what is there. Raises OperatorError."""
+    replace_file(file, _encode(key.secret))
+
+
+def load_identity(state_dir: Path) -> Identity:
+    """This node's identity from ``identity.key`` in `state_dir`, made if there is none yet. Raises OperatorError."""
+    file = state_dir / "identity.key"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            return _identity(file)
+        create_file(file, _encode(X25519PrivateKey.generate().private_bytes_raw()))
+        return _identity(file)
+    except OSError as error:
+        raise cannot(file, "be read or made", error) from None
+
+
+def _identity(file: Path) -> Identity:
+    return Identity(X25519PrivateKey.from_private_bytes(_load(file)))
+
+
+def _encode(key: bytes) -> bytes:
+    return base64.b64encode(key) + b"\n"
+
+
+def _load(file: Path, environ: Mapping[str, str] = os.environ) -> bytes:
+    # O_NONBLOCK: a FIFO must not hang us.
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OperatorError(f"{file}: not a regular file: name the file that holds the key")
+        _check_access(file, status, environ)
+        text = stream.read(_FILE_MAX)
+    return _decode(text, str(file))
+
+
+def _decode(text: bytes, source: str) -> bytes:
+    encoded = text.removesuffix(b"\n").removesuffix(b"\r")
+    with contextlib.suppress(binascii.Error):
+        key = base64.b64decode(encoded, validate=True)
+        if len(key) == KEY_SIZE and base64.b64encode(key) == encoded:
+            return key
+    raise OperatorError(
+        f"{source}: not a key: it must hold {KEY_SIZE} bytes in base64 (44 characters) on one line, "
+        "as `mcencrypt keygen` writes it"
+    )
+
+
+def _check_access(file: Path, status: os.stat_result, environ: Mapping[str, str]) -> None:
+    if _is_provided(file, environ):
+        return
+    if status.st_mode & 0o077:
+        mode = stat.S_IMODE(status.st_mode)
+        raise OperatorError(f"{file}: other users can reach it (mode {mode:04o}): chmod 600 {file}")
+    if status.st_uid not in (0, os.geteuid()):
+        raise OperatorError(f"{file}: belongs to user {status.st_uid}, who can change it: chown root {file}")
+
+
+def _is_provided(file: Path, environ: Mapping[str, str]) -> bool:
+    """True for a secret that Docker (0444 by default) or systemd (LoadCredential) put into a place of its
+    own.
+
+    They decide its mode; the directory, which is mounted for this container or service alone, keeps others
+    out.
+    """
+    places = [_SECRET_DIRECTORY]
+    if environ.get("CREDENTIALS_DIRECTORY"):
+        places.append(Path(environ["CREDENTIALS_DIRECTORY"]))
+    return any(file.resolve().is_relative_to(place.resolve()) for place in places)

@@ -1,0 +1,55 @@
+"""The position in which the operator left things: the on/off switch, and the mode that `mcencrypt mode` has set.
+
+Both are kept in the state directory.  The mode there is stronger than the configuration.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mcencrypt.store.files import cannot, replace_file
+
+_NAME = "mode"
+
+
+def read_switch(state_dir: Path) -> bool:
+    """Whether encryption was left on; on if nothing, or nothing sensible, is recorded. Raises OperatorError."""
+    file = state_dir / "switch"
+    try:
+        return file.read_bytes().strip() != b"off"
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise cannot(file, "be read", error) from None
+
+
+def write_switch(state_dir: Path, enabled: bool) -> None:
+    """Record whether encryption is on; on disk when this returns. Raises OperatorError."""
+    replace_file(state_dir / "switch", b"on\n" if enabled else b"off\n")
+
+
+def read_mode(state_dir: Path) -> str | None:
+    """ "require" or "prefer"; None if the configuration decides. What makes no sense counts as the stricter one.
+
+    Raises OperatorError.
+    """
+    file = state_dir / _NAME
+    try:
+        text = file.read_bytes().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise cannot(file, "be read", error) from None
+    return "prefer" if text == b"prefer" else "require"
+
+
+def write_mode(state_dir: Path, mode: str | None) -> None:
+    """Remember a mode, or None: that the configuration decides. Raises OperatorError."""
+    file = state_dir / _NAME
+    if mode is not None:
+        replace_file(file, mode.encode() + b"\n")
+        return
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot(file, "be removed", error) from None

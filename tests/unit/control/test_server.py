@@ -1,0 +1,365 @@
+"""The control socket and the run directory's lock, over real sockets and files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcencrypt.control import client as client_module
+from mcencrypt.control import server as server_module
+from mcencrypt.control.client import SOCKET_NAME, NoDaemonError, request
+from mcencrypt.control.runlock import LOCK_NAME, LockHeldError, RunLock, is_held
+from mcencrypt.control.server import ControlServer, Later
+from mcencrypt.errors import OperatorError
+
+
+class SelectLoop:
+    """The smallest event loop that fits `control.Readers`, run by a thread until `stop`."""
+
+    def __init__(self) -> None:
+        self.readers: dict[int, Callable[[], None]] = {}
+        self._wake_read, self._wake_write = os.pipe()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        self.readers[fd] = callback
+
+    def remove_reader(self, fd: int) -> None:
+        del self.readers[fd]
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        os.write(self._wake_write, b"x")
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _run(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._wake_read, *self.readers], [], [])
+            if self._wake_read in ready:
+                return
+            for fd in ready:
+                self.readers[fd]()
+
+
+def handler(command: str, args: dict[str, Any]) -> dict[str, Any]:
+    if command == "echo":
+        return args
+    if command == "large":
+        return {"connections": ["x" * 300] * args["count"]}
+    if command == "refuse":
+        raise OperatorError("not now: try later")
+    raise ZeroDivisionError("secret detail")
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def server(run_dir: Path) -> Iterator[ControlServer]:
+    loop = SelectLoop()
+    made = ControlServer(run_dir / SOCKET_NAME, handler)
+    made.attach(loop)
+    loop.start()
+    try:
+        yield made
+    finally:
+        loop.stop()
+        made.close()
+
+
+def raw(run_dir: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(10)
+    connection.connect(str(run_dir / SOCKET_NAME))
+    return connection
+
+
+def read_reply(connection: socket.socket) -> dict[str, Any]:
+    with connection.makefile("rb") as stream:
+        return json.loads(stream.readline())
+
+
+def test_a_command_arrives_and_its_result_comes_back(server: ControlServer, run_dir: Path) -> None:
+    assert request(run_dir, "echo", now=True, name="Ä\n") == {"now": True, "name": "Ä\n"}
+
+
+def test_a_reply_of_many_megabytes_arrives_whole(server: ControlServer, run_dir: Path) -> None:
+    assert len(request(run_dir, "large", count=20_000)["connections"]) == 20_000
+
+
+def test_an_operator_error_reaches_the_operator_and_other_errors_go_to_the_log(
+    server: ControlServer, run_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(OperatorError, match=r"^not now: try later$"):
+        request(run_dir, "refuse")
+    with pytest.raises(OperatorError, match="its log says why") as caught:
+        request(run_dir, "bug")
+    assert "secret detail" not in str(caught.value)
+    assert "secret detail" in caplog.text
+    assert request(run_dir, "echo") == {}
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"{", b"[]", b"7", b"{}", b'{"command": 7}', b"\xff\xfe", b"[" * 60_000], ids=range(8)
+)
+def test_what_is_no_request_is_answered_and_the_connection_lives(
+    server: ControlServer, run_dir: Path, line: bytes
+) -> None:
+    with raw(run_dir) as connection:
+        connection.sendall(line + b"\n")
+        reply = read_reply(connection)
+        assert reply["ok"] is False and "one JSON object" in reply["error"]
+        connection.sendall(b'{"command": "echo"}\n')
+        assert read_reply(connection) == {"ok": True, "result": {}}
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_line_without_end_is_cut_off(server: ControlServer, run_dir: Path, end: bytes) -> None:
+    with raw(run_dir) as connection:
+        connection.sendall(b"x" * server_module.MAX_LINE + end)
+        with connection.makefile("rb") as stream:
+            reply = json.loads(stream.readline())
+            assert reply["ok"] is False and str(server_module.MAX_LINE) in reply["error"]
+            # A reset instead of an end: what was sent too much lies there unread.
+            with contextlib.suppress(ConnectionResetError):
+                assert stream.read() == b""
+
+
+def test_requests_in_pieces_and_several_at_once_are_answered(server: ControlServer, run_dir: Path) -> None:
+    with raw(run_dir) as connection:
+        connection.sendall(b'{"command": "ec')
+        assert request(run_dir, "echo", other=1) == {"other": 1}
+        connection.sendall(b'ho", "n": 1}\n{"command": "echo", "n": 2}\n{"command": "refuse"}\n')
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as stream:
+            replies = [json.loads(line) for line in stream]
+    assert [reply.get("result") for reply in replies] == [{"n": 1}, {"n": 2}, None]
+
+
+def test_a_client_that_does_not_read_holds_nobody_up(server: ControlServer, run_dir: Path) -> None:
+    with raw(run_dir) as deaf:
+        deaf.sendall(b'{"command": "large", "count": 20000}\n' * 50)
+        started = time.monotonic()
+        assert request(run_dir, "echo", n=1) == {"n": 1}
+        assert time.monotonic() - started < 5
+
+
+def test_a_result_that_comes_later_holds_up_nobody_but_its_client(run_dir: Path) -> None:
+    promised: list[Later] = []
+
+    def slow(command: str, args: dict[str, Any]) -> dict[str, Any] | Later:
+        if command != "slow":
+            return args
+        promised.append(Later())
+        if args.get("at_once"):
+            promised[-1].result({"slow": 0})
+        return promised[-1]
+
+    server = ControlServer(run_dir / SOCKET_NAME, slow)
+
+    def turn(until: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not until():
+            assert time.monotonic() < deadline
+            select.select([server.fileno()], [], [], 0.1)
+            server.ready()
+
+    def lines(connection: socket.socket, count: int) -> list[dict[str, Any]]:
+        received = bytearray()
+        connection.setblocking(False)
+
+        def complete() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                received.extend(connection.recv(65536))
+            return received.count(b"\n") >= count
+
+        turn(complete)
+        return [json.loads(line) for line in received.splitlines()]
+
+    try:
+        with raw(run_dir) as patient, raw(run_dir) as other, raw(run_dir) as gone:
+            patient.sendall(b'{"command": "slow"}\n{"command": "echo", "n": 2}\n')
+            patient.shutdown(socket.SHUT_WR)
+            turn(lambda: len(promised) == 1)
+            gone.sendall(b'{"command": "slow"}\n')
+            turn(lambda: len(promised) == 2)
+            other.sendall(b'{"command": "echo", "n": 1}\n{"command": "slow", "at_once": 1}\n')
+            assert [one["result"] for one in lines(other, 2)] == [{"n": 1}, {"slow": 0}]
+            gone.close()
+            turn(lambda: len(server._clients) == 2)
+            promised[0].error(OperatorError("it took too long"))
+            promised[1].result({"to": "nobody"})
+            assert lines(patient, 2) == [
+                {"ok": False, "error": "it took too long"}, {"ok": True, "result": {"n": 2}}
+            ]  # fmt: skip
+            turn(lambda: len(server._clients) == 1)
+    finally:
+        server.close()
+
+
+def test_one_client_too_many_closes_the_oldest(server: ControlServer, run_dir: Path) -> None:
+    clients = [raw(run_dir) for _ in range(server_module.MAX_CLIENTS)]
+    try:
+        for client in clients:
+            client.sendall(b'{"command": "echo"}\n')
+            assert read_reply(client)["ok"]
+        assert request(run_dir, "echo", n=1) == {"n": 1}
+        assert clients[0].recv(1) == b""
+        clients[1].sendall(b'{"command": "echo"}\n')
+        assert read_reply(clients[1])["ok"]
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_the_socket_is_private_and_leaves_no_trace(run_dir: Path) -> None:
+    before = os.umask(0)
+    try:
+        server = ControlServer(run_dir / SOCKET_NAME, handler)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((run_dir / SOCKET_NAME).stat().st_mode) == 0o600
+    assert stat.S_IMODE((run_dir / LOCK_NAME).stat().st_mode) == 0o600
+    server.close()
+    server.close()
+    assert not (run_dir / SOCKET_NAME).exists()
+    assert not is_held(run_dir)
+
+
+def test_other_users_are_refused_by_both_ends(
+    server: ControlServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = client_module.peer_uid
+    in_server_thread = server._loop._thread  # type: ignore[union-attr]
+
+    def stranger_at_the_server(connection: socket.socket) -> int:
+        return 4711 if threading.current_thread() is in_server_thread else real(connection)
+
+    monkeypatch.setattr(server_module, "peer_uid", stranger_at_the_server)
+    with pytest.raises(OperatorError, match="only root"):
+        request(run_dir, "echo")
+    assert "4711" in caplog.text
+
+    def stranger_at_the_client(connection: socket.socket) -> int:
+        return real(connection) if threading.current_thread() is in_server_thread else 4711
+
+    monkeypatch.setattr(client_module, "peer_uid", stranger_at_the_client)
+    with pytest.raises(OperatorError, match="belongs to another user"):
+        request(run_dir, "echo")
+
+
+def test_a_living_daemons_socket_is_not_taken(server: ControlServer, run_dir: Path) -> None:
+    with pytest.raises(LockHeldError, match=rf"already runs in {run_dir} \(pid {os.getpid()}\)"):
+        ControlServer(run_dir / SOCKET_NAME, handler)
+    assert request(run_dir, "echo", n=1) == {"n": 1}
+
+
+def test_a_killed_daemons_socket_is_taken_over(run_dir: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from mcencrypt.control.server import ControlServer\n"
+        "server = ControlServer(Path(sys.argv[1]), lambda command, args: {})\n"
+        "print('up', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(run_dir / SOCKET_NAME)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"up\n"
+        assert is_held(run_dir)
+        with pytest.raises(LockHeldError, match=f"pid {other.pid}"):
+            RunLock.acquire(run_dir)
+        other.kill()
+    assert (run_dir / SOCKET_NAME).exists()
+    assert not is_held(run_dir)
+    with pytest.raises(NoDaemonError, match="start it with `mcencrypt on`"):
+        request(run_dir, "ping")
+    ControlServer(run_dir / SOCKET_NAME, handler).close()
+
+
+def test_a_file_that_is_no_socket_is_not_removed(run_dir: Path) -> None:
+    run_dir.mkdir(mode=0o700)
+    (run_dir / SOCKET_NAME).write_text("precious")
+    with pytest.raises(OperatorError, match="cannot make the control socket"):
+        ControlServer(run_dir / SOCKET_NAME, handler)
+    assert (run_dir / SOCKET_NAME).read_text() == "precious"
+    assert not is_held(run_dir)
+
+
+def test_a_run_dir_that_others_can_write_is_refused(run_dir: Path) -> None:
+    run_dir.mkdir()
+    run_dir.chmod(0o777)
+    with pytest.raises(OperatorError, match="chmod go-w"):
+        RunLock.acquire(run_dir)
+
+
+def test_asking_for_the_lock_does_not_take_it(run_dir: Path) -> None:
+    assert not is_held(run_dir)
+    with RunLock.acquire(run_dir):
+        assert is_held(run_dir)
+        assert (run_dir / LOCK_NAME).read_text() == f"{os.getpid()}\n"
+    assert not is_held(run_dir)
+    RunLock.acquire(run_dir).release()
+
+
+def test_no_daemon_and_a_silent_one_are_told_apart(run_dir: Path) -> None:
+    with pytest.raises(NoDaemonError, match="no daemon answers at"):
+        request(run_dir, "ping")
+    run_dir.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        silent.bind(str(run_dir / SOCKET_NAME))
+        silent.listen(1)
+        with pytest.raises(OperatorError, match=r"did not answer `ping` within 0\.2 s") as caught:
+            request(run_dir, "ping", timeout=0.2)
+        assert not isinstance(caught.value, NoDaemonError)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b'{"ok": tr', b"hello\n", b"7\n", b'{"ok": true}\n', b'{"ok": true, "result": 1}\n']
+)
+def test_a_broken_answer_is_an_error_not_a_result(run_dir: Path, answer: bytes) -> None:
+    run_dir.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(run_dir / SOCKET_NAME))
+        listener.listen(1)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(OperatorError, match=r"broke off|not a daemon"):
+            request(run_dir, "ping", timeout=5)
+        thread.join(5)
+
+
+def test_a_path_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    with pytest.raises(OperatorError, match="longer than 107 bytes"):
+        request(deep, "ping")
+    with pytest.raises(OperatorError, match="longer than 107 bytes"):
+        ControlServer(deep / SOCKET_NAME, handler)

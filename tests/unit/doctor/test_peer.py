@@ -1,0 +1,171 @@
+"""Doctor: what a peer's answers mean, on recorded ones."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from mcencrypt.cli import cli
+from mcencrypt.doctor.case import Case
+from mcencrypt.doctor.checks import examine_peer
+from mcencrypt.doctor.finding import Finding, Severity
+from mcencrypt.doctor.peer import parse_peer
+from mcencrypt.errors import OperatorError
+from tests.helpers.recorded_machine import PORTS, Recorded, by_id, case, status
+
+ADDRESS = "192.0.2.7"
+OURS = "1a2b3c4d5e6f7081"
+ANSWER = {
+    "outcome": "encrypted", "detail": "the handshake was answered", "identity": "C" * 43 + "=", "key_id": OURS,
+    "offered": True, "round_trip": 0.0042, "attempts": 1, "last_refused_key_id": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def machine() -> Recorded:
+    made = Recorded()
+    made.hosts = {ADDRESS: [ADDRESS], "node2.example": [ADDRESS, "2001:db8::7"]}
+    return made
+
+
+def ask(examined: Case, host: str = ADDRESS, port: int | None = None, **changes: Any) -> list[Finding]:
+    """The findings about a peer that answers like that."""
+
+    def daemon(command: str, **arguments: Any) -> dict[str, Any]:
+        assert command == "probe" and arguments == {"address": ADDRESS, "port": port or PORTS[0]}
+        return ANSWER | changes
+
+    [topic] = examine_peer(examined, host, port, daemon)
+    return list(topic.findings)
+
+
+def test_a_peer_that_encrypts(machine: Recorded) -> None:
+    found = ask(case(machine, status()))
+    assert [one.severity for one in found] == [Severity.OK] * 2
+    text = by_id(found, "peer.encrypted").text
+    assert "192.0.2.7:7331 answered the handshake in 4.2 ms" in text and OURS in text and "C" * 43 in text
+    assert "12.3 ms" in by_id(found, "peer.mtu").text
+    assert by_id(ask(case(machine, status()), offered=False), "peer.offers-other").severity is Severity.NOTE
+
+
+@pytest.mark.parametrize(
+    ("answer", "carries", "name", "words"),
+    [
+        ({"outcome": "no-mcencrypt"}, "passes", "peer.no-mcencrypt", "the path does carry data in SYNs"),
+        ({"outcome": "no-mcencrypt"}, "", "peer.no-mcencrypt", "its log says not-a-handshake"),
+        ({"outcome": "no-mcencrypt"}, "stripped", "peer.syn-data", "removes data from SYNs"),
+        ({"outcome": "stripped"}, "passes", "peer.stripped", "SYN-ACKs"),
+        ({"outcome": "not-authentic", "detail": "it lies"}, "passes", "peer.not-authentic", "it lies"),
+        ({"outcome": "refused", "detail": "connection refused"}, "passes", "peer.refused", "connection refused"),
+        ({"outcome": "silent", "last_refused_key_id": "ff" * 8}, "passes", "peer.other-key", "ff" * 8),
+        ({"outcome": "silent"}, "stripped", "peer.syn-data", "removes data"),
+        ({"outcome": "silent"}, "passes", "peer.silent", "the host answers otherwise, and the path carries data"),
+        ({"outcome": "silent", "last_refused_key_id": OURS}, "", "peer.silent", "the host answers otherwise"),
+    ],
+)
+def test_what_is_wrong_with_a_peer(
+    machine: Recorded, answer: dict[str, Any], carries: str, name: str, words: str
+) -> None:
+    machine.carries = carries
+    found = by_id(ask(case(machine, status()), **answer), name)
+    assert found.severity is Severity.PROBLEM and words in f"{found.text} {found.advice}" and found.advice
+
+
+def test_a_peer_that_lacks_the_key_we_offer(machine: Recorded) -> None:
+    other = "00112233445566aa"
+    keys = [{"id": one, "accepted": True, "offered": one == OURS} for one in (OURS, other)]
+
+    def daemon(command: str, **arguments: Any) -> dict[str, Any]:
+        key_id = arguments.get("key_id", OURS)
+        return ANSWER | {"key_id": key_id, "outcome": "encrypted" if key_id == other else "silent"}
+
+    [topic] = examine_peer(case(machine, status(keys=keys)), ADDRESS, None, daemon)
+    found = by_id(list(topic.findings), "peer.lacks-offered-key")
+    assert found.severity is Severity.PROBLEM and f"silent to key {OURS}" in found.text and other in found.text
+
+
+def test_a_host_that_is_down(machine: Recorded) -> None:
+    machine.carries, machine.largest_ping = "", 0
+    found = ask(case(machine, status()), outcome="silent")
+    assert "nothing of that host answers" in by_id(found, "peer.silent").text
+    assert "pings are not answered" in by_id(found, "peer.mtu").text
+
+
+@pytest.mark.parametrize("how", ["prefer", "allow_plaintext"])
+def test_a_peer_in_plaintext_where_that_is_allowed(machine: Recorded, how: str) -> None:
+    running = status(mode="prefer" if how == "prefer" else "require")
+    allowed = {"allow_plaintext": (ip_network("192.0.2.0/24"),)} if how == "allow_plaintext" else {}
+    found = ask(case(machine, running, **allowed), outcome="no-mcencrypt")
+    assert by_id(found, "peer.no-mcencrypt").severity is Severity.WARNING
+
+
+def test_a_path_with_a_smaller_mtu(machine: Recorded) -> None:
+    machine.largest_ping = 1400
+    found = by_id(ask(case(machine, status())), "peer.mtu")
+    size = int(found.advice.split("mtu ")[1].split(",")[0])
+    assert found.severity is Severity.WARNING and 1392 <= size <= 1400
+
+
+def test_existing_connections_with_it_are_shown(machine: Recorded) -> None:
+    connections = [
+        {"peer": f"{ADDRESS}:7331", "local": "192.0.2.1:40000", "state": "encrypted", "identity": "C" * 43},
+        {"peer": f"{ADDRESS}:40001", "local": "192.0.2.1:7331", "state": "plaintext", "identity": None},
+        {"peer": "192.0.2.70:7331", "local": "192.0.2.1:40002", "state": "encrypted", "identity": None},
+    ]
+    found = ask(case(machine, status(connections=connections)))
+    assert "is encrypted, with CCC" in by_id(found, "peer.connection").text
+    assert by_id(found, "peer.plaintext").severity is Severity.WARNING
+
+
+def test_without_a_daemon_the_path_is_still_tried(machine: Recorded) -> None:
+    machine.carries = "stripped"
+    found = ask(case(machine, None))
+    assert "mcencrypt on" in by_id(found, "peer.no-daemon").advice
+    assert by_id(found, "peer.syn-data").severity is Severity.PROBLEM
+    machine.carries = "passes"
+    assert by_id(ask(case(machine, None)), "peer.syn-data").severity is Severity.OK
+
+
+def test_what_the_daemon_does_not_ask(machine: Recorded) -> None:
+    def daemon(command: str, **arguments: Any) -> dict[str, Any]:
+        raise OperatorError("port 9 is not one of the P2P ports here (7331): set it in ports")
+
+    [topic] = examine_peer(case(machine, status()), ADDRESS, 9, daemon)
+    found = by_id(list(topic.findings), "peer.not-asked")
+    assert found.severity is Severity.PROBLEM and found.advice == "set it in ports"
+
+
+def test_names_with_several_addresses_and_with_none(machine: Recorded) -> None:
+    topics = examine_peer(case(machine, status()), "node2.example", 7331, lambda command, **_: dict(ANSWER))
+    assert [topic.name for topic in topics] == [
+        "peer node2.example, 192.0.2.7:7331",
+        "peer node2.example, [2001:db8::7]:7331",
+    ]
+    [topic] = examine_peer(case(machine, status()), "nowhere.example", None, lambda command, **_: dict(ANSWER))
+    assert topic.findings[0].id == "peer.unresolved"
+    [topic] = examine_peer(case(machine, None, ports=()), ADDRESS, None, lambda command, **_: dict(ANSWER))
+    assert topic.findings[0].id == "peer.no-port"
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("node2.example", "node2.example", None),
+        ("node2.example:7331", "node2.example", 7331),
+        ("192.0.2.7:8571", "192.0.2.7", 8571),
+        ("2001:db8::7", "2001:db8::7", None),
+        ("[2001:db8::7]:7331", "2001:db8::7", 7331),
+        ("[2001:db8::7]", "2001:db8::7", None),
+    ],
+)
+def test_how_a_peer_is_named(text: str, host: str, port: int | None) -> None:
+    assert parse_peer(text) == (host, port)
+
+
+@pytest.mark.parametrize("text", ["a:b", "host:0", "host:70000", "1:2:3", ""])
+def test_what_is_no_peer(text: str) -> None:
+    result = CliRunner().invoke(cli, ["doctor", text])
+    assert result.exit_code == 2 and result.stderr.startswith("mcencrypt: ")

@@ -1,0 +1,145 @@
+"""Rule texts, and the change from what iptables-save shows to what is wanted."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcencrypt.errors import OperatorError
+from mcencrypt.kernel.firewall import Firewall
+from mcencrypt.kernel.iptables import V4, V6, Backend, backends
+from mcencrypt.kernel.ruleset import Ruleset, State, change, judge
+
+
+def saved(text: str) -> Ruleset:
+    """Rules as iptables-save would show them after `text` was restored."""
+    return Ruleset.parse(text.replace("-I OUTPUT 1", "-A OUTPUT").replace("-I INPUT 1", "-A INPUT"))
+
+
+@pytest.fixture
+def text() -> str:
+    return Firewall([7331, 8571], 99).render()[V4]
+
+
+def lines_with(text: str, word: str) -> list[str]:
+    return [line for line in text.splitlines() if word in line]
+
+
+def test_every_rule_queues_without_bypass_and_has_a_comment(text: str) -> None:
+    rules = [line for line in text.splitlines() if line.startswith("-")]
+    assert rules
+    assert all('--comment "mcencrypt' in rule for rule in rules)
+    assert "bypass" not in text
+    assert len(lines_with(text, "-j NFQUEUE --queue-num 99")) == 4
+    assert len(lines_with(text, "--sports 7331,8571")) == len(lines_with(text, "--dports 7331,8571")) == 2
+
+
+def test_egress_is_taken_in_raw_output_and_ingress_in_mangle_input_but_never_on_lo(text: str) -> None:
+    raw, mangle = Ruleset.parse(text).tables["raw"], Ruleset.parse(text).tables["mangle"]
+    assert [(rule.chain, rule.spec.startswith("! -o lo ")) for rule in raw.jumps()] == [("OUTPUT", True)]
+    assert [(rule.chain, rule.spec.startswith("! -i lo ")) for rule in mangle.jumps()] == [("INPUT", True)]
+
+
+def test_both_families_have_the_same_rules() -> None:
+    rendered = Firewall([1], 2).render()
+    assert rendered[V4] == rendered[V6]
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 30, 31])
+def test_no_multiport_match_has_more_than_15_ports_and_none_is_lost(count: int) -> None:
+    ports = list(range(1000, 1000 + count))
+    table = Ruleset.parse(Firewall(ports, 1).render()[V6]).tables["raw"]
+    for option in ("--sports", "--dports"):
+        groups = [rule.value(option).split(",") for rule in table.own_rules() if rule.value(option)]
+        assert all(len(group) <= 15 for group in groups)
+        assert [int(port) for group in groups for port in group] == ports
+
+
+def test_nothing_to_change_when_all_is_there(text: str) -> None:
+    assert change(saved(text), Ruleset.parse(text)) == ""
+    assert judge(saved(text), Ruleset.parse(text)) is State.PRESENT
+
+
+def test_fresh_install_takes_egress_before_ingress(text: str) -> None:
+    made = change(Ruleset(), Ruleset.parse(text))
+    assert made == text
+    assert made.index("*raw") < made.index("*mangle")
+
+
+def test_other_ports_replace_the_rules_and_leave_the_jump_alone(text: str) -> None:
+    made = change(saved(text), Ruleset.parse(Firewall([4000], 99).render()[V4]))
+    assert not lines_with(made, "-I ") and not lines_with(made, "-D ")
+    assert lines_with(made, ":MCENCRYPT-OUT - [0:0]")
+    assert len(lines_with(made, "--dports 4000")) == 2
+
+
+def test_a_jump_that_is_not_first_is_moved_within_one_transaction(text: str) -> None:
+    other = "-A OUTPUT -d 192.0.2.1/32 -j ACCEPT\n"
+    shown = saved(text.replace("-I OUTPUT 1", other + "-I OUTPUT 1"))
+    assert judge(shown, Ruleset.parse(text)) is State.DISPLACED
+    made = change(shown, Ruleset.parse(text))
+    jump = Ruleset.parse(text).tables["raw"].jumps()[0].spec
+    assert made.index(f"-D OUTPUT {jump}") < made.index(f"-I OUTPUT 1 {jump}") < made.index("COMMIT")
+    assert "192.0.2.1" not in made
+    assert "*mangle" not in made
+
+
+def test_among_equal_jumps_none_is_kept_because_deletion_takes_the_first(text: str) -> None:
+    jump = lines_with(text, "-I OUTPUT 1")[0] + "\n"
+    made = change(saved(text.replace(jump, jump * 2)), Ruleset.parse(text))
+    assert len(lines_with(made, "-D OUTPUT")) == 2
+    assert len(lines_with(made, "-I OUTPUT 1")) == 1
+
+
+@pytest.mark.parametrize("lost", ["-I OUTPUT 1", "-I INPUT 1", "--sports", "--dports"])
+def test_a_lost_rule_is_noticed_and_comes_back(text: str, lost: str) -> None:
+    shown = saved(text.replace(lines_with(text, lost)[0] + "\n", ""))
+    assert judge(shown, Ruleset.parse(text)) is State.MISSING
+    assert change(shown, Ruleset.parse(text))
+
+
+def test_a_rule_put_into_our_chain_by_somebody_else_is_noticed(text: str) -> None:
+    shown = saved(text.replace("-A MCENCRYPT-IN", "-A MCENCRYPT-IN -j ACCEPT\n-A MCENCRYPT-IN", 1))
+    assert judge(shown, Ruleset.parse(text)) is State.MISSING
+    assert change(shown, Ruleset.parse(text))
+
+
+def test_the_same_rule_in_another_spelling_is_judged_by_what_was_shown_before(text: str) -> None:
+    wanted = Ruleset.parse(text)
+    shown = saved(text.replace("-p tcp", "-p 6"))
+    assert judge(shown, wanted) is State.MISSING
+    assert shown.same_shape(wanted)
+    assert judge(shown, wanted, shown.ours()) is State.PRESENT
+    assert judge(saved(text.replace("-p tcp", "-p 17")), wanted, shown.ours()) is State.MISSING
+
+
+def test_removal_deletes_jumps_then_chains_and_nothing_else(text: str) -> None:
+    other = '-A OUTPUT -m comment --comment "not MCENCRYPT-OUT" -j ACCEPT\n-A PREROUTING -j MCENCRYPT-OLD\n'
+    shown = saved(
+        text.replace(":MCENCRYPT-OUT", ":MCENCRYPT-OLD - [0:0]\n:MCENCRYPT-OUT").replace(
+            "-I OUTPUT 1", other + "-I OUTPUT 1"
+        )
+    )
+    made = change(shown, Ruleset())
+    assert lines_with(made, "-D PREROUTING -j MCENCRYPT-OLD")
+    assert {line.split()[1] for line in lines_with(made, "-X ")} == {
+        "MCENCRYPT-OUT",
+        "MCENCRYPT-OLD",
+        "MCENCRYPT-IN",
+    }
+    assert "not MCENCRYPT-OUT" not in made
+    assert not lines_with(made, "-A ")
+
+
+def test_nothing_of_ours_means_nothing_to_remove() -> None:
+    assert change(Ruleset.parse("*raw\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -j ACCEPT\nCOMMIT\n"), Ruleset()) == ""
+
+
+def test_command_names_of_a_backend() -> None:
+    backend = Backend("iptables-legacy", "/bin")
+    assert backend._name(V6, "restore") == "ip6tables-legacy-restore"
+    assert Backend("/opt/x/iptables", "")._name(V6, "save") == "/opt/x/ip6tables-save"
+
+
+def test_missing_iptables_is_one_line_that_says_what_to_do(tmp_path: object) -> None:
+    with pytest.raises(OperatorError, match=r"no-such-tables-save was not found.*install iptables"):
+        backends({"MCENCRYPT_IPTABLES": "no-such-tables", "PATH": str(tmp_path)})

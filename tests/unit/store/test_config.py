@@ -1,0 +1,319 @@
+"""The configuration: where values come from, and that every mistake is one line that names it."""
+
+from __future__ import annotations
+
+import base64
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from mcencrypt.errors import OperatorError
+from mcencrypt.store import config
+from mcencrypt.store.config import Config, load
+
+
+@pytest.fixture(autouse=True)
+def no_default_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "DEFAULT_FILE", tmp_path / "default.toml")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "config.toml"
+
+
+def read(file: Path, text: str) -> Config:
+    file.write_text(text)
+    return load(file, {})
+
+
+def message(file: Path, text: str) -> str:
+    with pytest.raises(OperatorError) as caught:
+        read(file, text)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+EVERYTHING = """
+ports = [7331, 8571]
+chains = ["chain1"]
+multichain_dir = "/srv/multichain"
+network_key_file = "/etc/key"
+mode = "prefer"
+allow_plaintext = ["10.1.0.0/16", "2001:db8::/32", "192.0.2.7"]
+state_dir = "/s"
+run_dir = "/r"
+log_level = "warning"
+log_format = "json"
+queue_number = 5
+"""
+
+
+def everything(file: Path | None) -> Config:
+    return Config(
+        ports=(7331, 8571),
+        chains=("chain1",),
+        multichain_dir=Path("/srv/multichain"),
+        network_key_file=Path("/etc/key"),
+        mode="prefer",
+        allow_plaintext=(ip_network("10.1.0.0/16"), ip_network("2001:db8::/32"), ip_network("192.0.2.7")),
+        state_dir=Path("/s"),
+        run_dir=Path("/r"),
+        log_level="warning",
+        log_format="json",
+        queue_number=5,
+        file=file,
+    )
+
+
+def test_every_key_from_the_file(file: Path) -> None:
+    assert read(file, EVERYTHING) == everything(file)
+
+
+def test_every_key_from_the_environment() -> None:
+    environ = {
+        "MCENCRYPT_PORTS": "7331, 8571",
+        "MCENCRYPT_CHAINS": "chain1",
+        "MCENCRYPT_MULTICHAIN_DIR": "/srv/multichain",
+        "MCENCRYPT_NETWORK_KEY_FILE": "/etc/key",
+        "MCENCRYPT_MODE": "prefer",
+        "MCENCRYPT_ALLOW_PLAINTEXT": "10.1.0.0/16,2001:db8::/32,192.0.2.7",
+        "MCENCRYPT_STATE_DIR": "/s",
+        "MCENCRYPT_RUN_DIR": "/r",
+        "MCENCRYPT_LOG_LEVEL": "WARNING",
+        "MCENCRYPT_LOG_FORMAT": "json",
+        "MCENCRYPT_QUEUE_NUMBER": "5",
+    }
+    assert load(None, environ) == everything(None)
+
+
+def test_defaults_without_any_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    made = load(None, {})
+    assert made == Config(multichain_dir=Path("/home/somebody/.multichain"))
+    assert (made.mode, made.queue_number, made.ports) == ("require", 27971, ())
+    assert made.control_socket == Path("/run/mcencrypt/control.sock")
+
+
+def test_command_line_goes_before_environment_and_that_before_the_file(file: Path) -> None:
+    file.write_text('run_dir = "/file"\nstate_dir = "/file"\nmode = "prefer"\n')
+    environ = {"MCENCRYPT_RUN_DIR": "/env", "MCENCRYPT_STATE_DIR": "/env", "MCENCRYPT_MODE": ""}
+    made = load(file, environ, run_dir=Path("/line"), state_dir=None)
+    assert (made.run_dir, made.state_dir, made.mode) == (Path("/line"), Path("/env"), "prefer")
+
+
+def test_which_file_is_read(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text("queue_number = 2")
+    file.write_text("queue_number = 1")
+    assert load(None, {"MCENCRYPT_CONFIG": str(file)}).queue_number == 1
+    assert load(other, {"MCENCRYPT_CONFIG": str(file)}).queue_number == 2
+    (tmp_path / "default.toml").write_text("queue_number = 3")
+    assert load(None, {}).queue_number == 3
+    for path, environ in ((tmp_path / "no.toml", {}), (None, {"MCENCRYPT_CONFIG": str(tmp_path / "no.toml")})):
+        with pytest.raises(OperatorError, match=r"no\.toml: not found"):
+            load(path, environ)
+
+
+def test_relative_paths_start_at_the_file_that_says_them(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    file.write_text('network_key_file = "k"\nstate_dir = "~/s"')
+    made = load(file, {"MCENCRYPT_RUN_DIR": "run"})
+    assert made.network_key_file == tmp_path / "k"
+    assert made.state_dir == Path("/home/somebody/s")
+    assert made.run_dir == tmp_path / "here" / "run"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("prots = [1]", "prots: no such key, did you mean ports?"),
+        ("network-key-file = 'x'", "network-key-file: no such key, did you mean network_key_file?"),
+        ("colour = 1", "colour: no such key"),
+        ("file = '/x'", "file: no such key"),
+        ("ports = 7331", "ports: must be a list, as in [7331, 8571]"),
+        ('ports = ["7331"]', "ports: must be a list"),
+        ("ports = [true]", "ports: must be a list"),
+        ("ports = [0]", "ports: 0 is not a port (1 to 65535)"),
+        ("ports = [65536]", "ports: 65536 is not a port"),
+        ("ports = [-1]", "ports: -1 is not a port"),
+        ("ports = [1, 2, 1]", "ports: 1 is listed twice"),
+        ('chains = "chain1"', "chains: must be a list"),
+        ('chains = ["../x"]', "chains: '../x' is not a chain name"),
+        ('chains = [""]', "chains: '' is not a chain name"),
+        ('chains = ["a", "a"]', "chains: a is listed twice"),
+        ('allow_plaintext = ["10.1.2.3/16"]', "'10.1.2.3/16' is not a network: for the network write 10.1.0.0/16"),
+        ('allow_plaintext = ["peer.example"]', "allow_plaintext: 'peer.example' is not a network: write it as"),
+        ('allow_plaintext = ["10.0.0.0/33"]', "allow_plaintext: '10.0.0.0/33' is not a network"),
+        ("allow_plaintext = [10]", "allow_plaintext: must be a list"),
+        ('mode = "requre"', "mode: 'requre' is not one of require, prefer, did you mean require?"),
+        ("mode = true", "mode: True is not one of require, prefer"),
+        ('log_level = "loud"', "log_level: 'loud' is not one of debug, info, warning, error"),
+        ('log_format = "jsonl"', "log_format: 'jsonl' is not one of text, json, did you mean json?"),
+        ("queue_number = 65536", "queue_number: 65536 is not a queue number"),
+        ('queue_number = "1"', "queue_number: '1' is not a queue number"),
+        ("queue_number = true", "queue_number: True is not a queue number"),
+        ("run_dir = 7", "run_dir: must be a path"),
+        ('run_dir = ""', "run_dir: must be a path"),
+        ("[ports]\na = 1", "ports: must be a list"),
+        ("ports = [", "not valid TOML"),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_and_key(file: Path, text: str, problem: str) -> None:
+    assert problem in message(file, text)
+    assert message(file, text).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("MCENCRYPT_PORTS", "x", "MCENCRYPT_PORTS: 'x' is not a number"),
+        ("MCENCRYPT_PORTS", "7331,", "MCENCRYPT_PORTS: '' is not a number"),
+        ("MCENCRYPT_PORTS", "70000", "MCENCRYPT_PORTS: 70000 is not a port"),
+        ("MCENCRYPT_PORTS", "1,1", "MCENCRYPT_PORTS: 1 is listed twice"),
+        ("MCENCRYPT_MODE", "off", "MCENCRYPT_MODE: 'off' is not one of require, prefer"),
+        ("MCENCRYPT_QUEUE_NUMBER", "many", "MCENCRYPT_QUEUE_NUMBER: 'many' is not a number"),
+        ("MCENCRYPT_PORT", "7331", "MCENCRYPT_PORT: no such variable, did you mean MCENCRYPT_PORTS?"),
+        ("MCENCRYPT_ports", "7331", "MCENCRYPT_ports: no such variable, did you mean MCENCRYPT_PORTS?"),
+    ],
+)
+def test_a_mistake_in_the_environment_names_the_variable(name: str, value: str, problem: str) -> None:
+    with pytest.raises(OperatorError) as caught:
+        load(None, {name: value})
+    assert str(caught.value).startswith(problem)
+
+
+def test_variables_of_others_do_not_disturb() -> None:
+    load(
+        None,
+        {
+            "MCENCRYPT_PORT": "tcp://10.0.0.1:7331",  # Kubernetes, for a service named mcencrypt
+            "MCENCRYPT_SERVICE_HOST": "10.0.0.1",
+            "MCENCRYPT_SERVICE_PORT": "7331",
+            "MCENCRYPT_PORT_7331_TCP_ADDR": "10.0.0.1",
+            "MCENCRYPT_IPTABLES": "iptables-legacy",
+            "MCENCRYPT_BENCHMARK_SECONDS": "3",
+            "PORTS": "x",
+        },
+    )
+
+
+def test_an_unknown_override_is_a_programming_error() -> None:
+    with pytest.raises(KeyError):
+        load(None, {}, nonsense=1)
+    with pytest.raises(OperatorError, match="--run-dir: must be a path"):
+        load(None, {}, run_dir="")
+
+
+# Ports of chains
+
+PARAMS = """# ==== MultiChain configuration file ====
+
+chain-description = MultiChain a = b    # default-network-port = 1
+default-network-port = 7331             # Default TCP/IP port for peer-to-peer connection with other nodes.
+default-rpc-port = 7330                 # Default TCP/IP port for incoming JSON-RPC API requests.
+"""
+
+
+def chain(directory: Path, name: str = "chain1", params: str = PARAMS, conf: str | None = None) -> None:
+    (directory / name).mkdir()
+    (directory / name / "params.dat").write_text(params)
+    if conf is not None:
+        (directory / name / "multichain.conf").write_text(conf)
+
+
+def ports(directory: Path, *chains: str, own: tuple[int, ...] = ()) -> tuple[int, ...]:
+    return Config(ports=own, chains=chains or ("chain1",), multichain_dir=directory).p2p_ports()
+
+
+def test_the_port_of_a_chain(tmp_path: Path) -> None:
+    chain(tmp_path)
+    assert ports(tmp_path) == (7331,)
+
+
+@pytest.mark.parametrize(
+    ("conf", "found"),
+    [
+        ("rpcport=1\nport=9000\n", (7331, 9000)),
+        ("port = 9000 # mine\nport=9001", (7331, 9000)),
+        ("#port=9000\nrpcport=8000", (7331,)),
+        ("port=7331", (7331,)),
+        ("[test]\nport=9000", (7331,)),
+        ("", (7331,)),
+    ],
+)
+def test_port_in_multichain_conf_counts_as_well(tmp_path: Path, conf: str, found: tuple[int, ...]) -> None:
+    chain(tmp_path, conf=conf)
+    assert ports(tmp_path) == found
+
+
+def test_the_conf_of_all_chains_counts_as_well(tmp_path: Path) -> None:
+    chain(tmp_path, conf="port=9000")
+    (tmp_path / "multichain.conf").write_text("port=9500")
+    assert ports(tmp_path) == (7331, 9000, 9500)
+
+
+def test_ports_of_everything_each_once(tmp_path: Path) -> None:
+    chain(tmp_path, "a")
+    chain(tmp_path, "b", PARAMS.replace("7331", "7441"), "port=7331")
+    assert ports(tmp_path, "a", "b", own=(8571, 7441)) == (8571, 7441, 7331)
+
+
+@pytest.mark.parametrize(
+    ("params", "conf", "problem"),
+    [
+        ("chain-name = x", None, r"chain1/params\.dat: no default-network-port"),
+        (PARAMS.replace("7331", "x"), None, r"chain1/params\.dat: default-network-port = x is not a port"),
+        (PARAMS.replace("7331", "0"), None, r"chain1/params\.dat: default-network-port = 0 is not a port"),
+        (PARAMS, "port=65536", r"chain1/multichain\.conf: port = 65536 is not a port"),
+        (PARAMS, "port=", r"chain1/multichain\.conf: port =  is not a port"),
+    ],
+)
+def test_a_mistake_in_a_chains_file_names_that_file(
+    tmp_path: Path, params: str, conf: str | None, problem: str
+) -> None:
+    chain(tmp_path, params=params, conf=conf)
+    with pytest.raises(OperatorError, match=problem):
+        ports(tmp_path)
+
+
+def test_a_chain_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match=r"chain9/params\.dat: not found: set multichain_dir"):
+        ports(tmp_path, "chain9")
+
+
+def test_no_port_at_all_is_an_error_once_ports_are_needed(file: Path) -> None:
+    with pytest.raises(OperatorError, match=r"config\.toml: no ports: set ports"):
+        read(file, "ports = []").p2p_ports()
+    with pytest.raises(OperatorError, match=r"default\.toml: no ports: set ports"):
+        load(None, {}).p2p_ports()
+
+
+def test_key_errors_name_the_key_and_the_file(tmp_path: Path) -> None:
+    key = tmp_path / "network.key"
+    made = Config(network_key_file=key)
+    with pytest.raises(OperatorError, match=rf"network_key_file: {key}: not found"):
+        made.network_key()
+    key.write_bytes(base64.b64encode(bytes(32)) + b"\n")
+    key.chmod(0o644)
+    with pytest.raises(OperatorError, match=rf"network_key_file: {key}: other users can reach it"):
+        made.network_key()
+    key.chmod(0o600)
+    assert made.network_key().secret == bytes(32)
+
+
+def test_a_systemd_credential_is_the_network_key_unless_one_is_set(tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text("ports = [7331]\n")
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
+    assert load(config, environ).network_key_file == Path("/etc/mcencrypt/network.key")
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "network.key").write_text("x\n")
+    assert load(config, environ).network_key_file == tmp_path / "credentials" / "network.key"
+    config.write_text('ports = [7331]\nnetwork_key_file = "/srv/other.key"\n')
+    assert load(config, environ).network_key_file == Path("/srv/other.key")

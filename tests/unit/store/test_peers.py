@@ -1,0 +1,330 @@
+"""Listed peers: the file, the commands, and who is let in."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcencrypt.core.packet import ACK, PSH, RST, SYN
+from mcencrypt.core.status import Connection, Counters
+from mcencrypt.core.verdict import DROP
+from mcencrypt.errors import OperatorError
+from mcencrypt.store.config import Config
+from mcencrypt.store.peers import MAX_PEERS, add_peer, load_peers, remove_peer
+from tests.unit.cli.test_cli import environment, fails, run, serving
+from tests.unit.cli.test_mode import Bench
+from tests.unit.core.test_policy_engine import (
+    EDGE_A,
+    ISN_A,
+    ISN_B,
+    A,
+    B,
+    connect,
+    dialled,
+    from_b,
+    identity,
+    key_of,
+    make,
+    new,
+    read,
+)
+
+__all__ = ["environment"]
+
+ONE, TWO = identity(1), identity(2)
+
+
+def text(key: bytes) -> str:
+    return base64.b64encode(key).decode()
+
+
+# -- the file
+
+
+def test_peers_are_added_and_removed_and_comments_stay(tmp_path: Path) -> None:
+    file = tmp_path / "state" / "peers.toml"
+    add_peer(file, "org-a", ONE)
+    file.write_text(file.read_text() + "# the rest of them\n")
+    add_peer(file, "org.b/node:1@site", TWO)
+    assert load_peers(file) == {ONE: "org-a", TWO: "org.b/node:1@site"}
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert remove_peer(file, "org-a") == ("org-a", ONE, 1)
+    assert "# the rest of them" in file.read_text()
+    assert remove_peer(file, text(TWO)) == ("org.b/node:1@site", TWO, 0)
+    assert load_peers(file) == {}
+    assert [one.name for one in file.parent.iterdir()] == ["peers.toml"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "problem"),
+    [
+        ("org-a", identity(3), "org-a is there already, with another key"),
+        ("org-c", ONE, "that key is there already, as org-a"),
+        ("two words", identity(3), "'two words' is not a name"),
+        ("-x", identity(3), "'-x' is not a name"),
+        (text(TWO), identity(3), "is not a name"),
+    ],
+)
+def test_what_cannot_be_added(tmp_path: Path, name: str, key: bytes, problem: str) -> None:
+    file = tmp_path / "peers.toml"
+    add_peer(file, "org-a", ONE)
+    before = file.read_text()
+    with pytest.raises(OperatorError, match=problem):
+        add_peer(file, name, key)
+    assert file.read_text() == before
+
+
+def test_the_list_is_bounded(tmp_path: Path) -> None:
+    file = tmp_path / "peers.toml"
+    lines = [f'p{number} = "{text(number.to_bytes(32, "big"))}"\n' for number in range(MAX_PEERS + 1)]
+    file.write_text("[peers]\n" + "".join(lines[:-1]))
+    file.chmod(0o600)
+    assert len(load_peers(file)) == MAX_PEERS
+    with pytest.raises(OperatorError, match="no more are possible"):
+        add_peer(file, "more", ONE)
+    file.write_text("[peers]\n" + "".join(lines))
+    with pytest.raises(OperatorError, match="4097 peers are more than 4096"):
+        load_peers(file)
+    file.write_text("#" * (1 << 20) + "\n")
+    with pytest.raises(OperatorError, match="larger than"):
+        load_peers(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("[peers]\norg-a = ", "not valid TOML"),
+        ('[peer]\norg-a = "x"', r"peer: must be a table \[peers\]"),
+        ('peers = "x"', r"peers: must be a table \[peers\]"),
+        ("[peers]\norg-a = 7", "org-a: a key is a string"),
+        ('[peers]\norg-a = "AAAA"', "org-a: 'AAAA' is not a public key"),
+        (f'[peers]\norg-a = "{text(ONE)} "', "org-a: .* is not a public key"),
+        (f'[peers]\norg-a = "{text(ONE)}"\norg-b = "{text(ONE)}"', "org-b: has the key of org-a"),
+        (f'[peers]\norg-a = "{text(ONE)}"\norg-a = "{text(TWO)}"', "not valid TOML"),
+        (f'[peers]\n"two words" = "{text(ONE)}"', "'two words' is not a name"),
+        (b"\xff", "not UTF-8"),
+    ],
+)
+def test_what_is_no_list_of_peers(tmp_path: Path, content: str | bytes, problem: str) -> None:
+    file = tmp_path / "peers.toml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    file.chmod(0o644)
+    with pytest.raises(OperatorError, match=problem) as raised:
+        load_peers(file)
+    assert str(file) in str(raised.value)
+
+
+def test_a_list_that_others_can_change_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "peers.toml"
+    add_peer(file, "org-a", ONE)
+    file.chmod(0o620)
+    with pytest.raises(OperatorError, match="chmod go-w"):
+        load_peers(file)
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    with pytest.raises(OperatorError, match="not a regular file"):
+        load_peers(tmp_path / "fifo")
+
+
+# -- the configuration
+
+
+def test_trust_listed_needs_a_list_with_somebody_on_it(tmp_path: Path) -> None:
+    listed = Config(trust="listed", state_dir=tmp_path)
+    with pytest.raises(OperatorError, match=r"peers\.toml: not found, and trust = \"listed\""):
+        listed.peers()
+    add_peer(tmp_path / "peers.toml", "org-a", ONE)
+    assert listed.peers() == {ONE: "org-a"}
+    remove_peer(tmp_path / "peers.toml", "org-a")
+    with pytest.raises(OperatorError, match="lists nobody"):
+        listed.peers()
+    assert Config(state_dir=tmp_path).peers() == {}
+    assert Config(state_dir=tmp_path / "other").peers() == {}
+    with pytest.raises(OperatorError, match="not found"):
+        Config(state_dir=tmp_path, peers_file=tmp_path / "none.toml").peers()
+
+
+# -- who is let in
+
+
+def test_a_listed_peer_is_let_in_on_both_sides() -> None:
+    a, b = new(seed=1, listed=frozenset([ONE, TWO])), new(seed=2, listed=frozenset([ONE]))
+    connect(a, b)
+    assert bytes(read(a.ingress(from_b(b, b"data"), 0, 0.0)).payload()) == b"data"
+
+
+@pytest.mark.parametrize("mode", ["require", "prefer"])
+def test_a_peer_that_is_not_listed_gets_no_answer(mode: str) -> None:
+    a, b = new(mode, seed=1), new(mode, seed=2, listed=frozenset([identity(3)]))
+    assert b.ingress(dialled(a), 0, 0.0) is DROP
+    assert b.refused == {"not-listed": 1}
+    [event] = b.events
+    assert event.reason == "not-listed" and f"mcencrypt peers add NAME {text(ONE)}" in event.detail
+    assert list(b.connections(0.0)) == [] and b.outbox == []
+
+
+@pytest.mark.parametrize("mode", ["require", "prefer"])
+def test_a_peer_that_we_dialled_and_is_not_listed_is_told_to_go(mode: str) -> None:
+    a, b = new(mode, seed=1, listed=frozenset([identity(3)])), new(mode, seed=2)
+    b.ingress(dialled(a), 0, 0.0)
+    answer = b.egress(make(B, A, ISN_B, ISN_A + 1, SYN | ACK), 0, 0.0)
+    assert read(a.ingress(answer, 0, 0.0)).flags == RST | ACK, "connect() fails at once"
+    assert a.refused == {"not-listed": 1} and text(TWO) in a.events[-1].detail
+    assert list(a.connections(0.0)) == []
+    [reset] = a.outbox
+    assert (read(reset.packet).flags, read(reset.packet).seq) == (RST, EDGE_A)
+    read(b.ingress(reset.packet, 0, 0.0))
+    assert b.attempts() == [], "its half-open attempt ended"
+
+
+def test_revoking_ends_connections_at_once_and_those_of_others_go_on() -> None:
+    a, b = new(seed=1), new(seed=2)
+    connect(a, b)
+    other = (A[0], 40001)
+    c = new(seed=3)
+    connect(c, b, local=other)
+    read(b.ingress(a.egress(make(A, B, ISN_A + 1, ISN_B + 1, ACK | PSH, b"proof"), 0, 0.0), 0, 0.0))
+    b.events.clear()
+    b.policy.listed = frozenset([identity(3)])
+    assert b.end_distrusted(1.0) == [key_of(B, A)]
+    assert b.encrypted_keys() == [key_of(B, other)]
+    assert [(one.kind, one.detail) for one in b.events] == [("destroy", "its peer is not listed any more")]
+    [reset] = b.outbox
+    assert read(a.ingress(reset.packet, 0, 1.0)).flags & RST
+    assert b.egress(make(B, A, ISN_B + 1, ISN_A + 6, ACK | PSH, b"confidential"), 0, 1.0) is DROP
+    assert b.ingress(dialled(a, 99999), 0, 2.0) is DROP
+    assert b.refused["not-listed"] == 1
+
+
+def test_revoking_ends_what_is_unconfirmed_and_what_is_half_open() -> None:
+    a, b = new(seed=1), new(seed=2)
+    connect(a, b)  # unconfirmed at b: nothing was sent yet
+    other = (A[0], 40001)
+    b.ingress(dialled(a, 5, other), 0, 0.0)
+    b.egress(make(B, other, 6, 6, SYN | ACK), 0, 0.0)
+    assert b.attempts() == [key_of(B, other)]
+    b.policy.listed = frozenset([identity(3)])
+    assert b.end_distrusted(1.0) == [key_of(B, A)]
+    assert b.attempts() == [] and b.encrypted_keys() == []
+
+
+# -- the daemon's commands
+
+
+def test_switching_to_listed_ends_connections_of_others(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.switch.distrusted = 2
+    with pytest.raises(OperatorError, match=r"the old configuration stays: .*not found"):
+        bench.reload(trust="listed")
+    assert bench.policy.listed is None
+    add_peer(tmp_path / "peers.toml", "org-a", ONE)
+    done = bench.reload(trust="listed")
+    assert (done["changed"], done["distrusted_ended"]) == (["trust", "peers"], 2)
+    assert bench.policy.listed == {ONE} and bench.live.name_of(ONE) == "org-a"
+    remove_peer(tmp_path / "peers.toml", "org-a")
+    with pytest.raises(OperatorError, match="lists nobody"):
+        bench.reload(trust="listed")
+    assert bench.policy.listed == {ONE}
+
+
+def test_a_changed_list_is_taken_even_if_it_is_empty(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "peers.toml"
+    add_peer(file, "org-a", ONE)
+    bench = Bench(tmp_path, trust="listed")
+    add_peer(file, "org-b", TWO)
+    assert bench.live.command_peers_changed({})["peers"] == 2
+    assert bench.policy.listed == {ONE, TWO}
+    file.write_text("[peers]\n")
+    bench.switch.distrusted = 4
+    assert bench.live.command_peers_changed({}) == {"trust": "listed", "peers": 0, "ended": 4}
+    assert bench.policy.listed == frozenset() and "nobody is trusted" in caplog.text
+    file.write_text("[peers")
+    with caplog.at_level(logging.ERROR), pytest.raises(OperatorError, match=r"the old list stays: .*not valid TOML"):
+        bench.live.command_peers_changed({})
+    assert "old list stays" in caplog.text
+
+
+def test_peers_are_those_proven_and_those_listed(tmp_path: Path) -> None:
+    add_peer(tmp_path / "peers.toml", "org-b", TWO)
+    add_peer(tmp_path / "peers.toml", "org-a", ONE)
+    bench = Bench(tmp_path)
+    local, remote = key_of(B, A)[:4] + B[1].to_bytes(2, "big"), A[0] + A[1].to_bytes(2, "big")
+    shown = [
+        Connection(local, remote, "encrypted", identity(3), 60.0, counters=Counters(7, 8)),
+        Connection(local, remote, "unconfirmed", b"", 60.0),
+        Connection(local, remote, "encrypted", TWO, 5.0, counters=Counters(1, 2)),
+    ]
+    result = bench.live.command_peers(shown, 1000.0)
+    assert [(one["name"], one["key"], len(one["connections"])) for one in result["peers"]] == [
+        (None, text(identity(3)), 1), ("org-b", text(TWO), 1), ("org-a", text(ONE), 0),
+    ]  # fmt: skip
+    assert result["peers"][0]["connections"] == [
+        {"peer": "10.0.0.1:40000", "local": "10.0.0.2:7331", "state": "encrypted", "since": 940.0, "bytes_out": 7,
+         "bytes_in": 8}
+    ]  # fmt: skip
+    assert (result["trust"], result["file"]) == ("network-key", str(tmp_path / "peers.toml"))
+
+
+# -- the command line
+
+
+def test_peers_for_people_and_for_programs(tmp_path: Path) -> None:
+    one = {"peer": "10.0.0.1:40000", "local": "10.0.0.2:7331", "state": "encrypted", "since": 940.0, "bytes_out": 7000,
+           "bytes_in": 8}  # fmt: skip
+    result = {"trust": "listed", "file": "/x/peers.toml", "peers": [
+        {"name": "org-b", "key": text(TWO), "connections": [one, one]},
+        {"name": "org-a", "key": text(ONE), "connections": []},
+    ]}  # fmt: skip
+    with serving(tmp_path / "run", lambda command, arguments: result if command == "peers" else {}):
+        shown = run("peers").stdout.splitlines()
+        assert run("peers", "list").stdout.splitlines() == shown
+        assert json.loads(run("peers", "--json").stdout) == json.loads(run("peers", "list", "--json").stdout) == result
+    assert shown[0] == "trusted are the peers in /x/peers.toml"
+    assert [line.split()[:3] for line in shown[3:5]] == [["org-b", text(TWO), "10.0.0.1:40000"]] * 2
+    assert shown[3].split()[-4:] == ["7.0", "kB", "8", "B"]
+    assert shown[5].split() == ["org-a", text(ONE), "not", "connected"]
+
+
+def test_adding_and_removing_tells_the_daemon(tmp_path: Path) -> None:
+    seen = []
+
+    def daemon(command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        seen.append((command, len(load_peers(tmp_path / "state" / "peers.toml"))))
+        return {"ended": 2 if len(seen) > 1 else 0}
+
+    with serving(tmp_path / "run", daemon):
+        assert "org-a is listed in" in run("peers", "add", "org-a", text(ONE)).stdout
+        assert run("peers", "remove", text(ONE)).stdout.splitlines() == [
+            f"org-a ({text(ONE)}) is not listed any more",
+            "2 connections ended",
+        ]
+    assert seen == [("peers-changed", 1), ("peers-changed", 0)]
+
+
+def test_without_a_daemon_the_list_is_edited_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCENCRYPT_TRUST", "listed")
+    monkeypatch.setenv("MCENCRYPT_PEERS_FILE", str(tmp_path / "mine.toml"))
+    assert run("peers", "add", "org-a", text(ONE)).exit_code == 0
+    assert load_peers(tmp_path / "mine.toml") == {ONE: "org-a"}
+    removed = run("peers", "remove", "org-a")
+    assert removed.exit_code == 0 and "nobody is listed now" in removed.stderr
+
+
+def test_errors_of_peers() -> None:
+    fails(run("peers"), 1, "no daemon answers")
+    fails(run("peers", "add", "org-a", "AAAA"), 1, "'AAAA' is not a public key", "mcencrypt identity")
+    fails(run("peers", "add", "org a", text(ONE)), 1, "is not a name")
+    fails(run("peers", "remove", "org-a"), 1, "no peer 'org-a'")
+    fails(run("peers", "add", "org-a"), 2, "KEY")
+    fails(run("peers", "forget"), 2, "forget")
+
+
+@pytest.mark.parametrize("name", ["list", "add", "remove"])
+def test_every_command_of_peers_explains_itself_with_an_example(name: str) -> None:
+    result = run("peers", name, "--help")
+    assert result.exit_code == 0 and "Example" in result.stdout and f"mcencrypt peers {name}" in result.stdout
