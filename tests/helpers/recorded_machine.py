@@ -14,6 +14,7 @@ from mcencrypt.kernel.firewall import Firewall
 from mcencrypt.kernel.iptables import V4, V6
 from mcencrypt.kernel.links import Link
 from mcencrypt.store.config import Config
+from mcencrypt.version import VERSION
 
 QUEUE = 27971
 PORTS = (7331, 8571)
@@ -186,7 +187,7 @@ def status(**changes: Any) -> dict[str, Any]:
         "key_id": "1a2b3c4d5e6f7081",
         "identity": "B" * 43 + "=",
         "pid": DAEMON,
-        "version": "unknown",
+        "version": VERSION,
         "uptime": 61.2,
         "connections": [],
         "totals": {"auth_failures": 0},

@@ -12,6 +12,7 @@ import click
 
 from mcencrypt.cli.settings import shared_options
 from mcencrypt.errors import OperatorError
+from mcencrypt.version import VERSION
 
 # Name: module and, in it, the command. Importing all of them for every call would triple the start-up time.
 _COMMANDS = {
@@ -80,12 +81,7 @@ def _fail(message: str, status: int) -> NoReturn:
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if not value:
         return
-    from importlib import metadata
-
-    try:
-        click.echo(f"mcencrypt {metadata.version('mcencrypt')}")
-    except metadata.PackageNotFoundError:
-        click.echo("mcencrypt, not installed: run from its source")
+    click.echo(f"mcencrypt {VERSION}")
     ctx.exit()
 
 

@@ -9,6 +9,7 @@ import click
 
 from mcencrypt.cli.settings import Settings, command, pass_settings
 from mcencrypt.errors import OperatorError
+from mcencrypt.version import VERSION
 
 _root_option = click.option(
     "--root",
@@ -28,7 +29,6 @@ def install(settings: Settings, root: Path | None) -> None:
     missing and leaves the configuration as it is.
     """
     from mcencrypt.cli import cli
-    from mcencrypt.daemon.daemon import version
     from mcencrypt.system import files, layout, service, unit
 
     if root is None:
@@ -38,7 +38,7 @@ def install(settings: Settings, root: Path | None) -> None:
     top = Path("/") if root is None else root.absolute()
     units = unit.render_all(here.command, unit.running_from())
     changed = False
-    for file in files.contents(here, units, cli, version()):
+    for file in files.contents(here, units, cli, VERSION):
         result = files.put(file, top)
         click.echo(f"{result:<9} {files.below(top, file.path)}")
         changed |= result == "wrote" and file.path == here.unit

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import functools
 import logging
 import os
 import signal
 import time
 from collections.abc import Callable
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 from mcencrypt.control.runlock import STATE_LOCK_NAME, RunLock
@@ -45,6 +43,7 @@ from mcencrypt.metrics.supervisor import Metrics, listen
 from mcencrypt.store.config import Config
 from mcencrypt.store.keyring import StoredKeyring
 from mcencrypt.store.keys import load_identity
+from mcencrypt.version import VERSION
 
 if TYPE_CHECKING:
     from mcencrypt.kernel.namespace import Namespace
@@ -247,7 +246,7 @@ class Daemon:
             "identity": self._identity.public_base64,
             "netns": str(self._config.netns) if self._config.netns else None,
             "pid": os.getpid(),
-            "version": version(),
+            "version": VERSION,
             "uptime": round(now - self._started, 3),
             **self._rotation.describe(now),
             **connections_and_totals(self._engine, now, self._live.name_of),
@@ -259,7 +258,7 @@ class Daemon:
     def _snapshot(self) -> dict[str, Any]:
         """What `metrics` shows."""
         return {
-            "version": version(),
+            "version": VERSION,
             "started": self._started_at,
             "identity": self._identity.public_base64,
             "enabled": self._engine.policy.enabled,
@@ -269,15 +268,6 @@ class Daemon:
             "rules_lost": self._switch.rules_lost,
             "process": process_numbers(),
         }
-
-
-@functools.cache
-def version() -> str:
-    """The installed version; "unknown" when run from a source tree that is not installed."""
-    try:
-        return metadata.version("mcencrypt")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def run(config: Config, reread: Callable[[], Config]) -> int:

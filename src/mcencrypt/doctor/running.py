@@ -7,6 +7,7 @@ from typing import Any
 
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, note, ok, warning
+from mcencrypt.version import VERSION
 
 _SHOWN = 10
 # Reason: what it means, what to do.
@@ -35,18 +36,16 @@ _REASONS = {
 
 def check_daemon(case: Case) -> Iterator[Finding]:
     """Does one answer, is it on, is it of this version."""
-    from mcencrypt.daemon.daemon import version
-
     status = case.status
     if status is None:
         yield note("daemon.none", case.silence or "no daemon answers", "mcencrypt on")
         return
     what = "on" if status["enabled"] else "draining" if status["draining"] else "off"
     yield ok("daemon.answers", f"the daemon (pid {status['pid']}, version {status['version']}) answers; it is {what}")
-    if status["version"] != version() and "unknown" not in (status["version"], version()):
+    if status["version"] != VERSION:
         yield warning(
             "daemon.version",
-            f"the daemon is version {status['version']}, this command {version()}",
+            f"the daemon is version {status['version']}, this command {VERSION}",
             "restart the daemon: systemctl restart mcencrypt",
         )
     if status.get("rules_lost"):

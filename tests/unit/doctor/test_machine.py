@@ -128,11 +128,8 @@ def test_no_daemon(machine: Recorded) -> None:
         ({"totals": {"auth_failures": 9}}, "refused.tampered"),
     ],
 )
-def test_what_a_daemon_counts(
-    machine: Recorded, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], name: str
-) -> None:
-    monkeypatch.setattr("mcencrypt.daemon.daemon.version", lambda: "1.0.0")
-    examined = case(machine, status(**{"version": "1.0.0"} | changes))
+def test_what_a_daemon_counts(machine: Recorded, changes: dict[str, Any], name: str) -> None:
+    examined = case(machine, status(**changes))
     found = by_id([*check_daemon(examined), *check_refusals(examined)], name)
     assert found.severity is Severity.WARNING and found.advice
     if name == "daemon.plaintext":
