@@ -11,17 +11,17 @@ import base64
 import ipaddress
 import socket
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
 
 from mcencrypt.control.server import Later
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.core.keyring import RingError
 from mcencrypt.core.probing import ProbeResult
-from mcencrypt.daemon.loop import Loop
-from mcencrypt.daemon.survey import Busy
-from mcencrypt.daemon.switch import Position, Switch
+from mcencrypt.daemon.survey import Busy, Timers
+from mcencrypt.daemon.switch import Position
 from mcencrypt.errors import OperatorError
 
 #: Seconds that a probe waits for an answer.
@@ -30,12 +30,31 @@ LONGEST: Final = 60.0
 _DISCARD_PORT: Final = 9
 
 
+class Switched(Protocol):
+    """What a prober needs of `Switch`."""
+
+    @property
+    def position(self) -> Position: ...
+
+    @property
+    def ports(self) -> Sequence[int]: ...
+
+
 class Prober:
     """Probes of one daemon."""
 
-    def __init__(self, engine: Engine, switch: Switch, loop: Loop, send: Callable[[], None]) -> None:
-        """`send` sends what the engine wants injected."""
-        self._engine, self._switch, self._loop, self._send = engine, switch, loop, send
+    def __init__(
+        self,
+        engine: Engine,
+        switch: Switched,
+        timers: Timers,
+        send: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`send` sends what the engine wants injected; `clock` is that of `timers`, in seconds."""
+        self._engine, self._switch, self._timers, self._send, self._clock = engine, switch, timers, send, clock
+        #: When the timer is due that all probes share; None while there is none.
+        self._due: float | None = None
 
     def begin(
         self, address: str, port: int, secret: NetworkSecret, timeout: float, done: Callable[[ProbeResult], None]
@@ -56,9 +75,9 @@ class Prober:
         def ended(result: ProbeResult) -> None:
             reserved.close()
             # Not from within the packet path.
-            self._loop.call_at(time.monotonic(), lambda: done(result))
+            self._timers.call_at(self._clock(), lambda: done(result))
 
-        if not self._engine.probing.begin(key, secret, time.monotonic(), timeout, ended):
+        if not self._engine.probing.begin(key, secret, self._clock(), timeout, ended):
             reserved.close()
             raise Busy("too many probes are under way: try again in a few seconds")
         self._send()
@@ -98,12 +117,17 @@ class Prober:
         }
 
     def _wake(self) -> None:
+        """Set the timer, unless one is set that comes in time."""
         at = self._engine.probing.next_time()
-        if at is not None:
-            self._loop.call_at(at, self._tick)
+        if at is not None and (self._due is None or at < self._due):
+            self._due = at
+            self._timers.call_at(at, partial(self._tick, at))
 
-    def _tick(self) -> None:
-        self._engine.probing.tick(time.monotonic())
+    def _tick(self, due: float) -> None:
+        if due != self._due:
+            return  # one was set since that came earlier
+        self._due = None
+        self._engine.probing.tick(self._clock())
         self._send()
         self._wake()
 
