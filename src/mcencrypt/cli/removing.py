@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcencrypt.errors import OperatorError
+from mcencrypt.system import service
 
 if TYPE_CHECKING:
     from mcencrypt.cli.settings import Settings
@@ -23,14 +24,13 @@ PATIENCE = 20.0
 _POLL = 0.05
 
 
-def end_all(config: Config, unit: str = "mcencrypt.service") -> None:
+def end_all(config: Config, unit: str = service.UNIT) -> None:
     """Switch off, reset what is encrypted, and end the daemon, whoever started it.
 
     Raises OperatorError; the rules then stay, and nothing leaks.
     """
     from mcencrypt.cli.switch import switch_off
     from mcencrypt.control.client import NoDaemonError, request
-    from mcencrypt.system import service
 
     def drained() -> bool:
         try:
@@ -52,11 +52,11 @@ def end_all(config: Config, unit: str = "mcencrypt.service") -> None:
 
 def end_instances(settings: Settings) -> None:
     """`end_all` for every daemon that serves another network namespace with its files in the usual place."""
-    from mcencrypt.system import layout, service
+    from mcencrypt.system import layout
 
     folder = layout.RUN / "netns"
     for name in sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else ():
-        unit = f"mcencrypt@{name}.service"
+        unit = service.unit_of(name)
         try:
             end_all(replace(settings, netns=name, run_dir=None).load(), unit)
         except OperatorError as error:

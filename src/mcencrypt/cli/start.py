@@ -15,11 +15,11 @@ from mcencrypt.cli.settings import Settings
 from mcencrypt.control.client import NoDaemonError, request
 from mcencrypt.control.runlock import is_held
 from mcencrypt.errors import OperatorError
+from mcencrypt.system import service
 
 if TYPE_CHECKING:
     from mcencrypt.store.config import Config
 
-UNIT = "mcencrypt.service"
 DEADLINE = 20.0
 """Seconds that a daemon may take from its start to its first answer."""
 _POLL = 0.05
@@ -39,10 +39,10 @@ def ensure_daemon(settings: Settings, config: Config) -> str | None:
     if is_held(config.run_dir):
         _wait(config, deadline, None)
         return None
-    unit = f"mcencrypt@{settings.netns}.service" if settings.netns else UNIT
-    if not settings.custom and unit_installed(unit):
+    unit = service.unit_of(settings.netns)
+    if not settings.custom and service.is_installed(unit):
         try:
-            _systemctl_start(unit)
+            service.start(unit, DEADLINE)
         except OperatorError:
             # What is wrong most often is said better here than in the journal.
             config.p2p_ports()
@@ -51,34 +51,6 @@ def ensure_daemon(settings: Settings, config: Config) -> str | None:
         _wait(config, deadline, None)
         return f"started {unit}"
     return _start_in_background(settings, config, deadline)
-
-
-def unit_installed(unit: str = UNIT) -> bool:
-    """Whether systemd runs this machine and knows this unit of ours."""
-    if not Path("/run/systemd/system").is_dir():
-        return False
-    try:
-        done = subprocess.run(["systemctl", "cat", unit], capture_output=True, timeout=DEADLINE, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
-
-
-def _systemctl_start(unit: str) -> None:
-    try:
-        done = subprocess.run(
-            ["systemctl", "start", unit],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=DEADLINE,
-            check=False,
-            text=True,
-        )
-    except subprocess.TimeoutExpired:
-        raise OperatorError(f"`systemctl start {unit}` takes too long: see `journalctl -u {unit}`") from None
-    if done.returncode:
-        said = _last_line(done.stderr)
-        raise OperatorError(f"`systemctl start {unit}` failed: {said}; see `journalctl -u {unit}`")
 
 
 def _start_in_background(settings: Settings, config: Config, deadline: float) -> str:

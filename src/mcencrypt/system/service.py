@@ -1,4 +1,4 @@
-"""systemctl(1), as `install` and `uninstall` need it."""
+"""systemctl(1): what `on`, `install` and `uninstall` ask of it."""
 
 from __future__ import annotations
 
@@ -37,6 +37,31 @@ def disable(unit: str = UNIT) -> None:
         _systemctl("disable", "--quiet", unit)
 
 
+def unit_of(netns: str | None) -> str:
+    """The unit whose daemon serves that network namespace; None: the host's own."""
+    return f"mcencrypt@{netns}.service" if netns else UNIT
+
+
+def is_installed(unit: str = UNIT) -> bool:
+    """Whether systemd runs this machine and knows this unit of ours. Raises nothing: who cannot say does not."""
+    try:
+        return runs_here() and _systemctl("cat", unit, check=False) == 0
+    except OperatorError:
+        return False
+
+
+def start(unit: str, seconds: float) -> None:
+    """Start a service; it may take that long to say that it is ready. Raises OperatorError."""
+    advice = f"see `journalctl -u {unit}`"
+    try:
+        done = _run("start", unit, seconds=seconds)
+    except subprocess.TimeoutExpired:
+        raise OperatorError(f"`systemctl start {unit}` takes too long: {advice}") from None
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1].strip()
+        raise OperatorError(f"`systemctl start {unit}` failed: {said}; {advice}")
+
+
 def stop(unit: str = UNIT) -> None:
     """Stop the service if there is one. Raises OperatorError."""
     if runs_here() and _systemctl("cat", unit, check=False) == 0:
@@ -56,20 +81,26 @@ def is_active() -> bool:
 
 
 def _systemctl(*words: str, check: bool = True) -> int:
+    """Its exit status. Raises OperatorError: there is none, it hangs, or (if `check`) it failed."""
     try:
-        done = subprocess.run(
-            ["systemctl", *words],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise OperatorError("systemctl was not found: install systemd's tools") from None
+        done = _run(*words, seconds=_TIMEOUT)
     except subprocess.TimeoutExpired:
         raise OperatorError(f"`systemctl {' '.join(words)}` takes too long: see `systemctl list-jobs`") from None
     if check and done.returncode:
         said = " ".join(done.stderr.split())
         raise OperatorError(f"`systemctl {' '.join(words)}` failed: {said}")
     return done.returncode
+
+
+def _run(*words: str, seconds: float) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            ["systemctl", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise OperatorError("systemctl was not found: install systemd's tools") from None

@@ -25,6 +25,7 @@ from mcencrypt.control.runlock import RunLock
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.keys import create_network_key
 from mcencrypt.store.position import read_switch, write_switch
+from mcencrypt.system import service
 from tests.helpers.served import serving
 
 COMMANDS = ("on", "off", "status", "top", "mode", "reload", "peers", "daemon", "keygen", "identity", "rules", "decode",
@@ -454,7 +455,7 @@ def test_a_unit_that_fails_to_start_is_quoted(tmp_path: Path, monkeypatch: pytes
     config = Settings().load()
     monkeypatch.delenv("MCENCRYPT_CONFIG")
     monkeypatch.setenv("PATH", str(systemctl.parent), prepend=os.pathsep)
-    monkeypatch.setattr(start, "unit_installed", lambda unit: True)
+    monkeypatch.setattr(service, "is_installed", lambda unit: True)
     with pytest.raises(OperatorError, match=r"network.key: not found: make one"):
         start.ensure_daemon(Settings(), config)
     create_network_key(config.network_key_file)
