@@ -1,13 +1,18 @@
-# make venv: .venv/bin/mcencrypt    make demo, test, lint, bench: see README.md    make clean: all of it gone
-# make dist: wheel and sdist in dist/    make deb: Debian package in dist/
+# Operators:  make venv: .venv/bin/mcencrypt    make demo: what it does    make deb: Debian package in dist/
+# Developers: make dev: .venv-dev, the tree itself and all tools    make test, lint, bench: see CONTRIBUTING.md
+#             make dist: wheel and sdist in dist/    make clean: all of it gone
 # On Debian, as root, each installs what it needs and is missing; otherwise it says what to install.
 
 PYTHON ?= python3
 # The interpreter that the Debian package will run with.
 DEB_PYTHON ?= /usr/bin/python3
+# Two, so that no test run turns what an operator's service runs from into the tree itself.
 VENV := .venv
-BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+INSTALLED := $(VENV)/.installed
+SOURCES := $(shell find src/mcencrypt iptables -type f ! -name '*.pyc')
+DEV := .venv-dev
+BIN := $(DEV)/bin
+STAMP := $(DEV)/.installed
 # Options for pytest and for the benchmark, and a file that gets pytest's exit status (make's own is always 2).
 TESTS ?= tests
 BENCH ?=
@@ -15,22 +20,32 @@ PYTEST_STATUS ?= /dev/null
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all venv demo test lint bench dist deb clean
+.PHONY: all venv dev demo test lint bench dist deb clean
 all: venv
 
-venv: $(STAMP)
-	@echo "$(BIN)/mcencrypt is ready"
+venv: $(INSTALLED)
+	@echo "$(VENV)/bin/mcencrypt is ready"
+
+$(INSTALLED): pyproject.toml $(SOURCES)
+	@tools/prerequisites build $(PYTHON)
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing mcencrypt and the Python packages that it needs in $(VENV)"
+	@$(VENV)/bin/python -m pip install -qq --no-input .
+	@touch $@
+
+dev: $(STAMP)
+	@echo "$(BIN)/python has this tree and all that its tests and checks need"
 
 $(STAMP): pyproject.toml
 	@tools/prerequisites build $(PYTHON)
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing mcencrypt and its Python packages in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(DEV)
+	@echo "installing what developers need in $(DEV)"
 	@$(BIN)/python -m pip install -qq --no-input --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP)
+demo: $(INSTALLED)
 	@tools/prerequisites lab $(PYTHON)
-	@$(BIN)/python -m lab.demo
+	@$(VENV)/bin/python -m lab.demo
 
 test: $(STAMP)
 	@tools/prerequisites test $(PYTHON)
@@ -54,5 +69,5 @@ deb:
 	@PYTHON=$(DEB_PYTHON) tools/deb dist
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
