@@ -32,6 +32,10 @@ class Loop:
             end.setblocking(False)
         self.add_reader(self._signals.fileno(), self._read_signals)
 
+    def now(self) -> float:
+        """Seconds, monotonic: the clock of `call_at`."""
+        return time.monotonic()
+
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         """Call `callback` while `fd` is readable."""
         self._readers[fd] = callback

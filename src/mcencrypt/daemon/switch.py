@@ -1,28 +1,24 @@
-"""On and off: the rules, the sockets that must go, and the wait until the last encrypted connection has closed."""
+"""On, draining, off: the rules, the sockets that must go, and the wait until the last encrypted connection is gone."""
 
 from __future__ import annotations
 
 import enum
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.packet import reversed_key
-from mcencrypt.daemon.loop import Loop
+from mcencrypt.daemon.guard import Guard
+from mcencrypt.daemon.interfaces import Firewall, Loop, Sockets
 from mcencrypt.errors import OperatorError
-from mcencrypt.kernel.firewall import Check, Firewall
-from mcencrypt.kernel.ruleset import State
-from mcencrypt.kernel.sockets import Sockets, Tcp
+from mcencrypt.kernel.sockets import Tcp
 from mcencrypt.logs import fields
 from mcencrypt.store.position import read_switch, write_switch
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at the rules where changes are not announced (iptables-legacy), and where they are.
-LOOK_EVERY = 0.7
-LOOK_EVERY_ANNOUNCED = 5.0
 #: Seconds between two looks at whether the last encrypted connection is gone, while switching off.
 DRAIN_EVERY = 0.05
 
@@ -35,97 +31,129 @@ class Position(enum.Enum):
     OFF = "off"
 
 
+class Cause(enum.Enum):
+    """What moves the switch."""
+
+    ON = "on"
+    OFF = "off"
+    LAST_ENDED = "the last encrypted connection has ended"
+
+
+class Move(NamedTuple):
+    """Where a cause leads, and what has been done when the switch stands there, for a reader."""
+
+    target: Position
+    effect: str
+
+
+#: Every move; docs/design.md has it as a drawing (`tools/drawings`).
+MOVES: Final[Mapping[tuple[Position, Cause], Move]] = {
+    (Position.OFF, Cause.ON): Move(Position.ON, "rules in; plaintext connections that may not be are ended"),
+    (Position.ON, Cause.ON): Move(Position.ON, "rules repaired"),
+    (Position.DRAINING, Cause.ON): Move(Position.ON, "rules repaired; plaintext connections that may not be are ended"),
+    (Position.OFF, Cause.OFF): Move(Position.OFF, "rules taken out, whoever left them"),
+    (Position.ON, Cause.OFF): Move(Position.DRAINING, "new connections are plaintext; --now: encrypted ones are reset"),
+    (Position.DRAINING, Cause.OFF): Move(Position.DRAINING, "--now: encrypted ones are reset"),
+    (Position.DRAINING, Cause.LAST_ENDED): Move(Position.OFF, "rules out"),
+}
+
+
 class Switch:
     """Keeps kernel and engine in step with what the operator wants."""
 
     def __init__(self, engine: Engine, firewall: Firewall, sockets: Sockets, loop: Loop, state_dir: Path) -> None:
-        self._engine, self._firewall, self._sockets = engine, firewall, sockets
+        self._engine, self._sockets = engine, sockets
         self._loop, self._state_dir = loop, state_dir
-        self._check: Check | None = None
+        self._guard = Guard(firewall, loop, self._rules_lost)
+        self._will_drain = False
         self.position = Position.OFF
-        #: Times that somebody else removed our rules.
-        self.rules_lost = 0
-        self._rules_seen: float | None = None
-        self._events = firewall.events()
-        loop.add_reader(self._events.fileno(), self._rules_changed)
-        loop.call_every(LOOK_EVERY_ANNOUNCED if firewall.announces_changes() else LOOK_EVERY, self._look)
 
     @property
     def ports(self) -> tuple[int, ...]:
-        return self._firewall.ports
+        return self._guard.ports
+
+    @property
+    def rules_lost(self) -> int:
+        """Times that somebody else removed our rules."""
+        return self._guard.rules_lost
 
     def rules_seen(self, now: float) -> float | None:
-        """Seconds since the rules were last known to be in place; None if they are not.
-
-        While encryption is on it stays below the time between two looks, unless they cannot be looked at.
-        """
-        return None if self._rules_seen is None else now - self._rules_seen
+        """See `Guard.seen`."""
+        return self._guard.seen(now)
 
     def start(self) -> None:
-        """Take the position in which the operator left it."""
+        """Take the position in which the operator left it. Raises OperatorError."""
         if read_switch(self._state_dir):
             self.on()
         else:
             self._engine.policy.enabled = False
-            self._remove()
+            self._guard.remove()
 
     def on(self) -> None:
-        """Encrypt: rules in, then end what runs in plaintext and may not.  Raises OperatorError."""
-        self._install()
+        """Encrypt: rules in, then end what runs in plaintext and may not. Raises OperatorError."""
+        self._guard.install()
         write_switch(self._state_dir, True)
-        if self.position is Position.ON:
+        if self._move(Cause.ON) is Position.ON:
             return
         self._engine.policy.enabled = True
-        self.position = Position.ON
         self.end_plaintext()
-        log.info("encryption is on", extra=fields(ports=list(self._firewall.ports), mode=self._engine.policy.mode))
+        log.info("encryption is on", extra=fields(ports=list(self.ports), mode=self._engine.policy.mode))
 
     def take_ports(self, ports: Sequence[int]) -> int:
-        """Take other ports from now on.  Returns how many encrypted connections were reset.
+        """Take other ports from now on. Returns how many encrypted connections were reset.
 
         Those are on ports that are given up: without rules their sockets would go on in plaintext, in the middle of
-        a stream.  Plaintext ones on new ports are left to `end_plaintext`.  Raises OperatorError; then the old rules
+        a stream. Plaintext ones on new ports are left to `end_plaintext`. Raises OperatorError; then the old rules
         stay, or come back at the next look.
         """
-        old, new = self._firewall, Firewall(ports, self._firewall.queue_number)
-        if self.position is Position.OFF:
-            self._firewall = new
-            return 0
-        self._cancel_check()
-        leaving = self._engine.leave_all_but(new.ports, time.monotonic())
-        for key in leaving:
-            self.destroy(key)
-        self._firewall = new
-        try:
-            self._install()
-        except OperatorError:
-            self._firewall = old
-            raise
+        leaving: list[bytes] = []
+        if self.position is not Position.OFF:
+            leaving = self._engine.leave_all_but(ports, self._loop.now())
+            for key in leaving:
+                self.destroy(key)
+        self._guard.take_ports(ports)
         return len(leaving)
 
     def off(self, now: bool) -> int:
-        """New connections in plaintext; returns how many encrypted ones are left to finish.  Raises OperatorError.
+        """New connections in plaintext; returns how many encrypted ones are left to finish. Raises OperatorError.
 
         With `now` those are reset.
         """
         write_switch(self._state_dir, False)
         self._engine.policy.enabled = False
         if self.position is Position.OFF:
-            self._remove()
+            self._guard.remove()
+            self._move(Cause.OFF)
             return 0
-        self.position = Position.DRAINING
+        self._move(Cause.OFF)
         if now:
             for key in self._engine.encrypted_keys():
                 self.destroy(key)
         left = self._drain()
         log.info("encryption is off for new connections", extra=fields(still_encrypted=left))
-        if left:
-            self._loop.call_at(time.monotonic() + DRAIN_EVERY, self._drain_again)
+        self._drain_later()
         return left
 
+    def _move(self, cause: Cause) -> Position:
+        """Take the position that `MOVES` names; returns the one before."""
+        before = self.position
+        self.position = MOVES[before, cause].target
+        return before
+
+    def _drain_later(self) -> None:
+        if self.position is Position.DRAINING and not self._will_drain:
+            self._will_drain = True
+            self._loop.call_at(self._loop.now() + DRAIN_EVERY, self._drain_again)
+
     def _drain_again(self) -> None:
-        if self.position is Position.DRAINING and self._drain():
-            self._loop.call_at(time.monotonic() + DRAIN_EVERY, self._drain_again)
+        self._will_drain = False
+        if self.position is not Position.DRAINING:
+            return
+        try:
+            self._drain()
+        except OperatorError as problem:
+            log.error(str(problem))
+        self._drain_later()
 
     def _drain(self) -> int:
         """Forget flows whose sockets are done; with the last one the rules go."""
@@ -136,9 +164,8 @@ class Switch:
             else:
                 left += 1
         if not left:
-            self._cancel_check()
-            self._remove()
-            self.position = Position.OFF
+            self._guard.remove()
+            self._move(Cause.LAST_ENDED)
             self._engine.forget_plaintext()
             log.info("rules removed")
         return left
@@ -174,7 +201,7 @@ class Switch:
         known = {*self._engine.encrypted_keys(), *self._engine.attempts()}
         found = {
             one.local + one.remote + one.lport.to_bytes(2, "big") + one.rport.to_bytes(2, "big"): one
-            for one in self._sockets.connected(self._firewall.ports)
+            for one in self._sockets.connected(self.ports)
         }
         return [
             key
@@ -192,83 +219,31 @@ class Switch:
         # Of a connection that has no socket any more the kernel still answers what comes; that is not for us to pass.
         gone = [key for key in self._engine.plaintext_keys() if not self._engine.keeps_plaintext(key)]
         for key in dict.fromkeys(ended + gone):
-            self._engine.disown(key, time.monotonic())
+            self._engine.disown(key, self._loop.now())
         for key in ended:
             self.destroy(key)
         return ended
 
     def end_distrusted(self) -> int:
         """End what is encrypted with peers that are not trusted (any more); returns how many connections that were."""
-        ended = self._engine.end_distrusted(time.monotonic())
+        ended = self._engine.end_distrusted(self._loop.now())
         for key in ended:
             self.destroy(key)
         return len(ended)
 
     # -- rules
 
-    def _rules_changed(self) -> None:
-        if self._events.handle_events():
-            self._look()
-
-    def _look(self) -> None:
-        if self._check is not None:
-            self._look_result()
-        elif self.position is not Position.OFF:
-            try:
-                self._check = self._firewall.start_check()
-            except OperatorError as problem:
-                log.error(str(problem))
-                return
-            self._loop.add_reader(self._check.fileno(), self._look_result)
-
-    def _look_result(self) -> None:
-        check = self._check
-        if check is None:
-            return
-        fd = check.fileno()
-        state = check.poll()
-        if state is None:
-            return
-        self._check = None
-        self._loop.remove_reader(fd, closed=True)
-        if state is State.PRESENT:
-            self._rules_seen = time.monotonic()
-        if self.position is Position.OFF or state in (State.PRESENT, State.UNKNOWN):
-            return
-        if state is State.MISSING:
-            self._rules_lost()
-        try:
-            self._install()
-        except OperatorError as problem:
-            log.error(str(problem))
-
     def _rules_lost(self) -> None:
         """Somebody removed our rules: first the sockets go that would now speak in plaintext."""
         keys = self._engine.encrypted_keys()
         for key in keys:
             self.destroy(key)
-        self.rules_lost += 1
         log.error("somebody removed our rules; they are put back", extra=fields(connections_reset=len(keys)))
-        self._loop.call_at(time.monotonic(), lambda: self._abort(keys))
+        self._loop.call_at(self._loop.now(), lambda: self._abort(keys))
 
     def _abort(self, keys: list[bytes]) -> None:
         for key in keys:
-            self._engine.abort(key, time.monotonic())
-
-    def _install(self) -> None:
-        self._rules_seen = None
-        self._firewall.install()
-        self._rules_seen = time.monotonic()
-
-    def _remove(self) -> None:
-        self._rules_seen = None
-        self._firewall.remove()
-
-    def _cancel_check(self) -> None:
-        if self._check is not None:
-            self._loop.remove_reader(self._check.fileno())
-            self._check.cancel()
-            self._check = None
+            self._engine.abort(key, self._loop.now())
 
 
 def _tuple(key: bytes) -> tuple[bytes, int, bytes, int]:

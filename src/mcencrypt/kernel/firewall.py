@@ -108,6 +108,10 @@ class Firewall:
         # accepted ours is then what is compared with.
         self._shown: dict[str, Ruleset] = {}
 
+    def with_ports(self, ports: Sequence[int]) -> Firewall:
+        """The same for other ports; changes no rule."""
+        return Firewall(ports, self.queue_number, self._environ)
+
     def render(self) -> dict[str, str]:
         """The rules as input of ``iptables-restore --noflush``, by family ("ipv4", "ipv6")."""
         return {family: _fill(name, self.ports, self.queue_number) for family, name in _TEMPLATES.items()}
@@ -148,11 +152,6 @@ class Firewall:
         _remove(backend)
         for other in others:
             _remove(other, optional=True)
-
-    def present(self) -> bool:
-        """True if the rules of both families are all in place and come first. Raises OperatorError."""
-        backend = backends(self._environ)[0]
-        return self.judge({family: backend.save(family) for family in self.families()}) is State.PRESENT
 
     def start_check(self) -> Check:
         """Begin to look at the rules without blocking. Raises OperatorError when iptables is missing."""

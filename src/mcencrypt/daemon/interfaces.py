@@ -1,0 +1,83 @@
+"""What switch and guard use of loop, firewall and sockets, so that tests can stand something else in their place.
+
+`daemon.loop.Loop`, `kernel.firewall.Firewall` and `kernel.sockets.Sockets` are what the daemon puts there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, Self
+
+from mcencrypt.kernel.ruleset import State
+from mcencrypt.kernel.sockets import Socket
+
+
+class Loop(Protocol):
+    """Calls back when descriptors are readable and when times come, in seconds of `now`."""
+
+    def now(self) -> float: ...
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None: ...
+
+    def remove_reader(self, fd: int, closed: bool = False) -> None: ...
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None: ...
+
+    def call_every(self, seconds: float, callback: Callable[[], None]) -> None: ...
+
+
+class Check(Protocol):
+    """A look at the rules that is under way."""
+
+    def fileno(self) -> int: ...
+
+    def poll(self) -> State | None:
+        """The state of the rules once it is known; never blocks."""
+
+    def cancel(self) -> None: ...
+
+
+class Events(Protocol):
+    """Signs that something changed in the kernel's packet rules."""
+
+    def fileno(self) -> int: ...
+
+    def handle_events(self) -> bool:
+        """Read what has arrived; True if something changed."""
+
+
+class Firewall(Protocol):
+    """The rules for a set of ports."""
+
+    @property
+    def ports(self) -> tuple[int, ...]: ...
+
+    def with_ports(self, ports: Sequence[int]) -> Self:
+        """The same for other ports; changes no rule."""
+
+    def install(self) -> None:
+        """Put the rules in, or repair them. Raises OperatorError."""
+
+    def remove(self) -> None:
+        """Take all rules out. Raises OperatorError."""
+
+    def start_check(self) -> Check:
+        """Begin to look at the rules. Raises OperatorError."""
+
+    def events(self) -> Events: ...
+
+    def announces_changes(self) -> bool:
+        """Whether `events` reports every change."""
+
+
+class Sockets(Protocol):
+    """The kernel's TCP sockets; addresses are packed. Each call raises OSError, or OperatorError."""
+
+    def state(self, local: bytes, lport: int, remote: bytes, rport: int) -> int | None:
+        """A `kernel.sockets.Tcp`, or None if there is no such connection."""
+
+    def destroy(self, local: bytes, lport: int, remote: bytes, rport: int) -> bool:
+        """Close it with an error for its application; False if there was none."""
+
+    def connected(self, ports: Iterable[int]) -> Sequence[Socket]:
+        """All connections with one of these ports at either end."""

@@ -1,0 +1,215 @@
+"""What stands in for loop, firewall and sockets where the switch and the guard are tested without a kernel.
+
+Time stands still until a test lets it pass; rules are a set of words; a socket is a row in a table.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from mcencrypt.errors import OperatorError
+from mcencrypt.kernel.ruleset import State
+from mcencrypt.kernel.sockets import Socket, Tcp
+
+if TYPE_CHECKING:
+    from mcencrypt.daemon import interfaces
+
+
+class FakeLoop:
+    """Timers by a clock of its own; descriptors are numbers that a test makes readable."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self.readers: dict[int, Callable[[], None]] = {}
+
+    def now(self) -> float:
+        return self._now
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        assert fd not in self.readers, "a descriptor is registered twice"
+        self.readers[fd] = callback
+
+    def remove_reader(self, fd: int, closed: bool = False) -> None:
+        self.readers.pop(fd, None)
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (when, next(self._order), callback))
+
+    def call_every(self, seconds: float, callback: Callable[[], None]) -> None:
+        def again() -> None:
+            callback()
+            self.call_at(self._now + seconds, again)
+
+        self.call_at(self._now + seconds, again)
+
+    def readable(self, fd: int) -> None:
+        """Data has come on that descriptor."""
+        self.readers[fd]()
+
+    def run(self, seconds: float = 0.0) -> None:
+        """Let time pass, with all that is due meanwhile."""
+        end = self._now + seconds
+        while self._timers and self._timers[0][0] <= end:
+            when, _, callback = heapq.heappop(self._timers)
+            self._now = max(self._now, when)
+            callback()
+        self._now = end
+
+    def pending(self) -> int:
+        """How many timers there are."""
+        return len(self._timers)
+
+
+class FakeEvents:
+    """Announcements of changes."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.changed = False
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def handle_events(self) -> bool:
+        changed, self.changed = self.changed, False
+        return changed
+
+
+class FakeCheck:
+    """A look that ends when a test says so; `finish` decides what it has seen."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._state: State | None = None
+        self.cancelled = False
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def poll(self) -> State | None:
+        return self._state
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def see(self, state: State) -> None:
+        """The look is over."""
+        self._state = state
+
+
+class FakeKernel:
+    """What the firewalls of one test share: the rules in place, looks under way, and what happened in which order."""
+
+    def __init__(self, loop: FakeLoop, announces: bool = True) -> None:
+        self.loop = loop
+        self.announces = announces
+        self.installed: tuple[int, ...] | None = None
+        """The ports whose rules are in place."""
+        self.checks: list[FakeCheck] = []
+        self.events = FakeEvents(90)
+        self.acts: list[str] = []
+        """What was done to rules and sockets, in order."""
+        self.refuses = ""
+        """Why the next changes fail, and looks do not begin."""
+        self._descriptors = itertools.count(100)
+
+    def refuse(self) -> None:
+        """Fail if the test says so."""
+        if self.refuses:
+            raise OperatorError(self.refuses)
+
+    def start_check(self) -> FakeCheck:
+        self.refuse()
+        self.checks.append(FakeCheck(next(self._descriptors)))
+        return self.checks[-1]
+
+    def flush(self) -> None:
+        """Somebody else removes our rules; announced, if this kernel announces."""
+        self.installed = None
+        if self.announces:
+            self.announce()
+
+    def announce(self) -> None:
+        """Something in the rules changed."""
+        self.events.changed = True
+        self.loop.readable(self.events.fileno())
+
+    def look(self, state: State | None = None) -> None:
+        """The look that is under way ends: it has seen `state`, or what is the case."""
+        if state is None:
+            state = State.PRESENT if self.installed else State.MISSING
+        check = self.checks[-1]
+        check.see(state)
+        self.loop.readable(check.fileno())
+
+
+class FakeFirewall:
+    """Rules that are in or out as a whole."""
+
+    def __init__(self, kernel: FakeKernel, ports: Sequence[int]) -> None:
+        self._kernel = kernel
+        self.ports = tuple(ports)
+
+    def with_ports(self, ports: Sequence[int]) -> FakeFirewall:
+        return FakeFirewall(self._kernel, ports)
+
+    def install(self) -> None:
+        self._kernel.refuse()
+        self._kernel.installed = self.ports
+        self._kernel.acts.append("rules in")
+
+    def remove(self) -> None:
+        self._kernel.refuse()
+        self._kernel.installed = None
+        self._kernel.acts.append("rules out")
+
+    def start_check(self) -> FakeCheck:
+        return self._kernel.start_check()
+
+    def events(self) -> FakeEvents:
+        return self._kernel.events
+
+    def announces_changes(self) -> bool:
+        return self._kernel.announces
+
+
+class FakeSockets:
+    """A table of connections that a test fills."""
+
+    def __init__(self, kernel: FakeKernel) -> None:
+        self._kernel = kernel
+        self.table: list[Socket] = []
+        self.problem: Exception | None = None
+        """What `destroy` raises."""
+
+    def add(self, local: bytes, lport: int, remote: bytes, rport: int, state: int = Tcp.ESTABLISHED) -> bytes:
+        """A connection; returns its key as the engine has it, ours first."""
+        self.table.append(Socket(local, lport, remote, rport, state))
+        return local + remote + lport.to_bytes(2, "big") + rport.to_bytes(2, "big")
+
+    def state(self, local: bytes, lport: int, remote: bytes, rport: int) -> int | None:
+        return next((one.state for one in self.table if one[:4] == (local, lport, remote, rport)), None)
+
+    def destroy(self, local: bytes, lport: int, remote: bytes, rport: int) -> bool:
+        if self.problem is not None:
+            raise self.problem
+        before = len(self.table)
+        self.table = [one for one in self.table if one[:4] != (local, lport, remote, rport)]
+        self._kernel.acts.append(f"socket {lport}-{rport} ended")
+        return len(self.table) < before
+
+    def connected(self, ports: Iterable[int]) -> list[Socket]:
+        wanted = set(ports)
+        return [one for one in self.table if wanted & {one.lport, one.rport}]
+
+
+if TYPE_CHECKING:
+    # they fit where the daemon puts the real ones
+    _loop: type[interfaces.Loop] = FakeLoop
+    _firewall: type[interfaces.Firewall] = FakeFirewall
+    _sockets: type[interfaces.Sockets] = FakeSockets

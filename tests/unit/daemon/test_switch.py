@@ -1,0 +1,296 @@
+"""On, draining, off: a real engine with one encrypted connection, over rules and sockets that only play."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from mcencrypt.core.engine import Engine
+from mcencrypt.daemon.guard import LOOK_EVERY_ANNOUNCED
+from mcencrypt.daemon.switch import DRAIN_EVERY, MOVES, Cause, Position, Switch
+from mcencrypt.errors import OperatorError
+from mcencrypt.kernel.sockets import CannotDestroyError, Tcp
+from mcencrypt.store.position import read_switch, write_switch
+from tests.helpers.model import Habits
+from tests.helpers.standins import FakeFirewall, FakeKernel, FakeLoop, FakeSockets
+from tests.helpers.world import Network, World
+
+PORT = 8571
+OTHER_PORT = 7331
+OWN, PEER, STRANGER = bytes((10, 0, 0, 11)), bytes((10, 0, 0, 10)), bytes((10, 0, 0, 99))
+
+
+class Bench:
+    """A switch, what is around it, and one encrypted connection that has a socket."""
+
+    def __init__(self, state_dir: Path) -> None:
+        world = World(1, Network(), (Habits(), Habits()), (100, 100), (1000, 5000))
+        world.settle_handshake()
+        self.engine: Engine = world.engines[1]
+        self.state_dir = state_dir
+        self.loop = FakeLoop()
+        self.kernel = FakeKernel(self.loop)
+        self.sockets = FakeSockets(self.kernel)
+        self.encrypted = self.sockets.add(OWN, PORT, PEER, 40000)
+        assert self.engine.encrypted_keys() == [self.encrypted]
+        self.engine.policy.enabled = False
+        firewall = FakeFirewall(self.kernel, (PORT,))
+        self.switch = Switch(self.engine, firewall, self.sockets, self.loop, state_dir)
+
+    def bring_to(self, position: Position) -> None:
+        """From off, where it stands at first."""
+        if position is not Position.OFF:
+            self.switch.on()
+        if position is Position.DRAINING:
+            self.switch.off(now=False)
+        assert self.switch.position is position
+        self.kernel.acts.clear()
+
+    def cause(self, cause: Cause) -> None:
+        if cause is Cause.ON:
+            self.switch.on()
+        elif cause is Cause.OFF:
+            self.switch.off(now=False)
+        else:
+            self.end_encrypted()
+            self.loop.run(DRAIN_EVERY)
+
+    def end_encrypted(self) -> None:
+        """The application closes the encrypted connection."""
+        self.sockets.table = [one for one in self.sockets.table if one.rport != 40000]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+# -- moves
+
+
+@pytest.mark.parametrize(("position", "cause"), list(MOVES), ids=lambda word: word.name)
+def test_every_move_leads_where_the_table_says(bench: Bench, position: Position, cause: Cause) -> None:
+    bench.bring_to(position)
+    bench.cause(cause)
+    target = MOVES[position, cause].target
+    assert bench.switch.position is target
+    assert bench.engine.policy.enabled is (target is Position.ON)
+    assert (bench.kernel.installed is None) is (target is Position.OFF)
+
+
+def test_an_operator_can_do_both_in_every_position() -> None:
+    for position in Position:
+        assert {cause for at, cause in MOVES if at is position} >= {Cause.ON, Cause.OFF}
+
+
+def test_both_commands_are_remembered(bench: Bench) -> None:
+    bench.switch.on()
+    assert read_switch(bench.state_dir)
+    bench.switch.off(now=False)
+    assert not read_switch(bench.state_dir)
+
+
+# -- start
+
+
+def test_a_daemon_starts_on_unless_it_was_switched_off(bench: Bench) -> None:
+    bench.switch.start()
+    assert bench.switch.position is Position.ON
+
+
+def test_a_daemon_that_was_switched_off_takes_out_what_is_left(bench: Bench) -> None:
+    write_switch(bench.state_dir, False)
+    bench.kernel.installed = (PORT,)
+    bench.switch.start()
+    assert bench.switch.position is Position.OFF
+    assert not bench.engine.policy.enabled
+    assert bench.kernel.installed is None
+
+
+# -- on
+
+
+def test_on_ends_plaintext_after_the_rules_are_in(bench: Bench) -> None:
+    plain = bench.sockets.add(OWN, 50000, STRANGER, PORT)
+    bench.switch.on()
+    assert bench.kernel.acts == ["rules in", f"socket 50000-{PORT} ended"]
+    assert bench.engine.encrypted_keys() == [bench.encrypted]
+    assert plain not in bench.switch.plaintext()
+
+
+def test_on_leaves_what_may_be_in_plaintext(bench: Bench) -> None:
+    bench.engine.policy.allow_plaintext = (ip_network("10.0.0.99/32"),)
+    plain = bench.sockets.add(OWN, 50000, STRANGER, PORT)
+    bench.switch.on()
+    assert bench.kernel.acts == ["rules in"]
+    assert bench.switch.plaintext() == [plain]
+
+
+def test_connections_that_never_leave_this_host_are_not_plaintext(bench: Bench) -> None:
+    bench.sockets.add(bytes((127, 0, 0, 1)), 50000, bytes((127, 0, 0, 1)), PORT)
+    bench.sockets.add(OWN, 50001, OWN, PORT)
+    bench.sockets.add(OWN, 50002, STRANGER, PORT)  # STRANGER is ours as well: its end of this is here
+    bench.sockets.add(STRANGER, PORT, OWN, 50002)
+    bench.sockets.add(OWN, 50003, STRANGER, PORT, Tcp.TIME_WAIT)
+    bench.sockets.add(OWN, 50004, STRANGER, PORT, Tcp.SYN_SENT)
+    assert bench.switch.plaintext() == []
+
+
+def test_rules_that_do_not_go_in_leave_it_off(bench: Bench) -> None:
+    write_switch(bench.state_dir, False)
+    bench.kernel.refuses = "iptables-restore failed"
+    with pytest.raises(OperatorError):
+        bench.switch.on()
+    assert bench.switch.position is Position.OFF
+    assert not bench.engine.policy.enabled
+    assert not read_switch(bench.state_dir)
+
+
+def test_a_socket_that_cannot_be_ended_is_logged_and_the_others_are(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.sockets.add(OWN, 50000, STRANGER, PORT)
+    for problem in (CannotDestroyError("the kernel cannot destroy sockets"), OSError(1, "Operation not permitted")):
+        bench.sockets.problem = problem
+        bench.switch.on()
+        bench.switch.off(now=False)
+    assert "the kernel cannot destroy sockets" in caplog.text
+    assert "a socket could not be ended" in caplog.text
+
+
+# -- off
+
+
+def test_off_waits_for_the_last_encrypted_connection(bench: Bench) -> None:
+    bench.bring_to(Position.ON)
+    assert bench.switch.off(now=False) == 1
+    bench.loop.run(20 * DRAIN_EVERY)
+    assert bench.switch.position is Position.DRAINING
+    assert bench.kernel.installed == (PORT,)
+    bench.end_encrypted()
+    bench.loop.run(DRAIN_EVERY)
+    assert bench.switch.position is Position.OFF
+    assert bench.kernel.installed is None
+    assert bench.engine.encrypted_keys() == []
+
+
+def test_off_now_resets_first_and_takes_the_rules_out_last(bench: Bench) -> None:
+    bench.bring_to(Position.ON)
+    assert bench.switch.off(now=True) == 0
+    assert bench.kernel.acts == [f"socket {PORT}-40000 ended", "rules out"]
+    assert bench.switch.position is Position.OFF
+
+
+def test_off_now_while_draining_resets_what_is_left(bench: Bench) -> None:
+    bench.bring_to(Position.DRAINING)
+    assert bench.switch.off(now=True) == 0
+    assert bench.switch.position is Position.OFF
+
+
+@pytest.mark.parametrize("state", [Tcp.TIME_WAIT, Tcp.CLOSE])
+def test_a_socket_that_only_lingers_is_not_waited_for(bench: Bench, state: Tcp) -> None:
+    bench.bring_to(Position.ON)
+    bench.end_encrypted()
+    bench.sockets.add(OWN, PORT, PEER, 40000, state)
+    assert bench.switch.off(now=False) == 0
+
+
+def test_off_and_on_again_and_off_does_not_multiply_the_looks(bench: Bench) -> None:
+    bench.bring_to(Position.ON)
+    before = bench.loop.pending()
+    for _ in range(5):
+        bench.switch.off(now=False)
+        bench.switch.off(now=False)
+        bench.switch.on()
+    assert bench.loop.pending() == before + 1
+    bench.loop.run(DRAIN_EVERY)
+    assert bench.switch.position is Position.ON
+    assert bench.loop.pending() == before
+
+
+def test_rules_that_do_not_go_out_are_tried_again(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.bring_to(Position.DRAINING)
+    bench.end_encrypted()
+    bench.kernel.refuses = "another program holds the xtables lock"
+    bench.loop.run(DRAIN_EVERY)
+    assert "xtables lock" in caplog.text
+    assert bench.switch.position is Position.DRAINING
+    bench.kernel.refuses = ""
+    bench.loop.run(DRAIN_EVERY)
+    assert bench.switch.position is Position.OFF
+
+
+# -- rules lost
+
+
+@pytest.mark.parametrize("position", [Position.ON, Position.DRAINING])
+def test_lost_rules_end_what_is_encrypted_before_they_come_back(bench: Bench, position: Position) -> None:
+    bench.bring_to(position)
+    bench.kernel.flush()
+    bench.kernel.look()
+    assert bench.kernel.acts == [f"socket {PORT}-40000 ended", "rules in"]
+    assert bench.switch.rules_lost == 1
+    bench.loop.run()
+    assert bench.engine.encrypted_keys() == []
+    assert [one.toward for one in bench.engine.outbox] == ["network"]
+
+
+def test_rules_are_nobodys_business_while_off(bench: Bench) -> None:
+    bench.kernel.flush()
+    bench.loop.run(2 * LOOK_EVERY_ANNOUNCED)
+    assert bench.kernel.checks == []
+    assert bench.switch.rules_seen(bench.loop.now()) is None
+
+
+# -- ports
+
+
+def test_a_port_that_is_given_up_takes_its_connections_along(bench: Bench) -> None:
+    bench.bring_to(Position.ON)
+    assert bench.switch.take_ports([OTHER_PORT]) == 1
+    assert bench.kernel.acts == [f"socket {PORT}-40000 ended", "rules in"]
+    assert bench.switch.ports == bench.kernel.installed == (OTHER_PORT,)
+    assert bench.engine.encrypted_keys() == []
+
+
+def test_a_port_that_stays_keeps_its_connections(bench: Bench) -> None:
+    bench.bring_to(Position.ON)
+    assert bench.switch.take_ports([OTHER_PORT, PORT]) == 0
+    assert bench.kernel.acts == ["rules in"]
+    assert bench.engine.encrypted_keys() == [bench.encrypted]
+
+
+def test_ports_taken_while_off_are_for_the_next_time(bench: Bench) -> None:
+    assert bench.switch.take_ports([OTHER_PORT]) == 0
+    assert bench.kernel.acts == []
+    bench.switch.on()
+    assert bench.kernel.installed == (OTHER_PORT,)
+
+
+def test_ports_that_cannot_be_taken_leave_the_old_ones(bench: Bench) -> None:
+    bench.bring_to(Position.ON)
+    bench.kernel.refuses = "iptables-restore failed"
+    with pytest.raises(OperatorError):
+        bench.switch.take_ports([OTHER_PORT])
+    assert bench.switch.ports == (PORT,)
+
+
+# -- sockets
+
+
+def test_what_has_no_socket_any_more_is_forgotten_and_the_rest_is_touched(bench: Bench) -> None:
+    bench.switch.look_up([bench.encrypted], bench.loop.now())
+    assert bench.engine.encrypted_keys() == [bench.encrypted]
+    bench.end_encrypted()
+    bench.switch.look_up([bench.encrypted], bench.loop.now())
+    assert bench.engine.encrypted_keys() == []
+
+
+def test_peers_that_are_not_listed_any_more_lose_their_sockets(bench: Bench) -> None:
+    bench.bring_to(Position.ON)
+    assert bench.switch.end_distrusted() == 0
+    bench.engine.policy.listed = frozenset()
+    assert bench.switch.end_distrusted() == 1
+    assert bench.kernel.acts == [f"socket {PORT}-40000 ended"]
