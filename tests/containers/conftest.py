@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from lab import LabError
+from tests.helpers.containers import base, debian, engine
+from tests.helpers.containers.engine import Docker
+from tests.helpers.containers.machine import MACHINES_BRIDGE
 
-from . import base, engine
-from .debian import package
-from .engine import Docker
-
-__all__ = ["package"]  # a fixture
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -66,3 +64,20 @@ def node_image(_daemon: Docker, base_image: str, tmp_path_factory: pytest.TempPa
         shutil.copytree(folder, context / "packages" / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
     _daemon.build(tag, context, arguments={"BASE": base_image})
     return tag
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package."""
+    if reason := debian.cannot_build():
+        pytest.skip(reason)
+    return debian.build(tmp_path_factory.mktemp("package"))
+
+
+@pytest.fixture(scope="module")
+def machines_network(docker: Docker) -> str:
+    """A network for containers with systemd, on the bridge MACHINES_BRIDGE."""
+    docker("network", "create", "--opt", f"com.docker.network.bridge.name={MACHINES_BRIDGE}", "machines")
+    # a bridge shows what passes between its ports only then
+    docker.host.ip("link", "set", MACHINES_BRIDGE, "promisc", "on")
+    return "machines"

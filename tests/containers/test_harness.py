@@ -12,9 +12,8 @@ import pytest
 
 from lab import LabError, wait_for
 from lab.namespace import members
-
-from . import engine
-from .engine import Docker
+from tests.helpers.containers import engine
+from tests.helpers.containers.engine import Docker
 
 
 def machines_docker() -> list[str]:
@@ -83,7 +82,7 @@ def test_what_a_killed_session_left_is_swept(base_image: str) -> None:
     """Also a daemon that ran in the machine's own namespace, for a build."""
     program = (
         "import sys, signal\n"
-        "from containers import engine\n"
+        "from tests.helpers.containers import engine\n"
         "context = engine.docker()\n"
         "daemon = context.__enter__()\n"
         "daemon._serve(on_machine=sys.argv[1] == 'building')\n"

@@ -9,9 +9,8 @@ import pytest
 
 from lab import wait_for
 from mcencrypt.store.keys import create_network_key
-
-from .engine import Docker
-from .project import FILES
+from tests.helpers.containers.engine import Docker
+from tests.helpers.containers.project import FILES
 
 SETTINGS = ("--env", "MCENCRYPT_PORTS=7331", "--env", "MCENCRYPT_NETWORK_KEY_FILE=/run/secrets/network.key")
 RIGHTS = ("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW")

@@ -17,8 +17,7 @@ from lab.host import importable
 from lab.messages import MAGIC
 from mcencrypt.control.client import NoDaemonError, request
 from mcencrypt.store.keys import create_network_key
-
-from .engine import Docker
+from tests.helpers.containers.engine import Docker
 
 PORT = 7331
 MARKERS = [b"INVOICE-4711", b"version\0", MAGIC]

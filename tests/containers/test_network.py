@@ -10,9 +10,8 @@ import pytest
 from lab import Capture, wait_for
 from mcencrypt.reading.report import decode
 from mcencrypt.store.keys import create_network_key
-
-from .engine import Docker
-from .project import MARKERS, PORT, Project, now
+from tests.helpers.containers.engine import Docker
+from tests.helpers.containers.project import MARKERS, PORT, Project, now
 
 ORGANISATIONS = ("alpha", "beta", "gamma")
 NODES = tuple(f"{name}-node" for name in ORGANISATIONS)

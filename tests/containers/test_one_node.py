@@ -13,9 +13,8 @@ import pytest
 from lab import Capture, Host, LabError, wait_for
 from mcencrypt.reading.report import decode
 from mcencrypt.store.keys import create_network_key
-
-from .engine import Docker
-from .project import FILES, MARKERS, PORT, Project
+from tests.helpers.containers.engine import Docker
+from tests.helpers.containers.project import FILES, MARKERS, PORT, Project
 
 DOCKER_HOST, SITE = "192.0.2.1", "192.0.2.2"
 

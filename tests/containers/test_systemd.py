@@ -9,13 +9,10 @@ from pathlib import Path
 import pytest
 
 from lab import Capture, wait_for
+from tests.helpers.containers.engine import Docker
+from tests.helpers.containers.machine import MACHINES_BRIDGE, PORT, Machine
 
-from .engine import Docker
-from .machine import Machine
-
-BRIDGE = "br-systemd"
 UNIT = "mcencrypt.service"
-PORT = 7331
 SECRET = b"INVOICE-4711"
 ROOM = "/usr/lib/mcencrypt/lib/python3*/site-packages"
 
@@ -41,43 +38,19 @@ sys.exit(0 if got == {SECRET!r} else f"got {{got!r}}")
 """
 
 
-@pytest.fixture(scope="module")
-def network(docker: Docker) -> str:
-    docker("network", "create", "--opt", f"com.docker.network.bridge.name={BRIDGE}", "systemd")
-    # a bridge shows what passes between its ports only then
-    docker.host.ip("link", "set", BRIDGE, "promisc", "on")
-    return "systemd"
-
-
 @pytest.fixture
-def machine(docker: Docker, base_image: str, network: str) -> Iterator[Machine]:
-    found = Machine(docker, base_image, "alpha", network)
+def machine(docker: Docker, base_image: str, machines_network: str) -> Iterator[Machine]:
+    found = Machine(docker, base_image, "alpha", machines_network)
     yield found
     print(found.run("journalctl", "--no-pager", "--unit", UNIT, check=False)[-6000:])
     found.end()
 
 
 @pytest.fixture
-def peer(docker: Docker, base_image: str, network: str) -> Iterator[Machine]:
-    found = Machine(docker, base_image, "beta", network)
+def peer(docker: Docker, base_image: str, machines_network: str) -> Iterator[Machine]:
+    found = Machine(docker, base_image, "beta", machines_network)
     yield found
     found.end()
-
-
-def install_package(machine: Machine, package: Path) -> str:
-    machine.copy_in(package, "/root/mcencrypt.deb")
-    return machine.run("dpkg", "--install", "/root/mcencrypt.deb")
-
-
-def configure(machine: Machine, key: str | None = None) -> str:
-    """Ports and a network key, a new one if none is given; returns the key."""
-    machine.write("/etc/mcencrypt/config.toml", f"ports = [{PORT}]\n")
-    if key is None:
-        machine.run("mcencrypt", "keygen")
-    else:
-        machine.write("/etc/mcencrypt/network.key", key)
-        machine.run("chmod", "0600", "/etc/mcencrypt/network.key")
-    return machine.run("cat", "/etc/mcencrypt/network.key")
 
 
 def files(machine: Machine) -> set[str]:
@@ -88,7 +61,7 @@ def files(machine: Machine) -> set[str]:
 
 def test_package_from_installing_to_purging(machine: Machine, package: Path) -> None:
     before = files(machine)
-    install_package(machine, package)
+    machine.install(package)
     assert re.fullmatch(r"mcencrypt \d+\.\d+\S*\n", machine.run("mcencrypt", "--version"))
     assert machine.show(UNIT, "ActiveState") == "inactive", "there is nothing yet to start with"
     assert machine.show(UNIT, "UnitFileState") == "enabled"
@@ -98,7 +71,7 @@ def test_package_from_installing_to_purging(machine: Machine, package: Path) -> 
     failed = machine.attempt("mcencrypt", "on")
     assert failed.returncode == 1 and "mcencrypt keygen" in failed.stderr and failed.stderr.count("\n") == 1
     assert machine.rules() == 0
-    configure(machine)
+    machine.configure()
 
     # Readable to nobody, root without CAP_DAC_OVERRIDE included: only as a credential can the daemon have it.
     machine.run("chmod", "0", "/etc/mcencrypt/network.key")
@@ -134,17 +107,17 @@ def test_package_from_installing_to_purging(machine: Machine, package: Path) -> 
 
     machine.run("systemctl", "stop", UNIT)
     assert machine.rules() > 0, "stopped is closed"
-    install_package(machine, package)
+    machine.install(package)
     assert machine.show(UNIT, "ActiveState") == "inactive", "an upgrade does not start what was stopped"
     machine.run("systemctl", "start", UNIT)
     pid = machine.show(UNIT, "MainPID")
-    install_package(machine, package)
+    machine.install(package)
     assert machine.show(UNIT, "ActiveState") == "active" and machine.show(UNIT, "MainPID") != pid
 
     assert "switched off" in machine.run("dpkg", "--remove", "mcencrypt")
     assert machine.rules() == 0
     machine.run("test", "-e", "/etc/mcencrypt/network.key", "-a", "-e", "/var/lib/mcencrypt/identity.key")
-    install_package(machine, package)
+    machine.install(package)
     machine.run("mcencrypt", "on")
     machine.run("dpkg", "--purge", "mcencrypt")
     assert machine.rules() == 0
@@ -156,9 +129,9 @@ def test_a_daemon_that_hangs_is_replaced_and_nothing_leaves_meanwhile(
     machine: Machine, peer: Machine, docker: Docker, package: Path
 ) -> None:
     for one in (machine, peer):
-        install_package(one, package)
-    key = configure(machine)
-    configure(peer, key)
+        one.install(package)
+    key = machine.configure()
+    peer.configure(key)
     # soon enough for a test, and late enough to look at what happens until then
     machine.write(f"/etc/systemd/system/{UNIT}.d/test.conf", "[Service]\nWatchdogSec=6\n")
     machine.run("systemctl", "daemon-reload")
@@ -170,7 +143,7 @@ def test_a_daemon_that_hangs_is_replaced_and_nothing_leaves_meanwhile(
         return machine.attempt("python3", "/root/client", "beta", seconds).returncode == 0
 
     wait_for(lambda: connects(1), "the server")
-    with Capture(docker.host, BRIDGE) as wire:
+    with Capture(docker.host, MACHINES_BRIDGE) as wire:
         for one in (machine, peer):
             one.run("mcencrypt", "on")
         wait_for(lambda: connects(5), "an encrypted connection", 20)
@@ -189,8 +162,8 @@ def test_a_daemon_that_hangs_is_replaced_and_nothing_leaves_meanwhile(
 
 
 def test_boot_puts_the_rules_in_before_the_network(machine: Machine, package: Path, docker: Docker) -> None:
-    install_package(machine, package)
-    configure(machine)
+    machine.install(package)
+    machine.configure()
     machine.run("mcencrypt", "on")
     docker("restart", "--time", 20, machine.name, timeout=60)
     machine.booted()
@@ -218,7 +191,7 @@ def test_install_from_a_virtual_environment(machine: Machine, package: Path) -> 
     again = machine.run(command, "install")
     assert "wrote" not in again and "kept      /etc/mcencrypt/config.toml" in again
     assert machine.show(UNIT, "UnitFileState") == "enabled"
-    configure(machine)
+    machine.configure()
     assert f"started {UNIT}" in machine.run("mcencrypt", "on"), "by its link in PATH"
     assert venv in machine.show(UNIT, "ExecStart")
     assert machine.rules() > 0

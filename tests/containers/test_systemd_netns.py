@@ -8,12 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab import wait_for
-
-from .engine import Docker
-from .machine import Machine
-from .test_systemd import configure, install_package, network
-
-__all__ = ["network"]  # a fixture
+from tests.helpers.containers.engine import Docker
+from tests.helpers.containers.machine import Machine
 
 UNIT = "mcencrypt@blue.service"
 
@@ -24,9 +20,9 @@ def rules(machine: Machine) -> int:
 
 
 @pytest.fixture
-def machine(docker: Docker, base_image: str, network: str) -> Iterator[Machine]:
+def machine(docker: Docker, base_image: str, machines_network: str) -> Iterator[Machine]:
     """A machine on which root may look at all processes, as elsewhere."""
-    found = Machine(docker, base_image, "alpha", network, "SYS_PTRACE")
+    found = Machine(docker, base_image, "alpha", machines_network, "SYS_PTRACE")
     yield found
     print(found.run("journalctl", "--no-pager", "--unit", "mcencrypt@*", check=False)[-6000:])
     found.end()
@@ -47,8 +43,8 @@ def serve_a_process(machine: Machine) -> None:
 
 
 def test_an_instance_serves_its_namespace_from_its_making_to_its_end(machine: Machine, package: Path) -> None:
-    install_package(machine, package)
-    configure(machine)
+    machine.install(package)
+    machine.configure()
     serve_a_process(machine)
     machine.run("systemctl", "start", UNIT)
     assert machine.show(UNIT, "ActiveState") == "active"

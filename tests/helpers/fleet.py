@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from lab import Lab, Process, lan, wait_for
 from mcencrypt.store.keys import create_network_key
-from tests.real.conftest import PORT, Node, event_count
+from tests.helpers.nodes import PORT, Node
+from tests.helpers.pairs import event_count
 
 
 class Fleet(list[Node]):
@@ -67,17 +69,18 @@ def asking(nodes: Fleet, *words: object) -> Iterator[list[Process]]:
             others = [word for other in nodes if other is not node for word in ("--connect", f"{other.v4}:{PORT}")]
             words_of_it = ("--name", node.host.name, "--listen", PORT, *others, *words)
             programs.append(node.python("lab.requests", *words_of_it))
+        everybody = len(nodes) - 1
         for program in programs:
-            wait_for(lambda program=program: answering(program) == len(nodes) - 1, f"answers for {program}", 20)
+            wait_for(partial(answered_by, program, everybody), f"answers for {program}", 20)
         yield programs
     finally:
         for program in programs:
             program.stop()
 
 
-def answering(program: Process) -> int:
-    """How many peers have answered the program at least once."""
-    return len({one["peer"] for one in program.events() if one["event"] == "answered"})
+def answered_by(program: Process, peers: int) -> bool:
+    """Whether that many peers have answered the program at least once."""
+    return len({one["peer"] for one in program.events() if one["event"] == "answered"}) == peers
 
 
 def counts(program: Process) -> dict[str, dict[str, float]]:
@@ -105,4 +108,4 @@ def await_progress(
         return all(now[peer] >= then[peer] + answers for peer in then)
 
     for program, then in zip(programs, before, strict=True):
-        wait_for(lambda program=program, then=then: further(program, then), f"{program} to be answered", seconds)
+        wait_for(partial(further, program, then), f"{program} to be answered", seconds)

@@ -21,7 +21,7 @@ def serving(run_dir: Path, handler: Callable[[str, dict[str, Any]], dict[str, An
     wake_read, wake_write = os.pipe()
 
     def loop() -> None:
-        while wake_read not in select.select([server, wake_read], [], [])[0]:
+        while wake_read not in select.select([server.fileno(), wake_read], [], [])[0]:
             server.ready()
 
     thread = threading.Thread(target=loop)

@@ -99,6 +99,12 @@ class Network:
     corruption: float = 0.0
 
 
+def set_calm(after: int) -> None:
+    """From how many bytes without a retransmission on records become larger."""
+    for module in (egress, flow):
+        vars(module)["CALM_AFTER"] = after
+
+
 class World:
     """A connection from side 0 to side 1."""
 
@@ -107,7 +113,7 @@ class World:
                  calm_after: int = 4 << 20) -> None:  # fmt: skip
         self._made_from = (seed, network, habits, lengths, isns, ipv6, epoch_bits, calm_after)
         # Sooner than in earnest, so that short streams have records of several segments.
-        egress.CALM_AFTER = flow.CALM_AFTER = calm_after  # type: ignore[misc]
+        set_calm(calm_after)
         self.random = Random(seed)
         self.network = network
         width = 16 if ipv6 else 4

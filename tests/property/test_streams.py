@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcencrypt.core import egress, flow
+from mcencrypt.core import egress
 from tests.helpers.model import Habits
-from tests.helpers.world import Network, World
+from tests.helpers.world import Network, World, set_calm
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 #: How many times as many examples each test tries with HYPOTHESIS_PROFILE=deep, and new ones each time; without it the
@@ -28,7 +28,7 @@ def the_true_calm() -> Iterator[None]:
     """Worlds change when records become larger; other tests must not see that."""
     kept = egress.CALM_AFTER
     yield
-    egress.CALM_AFTER = flow.CALM_AFTER = kept  # type: ignore[misc]
+    set_calm(kept)
 
 
 ISNS = st.one_of(st.integers(0, 0xFFFFFFFF), st.integers(0xFFFFFFFF - 4000, 0xFFFFFFFF))

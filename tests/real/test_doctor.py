@@ -12,8 +12,8 @@ from lab import direct_pair, interrupted_pair, wait_for
 from lab.middlebox import passing
 from lab.packets import ACK, SYN, parse
 from mcencrypt.store.keys import create_network_key
-
-from .conftest import PORT, PORTS, encrypted, needs_lab
+from tests.helpers.nodes import PORT, PORTS, needs_lab
+from tests.helpers.pairs import encrypted
 
 pytestmark = needs_lab
 
@@ -200,7 +200,7 @@ def boxed():
 @pytest.fixture
 def clean_box(boxed):
     yield boxed
-    boxed.net.box.behaviour = passing
+    boxed.box.behaviour = passing
     boxed.b.mcencrypt("on")
 
 
@@ -228,11 +228,11 @@ def test_a_middlebox_that_strips_data_from_syns(clean_box, version):
     """b is silent under `require`, so the daemon's probe alone could not tell."""
     pair = clean_box
     with listening(pair.b):
-        pair.net.box.behaviour = strip("b", SYN)
+        pair.box.behaviour = strip("b", SYN)
         found = examine(pair.a, pair.b.address(version))
         assert found["peer.syn-data"]["severity"] == "problem", found
         assert "removes data from SYNs" in found["peer.syn-data"]["text"]
-        pair.net.box.behaviour = strip("a", SYN | ACK)
+        pair.box.behaviour = strip("a", SYN | ACK)
         assert examine(pair.a, pair.b.address(version))["peer.stripped"]["severity"] == "problem"
 
 
@@ -252,7 +252,7 @@ def test_a_silent_port_and_a_host_that_is_down(clean_box):
 def test_a_path_with_a_smaller_mtu(clean_box):
     """What is too large is lost without a word: an ICMP black hole."""
     pair = clean_box
-    pair.net.box.behaviour = lambda frame, toward, now: [(0.0, frame)] if len(frame) <= 1300 + 14 else []
+    pair.box.behaviour = lambda frame, toward, now: [(0.0, frame)] if len(frame) <= 1300 + 14 else []
     with listening(pair.b):
         found = examine(pair.a, pair.b.v4)
     assert found["peer.mtu"]["severity"] == "warning" and "peer.encrypted" in found, found

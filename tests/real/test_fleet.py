@@ -4,8 +4,8 @@ import signal
 
 from lab import wait_for
 from tests.helpers.fleet import asking, fleet
-
-from .conftest import PORT, event_count, needs_lab
+from tests.helpers.nodes import PORT, needs_lab
+from tests.helpers.pairs import event_count
 
 pytestmark = needs_lab
 

@@ -12,8 +12,7 @@ import pytest
 
 from lab import Lab, wait_for
 from mcencrypt.store.keys import create_network_key
-
-from .conftest import Node, needs_lab
+from tests.helpers.nodes import Node, needs_lab
 
 pytestmark = needs_lab
 

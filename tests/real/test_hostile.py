@@ -12,8 +12,7 @@ from lab import start, transfer, wait_for
 from lab.behaviours import Record, Sometimes, data_only, flip
 from lab.packets import ETHERNET, RST, SYN, ones_complement_sum, parse
 from lab.streams import content
-
-from .conftest import FULL, PORT, PORTS, needs_lab, sized
+from tests.helpers.nodes import FULL, PORT, PORTS, needs_lab, sized
 
 pytestmark = needs_lab
 
@@ -74,7 +73,7 @@ def assert_nothing_false_was_read(result, seed, size):
 def test_no_flipped_bit_changes_what_is_read(boxed, version, part):
     connections, size = sized(6, 30), 200_000
     seed = 7 if not FULL else int(time.time())
-    boxed.net.box.behaviour = acting = FlipBits(0.03, part, random.Random(seed))
+    boxed.box.behaviour = acting = FlipBits(0.03, part, random.Random(seed))
     # a forged reset that hits the very number ends a connection, as it does without us,
     # and a forged timestamp can make the socket refuse all that is true
     deadline = 20 if "payload" in part or "record" in part else 5
@@ -114,7 +113,7 @@ CHECKSUM = range(16 * 8, 18 * 8)
 def test_every_single_bit_in_turn(boxed, version, where):
     """A forged reset that hits the very number ends a connection with or without us; no other bit may."""
     first, last = {"header": (4, 20), "payload": (32, 32 + 22 + 16)}[where]
-    boxed.net.box.behaviour = acting = Precede(first, last, {RST_BIT, *CHECKSUM})
+    boxed.box.behaviour = acting = Precede(first, last, {RST_BIT, *CHECKSUM})
     boxed.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
     with boxed.a.socket(socket.AF_INET6 if version == 6 else socket.AF_INET) as sock:
         sock.settimeout(10)
@@ -136,7 +135,7 @@ def test_every_single_bit_in_turn(boxed, version, where):
 
 
 def test_a_recorded_syn_from_another_address_gets_no_answer(boxed):
-    record = boxed.net.box.behaviour = Record(lambda segment: segment.flags == SYN)
+    record = boxed.box.behaviour = Record(lambda segment: segment.flags == SYN)
     assert transfer(boxed.a, boxed.b, PORT, size=1000).differences == []
     [(toward, frame)] = record.frames
     boxed.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
@@ -149,7 +148,7 @@ def test_a_recorded_syn_from_another_address_gets_no_answer(boxed):
     with boxed.wire() as wire:
         before = boxed.b.status()["refused"].get("replayed", 0)
         for copy in (other_address, other_port, other_number):
-            boxed.net.box.inject(copy, toward)
+            boxed.box.inject(copy, toward)
         wait_for(lambda: sum(boxed.b.status()["refused"].values()) >= before + 3, "three refusals", 5)
         # The first connection's last acknowledgements may still be on their way.
         assert not [seen for seen in wire.segments(PORT) if seen.source_port == PORT and seen.flags & (SYN | RST)]
@@ -157,7 +156,7 @@ def test_a_recorded_syn_from_another_address_gets_no_answer(boxed):
 
 
 def test_garbage_in_a_syn_is_refused_and_costs_little(boxed):
-    record = boxed.net.box.behaviour = Record(lambda segment: segment.flags == SYN)
+    record = boxed.box.behaviour = Record(lambda segment: segment.flags == SYN)
     assert transfer(boxed.a, boxed.b, PORT, size=1000).differences == []
     [(toward, frame)] = record.frames
     segment = parse(frame)
@@ -171,7 +170,7 @@ def test_garbage_in_a_syn_is_refused_and_costs_little(boxed):
             payload = bytearray(segment.payload)
             payload[dice.randrange(len(payload))] ^= 1 << dice.randrange(8)
             copy = replace(segment, ports=(1024 + number, PORT), payload=bytes(payload))
-            boxed.net.box.inject(copy.packed(), toward)
+            boxed.box.inject(copy.packed(), toward)
         wait_for(lambda: sum(boxed.b.status()["refused"].values()) >= refused + count, "all to be refused", 20)
         assert not [seen for seen in wire.segments(PORT) if seen.source_port == PORT]
     assert len(boxed.b.log().splitlines()) - lines < count / 4, "strangers must not fill the log"
@@ -179,20 +178,20 @@ def test_garbage_in_a_syn_is_refused_and_costs_little(boxed):
 
 
 def test_old_packets_played_back_change_nothing(boxed):
-    record = boxed.net.box.behaviour = Record(data_only, limit=400)
+    record = boxed.box.behaviour = Record(data_only, limit=400)
     running = start(boxed.a, boxed.b, PORT, size=3e6, deadline=30)
     wait_for(lambda: len(record.frames) == 400, "packets to record", 10)
     for toward, frame in record.frames:
-        boxed.net.box.inject(frame, toward)
+        boxed.box.inject(frame, toward)
     assert running.result().differences == []
     # and into the next connection between the same ports
     for toward, frame in record.frames:
-        boxed.net.box.inject(frame, toward)
+        boxed.box.inject(frame, toward)
     assert transfer(boxed.a, boxed.b, PORT, size=1e6).differences == []
 
 
 def test_a_flood_of_invented_segments_in_a_live_connection(boxed):
-    record = boxed.net.box.behaviour = Record(data_only, limit=20)
+    record = boxed.box.behaviour = Record(data_only, limit=20)
     running = start(boxed.a, boxed.b, PORT, size=5e6, deadline=30)
     wait_for(lambda: len(record.frames) == 20, "packets to imitate", 10)
     dice = random.Random(5)
@@ -202,5 +201,5 @@ def test_a_flood_of_invented_segments_in_a_live_connection(boxed):
         forged = segment.with_payload(
             segment.sequence + dice.randrange(0, 1 << 20), dice.randbytes(dice.randint(1, 1400)), segment.flags
         )
-        boxed.net.box.inject(forged.packed(), toward)
+        boxed.box.inject(forged.packed(), toward)
     assert running.result().differences == []

@@ -9,18 +9,9 @@ import pytest
 from lab import start, transfer, two_hosts, wait_for
 from lab.messages import MAGIC
 from mcencrypt.control.client import request
-
-from .conftest import (
-    PORT,
-    PORTS,
-    assert_encrypted,
-    await_again,
-    encrypted,
-    event_count,
-    needs_lab,
-    plaintext_segments,
-    talking,
-)
+from tests.helpers.nodes import PORT, PORTS, needs_lab
+from tests.helpers.pairs import await_again, encrypted, event_count, talking
+from tests.helpers.wire import assert_encrypted, plaintext_segments
 
 pytestmark = needs_lab
 

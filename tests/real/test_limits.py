@@ -9,8 +9,9 @@ import pytest
 
 from lab import Capture, Lab, direct_pair, measure, transfer
 from mcencrypt.core.verdict import ACCEPT
-
-from .conftest import PORT, assert_encrypted, encrypted, needs_lab, sized
+from tests.helpers.nodes import PORT, needs_lab, sized
+from tests.helpers.pairs import encrypted
+from tests.helpers.wire import assert_encrypted
 
 pytestmark = needs_lab
 

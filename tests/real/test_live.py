@@ -1,15 +1,14 @@
 """Mode and configuration changed while connections live."""
 
 import contextlib
-import json
 import os
 import signal
 
 import pytest
 
 from lab import LabError, direct_pair, wait_for
-
-from .conftest import PORT, PORTS, encrypted, needs_lab
+from tests.helpers.nodes import PORT, PORTS, needs_lab
+from tests.helpers.pairs import encrypted
 
 pytestmark = needs_lab
 
@@ -47,13 +46,6 @@ def both(pair, *words):
     return [node.mcencrypt(*words) for node in (pair.a, pair.b)]
 
 
-def rewrite(node, **settings):
-    """Change lines of the configuration file."""
-    lines = dict(line.split(" = ", 1) for line in node.config.read_text().splitlines())
-    lines |= {key: json.dumps(value) for key, value in settings.items()}
-    node.config.write_text("".join(f"{key} = {value}\n" for key, value in lines.items()))
-
-
 def test_require_ends_plaintext_once_it_was_named_and_leaves_what_is_encrypted():
     with echo_pair(mode="prefer") as pair:
         both(pair, "off")
@@ -84,20 +76,20 @@ def test_require_ends_plaintext_once_it_was_named_and_leaves_what_is_encrypted()
 
 def test_a_reload_touches_nothing_that_is_encrypted_and_a_wrong_one_changes_nothing():
     with echo_pair() as pair, connected(pair) as sealed:
-        rewrite(pair.a, mode="prefer", queue_number=1234)
+        pair.a.rewrite(mode="prefer", queue_number=1234)
         assert pair.a.mcencrypt("reload").stdout.splitlines() == [
             "reloaded: mode",
             "needs a restart of the daemon: queue_number",
         ]
         assert pair.a.status()["mode"] == "prefer"
         ask(sealed)
-        rewrite(pair.a, mode="strict")
+        pair.a.rewrite(mode="strict")
         with pytest.raises(LabError, match=r"the old configuration stays: .*'strict' is not one of"):
             pair.a.mcencrypt("reload")
         os.kill(pair.a.pid, signal.SIGHUP)
         wait_for(lambda: pair.a.log().count("configuration not reloaded, the old one stays") == 2, "the log", 5)
         assert pair.a.status()["mode"] == "prefer"
-        rewrite(pair.a, mode="require", queue_number=27971)
+        pair.a.rewrite(mode="require", queue_number=27971)
         os.kill(pair.a.pid, signal.SIGHUP)
         wait_for(lambda: pair.a.status()["mode"] == "require", "the reload", 5)
         ask(sealed)
@@ -107,7 +99,7 @@ def test_a_port_that_is_added_ends_plaintext_there():
     with echo_pair(ports=[PORTS[0]]) as pair, connected(pair) as sealed, connected(pair, PORTS[1]) as plain:
         assert pair.a.status()["plaintext_peers"] == [], "not one of ours yet"
         for node in (pair.a, pair.b):
-            rewrite(node, ports=list(PORTS[:2]))
+            node.rewrite(ports=list(PORTS[:2]))
         assert pair.a.mcencrypt("reload").stdout.splitlines() == ["reloaded: ports", "1 plaintext connection ended"]
         with pytest.raises(ConnectionError):
             ask(plain)
@@ -120,7 +112,7 @@ def test_a_port_that_is_added_ends_plaintext_there():
 
 def test_a_port_that_is_given_up_resets_what_is_encrypted_there_and_nothing_leaks():
     with echo_pair() as pair, connected(pair) as sealed, connected(pair, PORTS[1]) as leaving:
-        rewrite(pair.a, ports=[PORTS[0], PORTS[2]])
+        pair.a.rewrite(ports=[PORTS[0], PORTS[2]])
         with pair.wire() as wire:
             assert "1 encrypted connection reset" in pair.a.mcencrypt("reload").stdout
             with pytest.raises(ConnectionError):
@@ -129,7 +121,7 @@ def test_a_port_that_is_given_up_resets_what_is_encrypted_there_and_nothing_leak
             wait_for(lambda: len(pair.b.connections("encrypted")) == 1, "b to forget it", 10)
         assert not wire.search([b"confidential"])[b"confidential"]
         assert not any(str(PORTS[1]) in rule for rule in pair.a.rules())
-        rewrite(pair.b, ports=[PORTS[0], PORTS[2]])
+        pair.b.rewrite(ports=[PORTS[0], PORTS[2]])
         pair.b.mcencrypt("reload")
         with connected(pair, PORTS[1]):
             ask(sealed)

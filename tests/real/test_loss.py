@@ -6,8 +6,8 @@ import time
 import pytest
 
 from lab import measure, start, transfer, two_hosts, wait_for
-
-from .conftest import FULL, PLAIN_PORT, PORT, encrypted, needs_lab, sized
+from tests.helpers.nodes import FULL, PLAIN_PORT, PORT, needs_lab, sized
+from tests.helpers.pairs import encrypted
 
 pytestmark = needs_lab
 

@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from lab import direct_pair, transfer, wait_for
 from lab.promql import unmet
-
-from .conftest import PORT, EncryptedPair, Node, encrypted, needs_lab, talking
+from tests.helpers.nodes import PORT, Node, needs_lab
+from tests.helpers.pairs import EncryptedPair, encrypted, talking
 
 pytestmark = needs_lab
 

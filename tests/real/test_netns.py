@@ -17,8 +17,9 @@ import pytest
 from lab import Host, Process, direct_pair, namespace, wait_for
 from lab.messages import MAGIC
 from mcencrypt.store.keys import create_network_key
-
-from .conftest import PORT, EncryptedPair, Node, assert_encrypted, event_count, needs_lab, talking
+from tests.helpers.nodes import PORT, Node, needs_lab
+from tests.helpers.pairs import EncryptedPair, event_count, talking
+from tests.helpers.wire import assert_encrypted
 
 pytestmark = needs_lab
 

@@ -9,8 +9,9 @@ import pytest
 from lab import direct_pair, measure, transfer, wait_for
 from lab.behaviours import Chain, Delay, Drop, Duplicate, Join, Record, Reorder, Split, Truncate
 from lab.packets import ACK, SYN, parse
-
-from .conftest import PORT, PORTS, assert_encrypted, encrypted, needs_lab, sized
+from tests.helpers.nodes import PORT, PORTS, needs_lab, sized
+from tests.helpers.pairs import encrypted
+from tests.helpers.wire import assert_encrypted
 
 pytestmark = needs_lab
 
@@ -53,7 +54,7 @@ BEHAVIOURS = {
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("name", BEHAVIOURS)
 def test_a_middlebox_that(boxed, name, version):
-    boxed.net.box.behaviour = BEHAVIOURS[name](random.Random(11))
+    boxed.box.behaviour = BEHAVIOURS[name](random.Random(11))
     result = transfer(boxed.a, boxed.b, PORT, version=version, size=sized(600e3, 5e6), deadline=60)
     assert result.differences == []
     print(f"{name}, IPv{version}: stall {result.longest_stall:.3f} s, {result.client['seconds']:.2f} s")
@@ -77,7 +78,7 @@ class LoseTheFirst:
 @pytest.mark.parametrize("flags", [SYN, SYN | ACK], ids=["SYN", "SYN-ACK"])
 def test_a_handshake_that_is_lost_once(boxed, version, flags):
     boxed.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
-    boxed.net.box.behaviour = losing = LoseTheFirst(lambda segment: segment.flags & (SYN | ACK) == flags)
+    boxed.box.behaviour = losing = LoseTheFirst(lambda segment: segment.flags & (SYN | ACK) == flags)
     with boxed.wire() as wire, connected(boxed, version) as sock:
         sock.sendall(b"after all")
         assert receive(sock, 9) == b"after all"
@@ -87,7 +88,7 @@ def test_a_handshake_that_is_lost_once(boxed, version, flags):
 
 def test_the_last_packet_of_the_handshake_is_lost(boxed):
     boxed.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
-    boxed.net.box.behaviour = losing = LoseTheFirst(lambda segment: segment.flags == ACK and not segment.payload)
+    boxed.box.behaviour = losing = LoseTheFirst(lambda segment: segment.flags == ACK and not segment.payload)
     with connected(boxed) as sock:
         sock.sendall(b"after all")
         assert receive(sock, 9) == b"after all"
@@ -100,7 +101,7 @@ def test_an_idle_connection_is_kept_alive(boxed, version):
     with connected(boxed, version, SO_KEEPALIVE=1, TCP_KEEPIDLE=1, TCP_KEEPINTVL=1, TCP_KEEPCNT=2) as sock:
         sock.sendall(b"before")
         assert receive(sock, 6) == b"before"
-        boxed.net.box.behaviour = record = Record(lambda segment: not segment.payload)
+        boxed.box.behaviour = record = Record(lambda segment: not segment.payload)
         # each probe is answered, or the second in a row without an answer would end the connection
         wait_for(lambda: sum(toward == "a" for toward, _ in record.frames) >= 4, "probes and answers", 15)
         sock.sendall(b"afterwards")
@@ -121,7 +122,7 @@ def test_a_reader_that_pauses_while_its_window_is_closed(boxed, version):
             with contextlib.suppress(BlockingIOError):
                 while at < len(sent):
                     at += sock.send(sent[at : at + 65536])
-            record = boxed.net.box.behaviour = Record(lambda segment: True)
+            record = boxed.box.behaviour = Record(lambda segment: True)
 
             def only_probes():
                 latest = record.frames[-4:]
@@ -171,7 +172,7 @@ def test_other_settings_of_tcp(boxed, setting):
     before = boxed.a.sysctl(name)
     boxed.a.sysctl(name, setting[1])
     try:
-        boxed.net.box.behaviour = Chain(Drop(0.01, dice=random.Random(3)), Reorder(0.02, dice=random.Random(4)))
+        boxed.box.behaviour = Chain(Drop(0.01, dice=random.Random(3)), Reorder(0.02, dice=random.Random(4)))
         for one, other in ((boxed.a, boxed.b), (boxed.b, boxed.a)):
             assert transfer(one, other, PORT, size=500e3, deadline=30).differences == []
     finally:

@@ -6,9 +6,8 @@ import pytest
 
 from lab import LabError, wait_for
 from tests.helpers.fleet import asking, await_progress, counts, fleet
-
-from .conftest import PORT, event_count, needs_lab
-from .test_live import rewrite
+from tests.helpers.nodes import PORT, needs_lab
+from tests.helpers.pairs import event_count
 
 pytestmark = needs_lab
 
@@ -36,7 +35,7 @@ def test_listing_and_revoking_while_nodes_talk():
         assert {connection["name"] for connection in one.connections("encrypted")} == {"two", None}
 
         # listed: those of others end, and do not come back, whoever dials
-        rewrite(one, trust="listed")
+        one.rewrite(trust="listed")
         assert "2 connections of peers that are not listed ended" in one.mcencrypt("reload").stdout
         wait_for(lambda: one.status()["refused"].get("not-listed", 0) >= 2, "both sides to have tried", 10)
         await_progress(programs[:1], peers=[two.v4])

@@ -7,8 +7,9 @@ import pytest
 
 from lab import direct_pair, transfer, wait_for
 from mcencrypt.store.keys import create_network_key
-
-from .conftest import PORT, assert_encrypted, encrypted, needs_lab
+from tests.helpers.nodes import PORT, needs_lab
+from tests.helpers.pairs import encrypted
+from tests.helpers.wire import assert_encrypted
 
 pytestmark = needs_lab
 

@@ -8,8 +8,8 @@ from lab import direct_pair, two_hosts, wait_for
 from mcencrypt.control.client import request
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.keys import create_network_key
-
-from .conftest import PORT, PORTS, encrypted, needs_lab, talking
+from tests.helpers.nodes import PORT, PORTS, needs_lab
+from tests.helpers.pairs import encrypted, talking
 
 pytestmark = needs_lab
 

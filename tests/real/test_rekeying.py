@@ -5,8 +5,9 @@ import sys
 import pytest
 
 from lab import direct_pair, transfer, wait_for
-
-from .conftest import FULL, PORT, assert_encrypted, encrypted, needs_lab, sized
+from tests.helpers.nodes import FULL, PORT, needs_lab, sized
+from tests.helpers.pairs import encrypted
+from tests.helpers.wire import assert_encrypted
 
 pytestmark = needs_lab
 

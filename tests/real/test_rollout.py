@@ -5,8 +5,8 @@ import pytest
 from lab import Capture, LabError, wait_for
 from mcencrypt.store.keys import create_network_key
 from tests.helpers.fleet import asking, await_progress, counts, fleet
-
-from .conftest import PORT, assert_encrypted, needs_lab, plaintext_segments
+from tests.helpers.nodes import PORT, needs_lab
+from tests.helpers.wire import assert_encrypted, plaintext_segments
 
 pytestmark = needs_lab
 

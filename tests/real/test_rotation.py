@@ -7,8 +7,8 @@ from lab import wait_for
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.store.keys import create_network_key, load_network_key
 from tests.helpers.fleet import asking, fleet
-
-from .conftest import PORT, event_count, needs_lab
+from tests.helpers.nodes import PORT, needs_lab
+from tests.helpers.pairs import event_count
 
 pytestmark = needs_lab
 

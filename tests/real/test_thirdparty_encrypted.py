@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from lab import thirdparty, two_hosts
-
-from .conftest import EncryptedPair, assert_encrypted, cannot_run, encrypted
-from .test_thirdparty import IN_CLEAR, mine_and_compare, needs_bcoin, needs_iperf3
+from tests.helpers.nodes import cannot_run
+from tests.helpers.pairs import EncryptedPair, encrypted
+from tests.helpers.third_party import IN_CLEAR, mine_and_compare, needs_bcoin, needs_iperf3
+from tests.helpers.wire import assert_encrypted
 
 pytestmark = pytest.mark.skipif(cannot_run() is not None, reason=str(cannot_run()))
 

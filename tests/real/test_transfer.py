@@ -4,8 +4,8 @@ import pytest
 
 from lab import measure, transfer
 from lab.streams import MODES
-
-from .conftest import PORT, assert_encrypted, needs_lab, sized
+from tests.helpers.nodes import PORT, needs_lab, sized
+from tests.helpers.wire import assert_encrypted
 
 pytestmark = needs_lab
 

@@ -19,8 +19,8 @@ from lab import LabError, interrupted_pair, transfer, wait_for
 from lab.behaviours import Chain, Drop, Duplicate, Reorder, Split
 from lab.host import importable
 from lab.middlebox import passing
-
-from .conftest import PORT, PORTS, encrypted, event_count, needs_lab, talking
+from tests.helpers.nodes import PORT, PORTS, needs_lab
+from tests.helpers.pairs import encrypted, event_count, talking
 
 pytestmark = needs_lab
 
@@ -85,7 +85,7 @@ def test_a_bulk_transfer_that_began_before_under_loss_and_reordering(pair):
     """Batches, fragments of records, retransmissions, and the start in the middle of it."""
     dice = random.Random(5)
     losing = (Split(0.05, dice=dice), Drop(0.01, dice=dice), Reorder(0.05, dice=dice), Duplicate(0.02, dice=dice))
-    pair.net.box.behaviour = Chain(*losing)
+    pair.box.behaviour = Chain(*losing)
     stop, arrived = threading.Event(), []
     try:
         with pair.b.socket() as listener:
@@ -117,7 +117,7 @@ def test_a_bulk_transfer_that_began_before_under_loss_and_reordering(pair):
                 reader.close()
     finally:
         stop.set()
-        pair.net.box.behaviour = passing
+        pair.box.behaviour = passing
     for status, report in (at_a[0], at_b[0]):
         assert status == 0 and report["verdict"] == "encrypted", report
         assert report["records"] > 100

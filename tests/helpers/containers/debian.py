@@ -1,4 +1,4 @@
-"""The Debian package, built once per session for all tests that install it."""
+"""The Debian package that the containers of tests install."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 
 
-def _cannot_build() -> str | None:
+def cannot_build() -> str | None:
+    """Why it cannot be built here, or None."""
     python = os.environ.get("PYTHON", "/usr/bin/python3")
     if not all(map(shutil.which, ("dpkg-deb", "cc", "strip"))) or not Path(python).exists():
         return "building the package needs dpkg-deb, cc, strip and the distribution's Python"
@@ -26,11 +25,8 @@ def _cannot_build() -> str | None:
     return None
 
 
-@pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if reason := _cannot_build():
-        pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("package")
+def build(folder: Path) -> Path:
+    """The package, built in a folder."""
     done = subprocess.run([PROJECT / "tools/deb", folder], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip())

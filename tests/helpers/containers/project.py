@@ -8,14 +8,14 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lab import Capture, wait_for
+from tests.helpers.containers.engine import Docker
 
-from .engine import Docker
-
-FILES = Path(__file__).resolve().parents[2] / "docker"
+FILES = Path(__file__).resolve().parents[3] / "docker"
 PORT = 7331
 MARKERS = (b"INVOICE-4711", b"version\0", b"verack\0", b"getdata\0", b"MultiChain:")
 
@@ -73,7 +73,7 @@ class Project:
     def await_items(self, *services: str, since: float, seconds: float = 30) -> None:
         """Wait until each of these nodes has got items of others since then."""
         for service in services:
-            wait_for(lambda service=service: self.events(service, "item", since), f"items at {service}", seconds)
+            wait_for(partial(self.events, service, "item", since), f"items at {service}", seconds)
 
     def namespace(self, service: str) -> str:
         """Which network namespace a service's container is in."""

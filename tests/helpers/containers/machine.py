@@ -6,9 +6,10 @@ import subprocess
 from pathlib import Path
 
 from lab import wait_for
+from tests.helpers.containers.engine import Docker
 
-from .engine import Docker
-
+PORT = 7331
+MACHINES_BRIDGE = "br-machines"
 _CGROUPS = Path("/sys/fs/cgroup")
 #: Shared mounts are what a machine has, and what credentials reach a service by; Docker's are private.
 _INIT = ("sh", "-c", "mount --make-rshared / && exec /sbin/init")
@@ -71,3 +72,20 @@ class Machine:
     def rules(self) -> int:
         """How many lines of both families' rules are ours."""
         return self.shell("iptables-save; ip6tables-save").count("MCENCRYPT-")
+
+    # ------------------------------------------------------------ mcencrypt there
+
+    def install(self, package: Path) -> None:
+        """Install the Debian package."""
+        self.copy_in(package, "/root/mcencrypt.deb")
+        self.run("dpkg", "--install", "/root/mcencrypt.deb")
+
+    def configure(self, key: str | None = None) -> str:
+        """Ports and a network key, a new one if none is given; returns the key."""
+        self.write("/etc/mcencrypt/config.toml", f"ports = [{PORT}]\n")
+        if key is None:
+            self.run("mcencrypt", "keygen")
+        else:
+            self.write("/etc/mcencrypt/network.key", key)
+            self.run("chmod", "0600", "/etc/mcencrypt/network.key")
+        return self.run("cat", "/etc/mcencrypt/network.key")

@@ -17,8 +17,7 @@ from pathlib import Path
 from lab import LabError
 from lab.namespace import run
 from lab.thirdparty import cache_directory
-
-from .engine import Docker
+from tests.helpers.containers.engine import Docker
 
 SUITE = "bookworm"
 PACKAGES = (
