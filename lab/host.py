@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import lab
 import mcencrypt
 
 from . import namespace
@@ -315,7 +314,7 @@ def comment_match(text: str) -> list[str]:
 
 def importable() -> dict[str, str]:
     """PYTHONPATH with which a child imports the same lab and mcencrypt as we did, installed or not."""
-    here = (str(Path(package.__path__[0]).resolve().parent) for package in (lab, mcencrypt))
+    here = (str(folder.resolve().parent) for folder in (Path(__file__).parent, Path(mcencrypt.__path__[0])))
     return {"PYTHONPATH": os.pathsep.join(filter(None, (*here, os.environ.get("PYTHONPATH"))))}
 
 

@@ -12,12 +12,15 @@ from .verdict import Event, Injection
 
 Network = IPv4Network | IPv6Network
 
+#: The modes there are: encrypted or not at all; in plaintext with peers that do not answer the handshake.
+MODES = ("require", "prefer")
+
 
 @dataclass(slots=True)
 class Policy:
     """Who may talk to us, and how."""
 
-    #: "require": encrypted or not at all; "prefer": in plaintext with peers that do not answer the handshake.
+    #: One of `MODES`.
     mode: str = "require"
     #: Peers that may be in plaintext under "require" too.
     allow_plaintext: Sequence[Network] = ()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
 
-from .flow import Flow
 from .policy import endpoints
+
+if TYPE_CHECKING:
+    from .flow import Flow
 
 
 @dataclass(slots=True)

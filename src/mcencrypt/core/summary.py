@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from .flow import Flow
 from .status import Counters
+
+if TYPE_CHECKING:
+    from .flow import Flow
 
 #: The states of a connection (`status.Connection.state`).
 STATES: Final = ("handshake", "unconfirmed", "encrypted", "closing", "plaintext")

@@ -12,13 +12,13 @@ from dataclasses import fields as fields_of
 from dataclasses import replace
 from typing import Any, Final
 
-from mcencrypt.core.policy import Policy, endpoints
+from mcencrypt.core.policy import MODES, Policy, endpoints
 from mcencrypt.core.status import Connection
 from mcencrypt.daemon.events import endpoint, identity
 from mcencrypt.daemon.switch import Position, Switch
 from mcencrypt.errors import OperatorError
 from mcencrypt.logs import fields
-from mcencrypt.store.config import MODES, Config
+from mcencrypt.store.config import Config
 from mcencrypt.store.peers import load_peers
 from mcencrypt.store.position import read_mode, write_mode
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from mcencrypt.core.policy import MODES
 from mcencrypt.core.reasons import REASONS
 from mcencrypt.core.summary import STATES
-from mcencrypt.store.config import MODES
 
 PREFIX: Final = "mcencrypt_"
 

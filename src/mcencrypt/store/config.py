@@ -15,6 +15,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mcencrypt.core.policy import MODES
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.keys import NetworkKey, load_network_key
 from mcencrypt.store.multichain import PORT_MAX, PORT_MIN, chain_ports
@@ -24,7 +25,6 @@ from mcencrypt.target import Target
 DEFAULT_FILE = Path("/etc/mcencrypt/config.toml")
 CREDENTIAL = "network.key"
 """Name of the systemd credential that holds the network key where network_key_file is not set."""
-MODES = ("require", "prefer")
 TRUST = ("network-key", "listed")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
