@@ -4,42 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from mcencrypt.cli import cli
 from mcencrypt.control.runlock import STATE_LOCK_NAME, RunLock
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.keys import NetworkKey, create_network_key
+from tests.helpers.commands import fails
+from tests.helpers.commands import run as mcencrypt
 from tests.helpers.served import serving
 
 
-@pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("MCENCRYPT_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("MCENCRYPT_CONFIG", str(tmp_path / "config.toml"))
-    (tmp_path / "config.toml").write_text(
-        f'ports = [7331]\nnetwork_key_file = "{tmp_path}/network.key"\n'
-        f'state_dir = "{tmp_path}/state"\nrun_dir = "{tmp_path}/run"\n'
-    )
-
-
 def run(*words: str, stdin: str | bytes | None = None) -> Result:
-    return CliRunner().invoke(cli, ["key", *words], input=stdin)
-
-
-def fails(result: Result, status: int, *parts: str) -> None:
-    assert result.exit_code == status, result.output
-    assert result.stderr.startswith("mcencrypt: ") and result.stderr.count("\n") == 1
-    for part in parts:
-        assert part in result.stderr, result.stderr
+    return mcencrypt("key", *words, stdin=stdin)
 
 
 def key_id(key: NetworkKey) -> str:

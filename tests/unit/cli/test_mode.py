@@ -19,9 +19,8 @@ from mcencrypt.daemon.switch import Position
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.config import Config
 from mcencrypt.store.position import read_mode, write_mode
-from tests.unit.cli.test_cli import environment, fails, run, serving
-
-__all__ = ["environment"]
+from tests.helpers.commands import fails, run
+from tests.helpers.served import serving
 
 KEY = bytes((10, 0, 0, 1, 10, 0, 0, 2)) + (7331).to_bytes(2, "big") + (40000).to_bytes(2, "big")
 EXEMPT = bytes((10, 0, 0, 1, 192, 0, 2, 1)) + (7331).to_bytes(2, "big") + (40000).to_bytes(2, "big")

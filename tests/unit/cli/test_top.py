@@ -23,9 +23,8 @@ import pytest
 from rich.console import Console
 
 from mcencrypt.cli.top_screen import Rates, Sample, frame, rates, waiting
-from tests.unit.cli.test_cli import SOURCE, environment, fails, run, serving, status_result
-
-__all__ = ["environment"]
+from tests.helpers.commands import SOURCE, fails, run, status_result
+from tests.helpers.served import serving
 
 DEADLINE = 30.0
 

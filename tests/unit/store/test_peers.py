@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +15,6 @@ from mcencrypt.core.verdict import DROP
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.config import Config
 from mcencrypt.store.peers import MAX_PEERS, add_peer, load_peers, remove_peer
-from tests.unit.cli.test_cli import environment, fails, run, serving
 from tests.unit.cli.test_mode import Bench
 from tests.unit.core.test_policy_engine import (
     EDGE_A,
@@ -34,8 +31,6 @@ from tests.unit.core.test_policy_engine import (
     new,
     read,
 )
-
-__all__ = ["environment"]
 
 ONE, TWO = identity(1), identity(2)
 
@@ -268,63 +263,3 @@ def test_peers_are_those_proven_and_those_listed(tmp_path: Path) -> None:
          "bytes_in": 8}
     ]  # fmt: skip
     assert (result["trust"], result["file"]) == ("network-key", str(tmp_path / "peers.toml"))
-
-
-# -- the command line
-
-
-def test_peers_for_people_and_for_programs(tmp_path: Path) -> None:
-    one = {"peer": "10.0.0.1:40000", "local": "10.0.0.2:7331", "state": "encrypted", "since": 940.0, "bytes_out": 7000,
-           "bytes_in": 8}  # fmt: skip
-    result = {"trust": "listed", "file": "/x/peers.toml", "peers": [
-        {"name": "org-b", "key": text(TWO), "connections": [one, one]},
-        {"name": "org-a", "key": text(ONE), "connections": []},
-    ]}  # fmt: skip
-    with serving(tmp_path / "run", lambda command, arguments: result if command == "peers" else {}):
-        shown = run("peers").stdout.splitlines()
-        assert run("peers", "list").stdout.splitlines() == shown
-        assert json.loads(run("peers", "--json").stdout) == json.loads(run("peers", "list", "--json").stdout) == result
-    assert shown[0] == "trusted are the peers in /x/peers.toml"
-    assert [line.split()[:3] for line in shown[3:5]] == [["org-b", text(TWO), "10.0.0.1:40000"]] * 2
-    assert shown[3].split()[-4:] == ["7.0", "kB", "8", "B"]
-    assert shown[5].split() == ["org-a", text(ONE), "not", "connected"]
-
-
-def test_adding_and_removing_tells_the_daemon(tmp_path: Path) -> None:
-    seen = []
-
-    def daemon(command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        seen.append((command, len(load_peers(tmp_path / "state" / "peers.toml"))))
-        return {"ended": 2 if len(seen) > 1 else 0}
-
-    with serving(tmp_path / "run", daemon):
-        assert "org-a is listed in" in run("peers", "add", "org-a", text(ONE)).stdout
-        assert run("peers", "remove", text(ONE)).stdout.splitlines() == [
-            f"org-a ({text(ONE)}) is not listed any more",
-            "2 connections ended",
-        ]
-    assert seen == [("peers-changed", 1), ("peers-changed", 0)]
-
-
-def test_without_a_daemon_the_list_is_edited_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MCENCRYPT_TRUST", "listed")
-    monkeypatch.setenv("MCENCRYPT_PEERS_FILE", str(tmp_path / "mine.toml"))
-    assert run("peers", "add", "org-a", text(ONE)).exit_code == 0
-    assert load_peers(tmp_path / "mine.toml") == {ONE: "org-a"}
-    removed = run("peers", "remove", "org-a")
-    assert removed.exit_code == 0 and "nobody is listed now" in removed.stderr
-
-
-def test_errors_of_peers() -> None:
-    fails(run("peers"), 1, "no daemon answers")
-    fails(run("peers", "add", "org-a", "AAAA"), 1, "'AAAA' is not a public key", "mcencrypt identity")
-    fails(run("peers", "add", "org a", text(ONE)), 1, "is not a name")
-    fails(run("peers", "remove", "org-a"), 1, "no peer 'org-a'")
-    fails(run("peers", "add", "org-a"), 2, "KEY")
-    fails(run("peers", "forget"), 2, "forget")
-
-
-@pytest.mark.parametrize("name", ["list", "add", "remove"])
-def test_every_command_of_peers_explains_itself_with_an_example(name: str) -> None:
-    result = run("peers", name, "--help")
-    assert result.exit_code == 0 and "Example" in result.stdout and f"mcencrypt peers {name}" in result.stdout

@@ -1,0 +1,100 @@
+"""``mcencrypt on`` and ``mcencrypt off``, with a daemon and without."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcencrypt.cli import offline
+from mcencrypt.control import runlock
+from mcencrypt.control.runlock import RunLock
+from mcencrypt.errors import OperatorError
+from mcencrypt.store.position import read_switch, write_switch
+from tests.helpers.commands import fails, run, status_result
+from tests.helpers.served import serving
+
+
+def test_off_passes_now_and_says_what_goes_on(tmp_path: Path) -> None:
+    seen: list[tuple[str, dict[str, Any]]] = []
+
+    def handler(command: str, args: dict[str, Any]) -> dict[str, Any]:
+        seen.append((command, args))
+        return status_result(enabled=False) if command == "status" else {}
+
+    with serving(tmp_path / "run", handler):
+        result = run("off")
+        assert run("off", "--now").exit_code == 0
+    assert result.exit_code == 0
+    assert "400 encrypted connections go on until closed" in result.stdout
+    assert [args for command, args in seen if command == "off"] == [{"now": False}, {"now": True}]
+
+
+def test_on_with_a_daemon_asks_it(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def handler(command: str, args: dict[str, Any]) -> dict[str, Any]:
+        seen.append(command)
+        return status_result() if command == "status" else {}
+
+    with serving(tmp_path / "run", handler):
+        result = run("on")
+    assert result.exit_code == 0 and seen == ["ping", "on", "status"]
+    assert result.stdout == "mcencrypt is on (require) for ports 7331, 8571; daemon pid 4242\n"
+
+
+def test_a_daemon_that_refuses_is_quoted(tmp_path: Path) -> None:
+    def handler(command: str, args: dict[str, Any]) -> dict[str, Any]:
+        if command in ("on", "off"):
+            raise OperatorError("iptables is missing: install it")
+        return {}
+
+    with serving(tmp_path / "run", handler):
+        fails(run("on"), 1, "iptables is missing: install it")
+        fails(run("off"), 1, "iptables is missing: install it")
+
+
+def test_off_without_a_daemon_takes_the_rules_out_and_remembers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Any] = []
+    in_place = [True, False]
+
+    class Firewall:
+        def __init__(self, ports: tuple[int, ...], queue_number: int) -> None:
+            done.append(ports)
+
+        def remove(self) -> None:
+            assert runlock.is_held(tmp_path / "run")
+            done.append("removed")
+
+    monkeypatch.setattr(offline, "_rules_in_place", lambda: in_place.pop(0))
+    monkeypatch.setattr(offline, "_close_connections", lambda ports: done.append("closed"))
+    monkeypatch.setattr("mcencrypt.kernel.firewall.Firewall", Firewall)
+    write_switch(tmp_path / "state", True)
+    for _ in range(2):
+        result = run("off")
+        assert result.exit_code == 0 and "no daemon runs" in result.stdout
+        assert not read_switch(tmp_path / "state") and not runlock.is_held(tmp_path / "run")
+    assert done == ["closed", (7331, 8571), "removed"]
+
+
+def test_rules_stay_if_old_connections_cannot_be_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(ports: tuple[int, ...]) -> None:
+        raise OperatorError("cannot close the old connections: run this as root")
+
+    monkeypatch.setattr(offline, "_rules_in_place", lambda: True)
+    monkeypatch.setattr(offline, "_close_connections", refuse)
+    monkeypatch.setattr("mcencrypt.kernel.firewall.Firewall.remove", lambda self: pytest.fail("rules were removed"))
+    fails(run("off"), 1, "cannot close")
+    assert read_switch(tmp_path / "state")
+
+
+def test_off_waits_for_a_daemon_that_holds_the_lock_but_does_not_answer_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcencrypt.cli.switch._SWITCH_TIMEOUT", 0.3)
+    with RunLock.acquire(tmp_path / "run"):
+        fails(run("off"), 1, "already runs", f"pid {os.getpid()}")
