@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from lab import Capture, LabError, TwoHosts, measure, transfer, two_hosts
+from mcencrypt.core.status import State
 
 from .dump import any_payload, around, side_by_side
 from .nodes import PATIENCE, Nodes
@@ -121,7 +122,7 @@ class Story:
         screen.step("What the operator sees")
         self._a.type("status")
         for here, there in ((self._a, self._b), (self._b, self._a)):
-            proven = [one["identity"] for one in here.status()["connections"] if one["state"] == "encrypted"]
+            proven = [one["identity"] for one in here.status()["connections"] if one["state"] == State.ENCRYPTED]
             expected = there.ask("identity").strip()
             screen.check(
                 set(proven) == {expected},

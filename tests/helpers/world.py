@@ -18,7 +18,7 @@ from mcencrypt.core.engine import CSUM_NOT_READY, CSUM_NOT_VERIFIED, GSO, Engine
 from mcencrypt.core.handshake import HELLO_LENGTH, NetworkSecret
 from mcencrypt.core.keyring import KeyRing
 from mcencrypt.core.policy import Policy, Surroundings
-from mcencrypt.core.verdict import ACCEPT, DROP, Verdict
+from mcencrypt.core.verdict import ACCEPT, DROP, Ended, Event, InPlaintext, Tampered, Verdict
 from tests.helpers.model import (
     ACK,
     CHALLENGES,
@@ -148,7 +148,7 @@ class World:
         self.flight: list[list[bytes]] = [[], []]
         self.delivered = 0
         self.forged = False
-        self.events: list[tuple[int, str, str]] = []
+        self.events: list[Event] = []
 
     def __repr__(self) -> str:
         return f"World{self._made_from!r}"
@@ -194,10 +194,9 @@ class World:
 
     def _drain(self, side: int) -> None:
         engine = self.engines[side]
-        for event in engine.events:
-            self.events.append((side, event.kind, event.detail))
-        engine.events.clear()
-        out, engine.outbox[:] = list(engine.outbox), []
+        self.events += engine.outcome.events
+        engine.outcome.events.clear()
+        out, engine.outcome.injections = engine.outcome.injections, []
         for injection in out:
             if injection.toward == "network":
                 self._put(side, injection.packet)
@@ -385,7 +384,7 @@ class World:
                 return
         raise AssertionError(
             f"stuck: {[(e.state, e.una, e.sent, e.edge, len(e.out), e.next, e.fin_taken) for e in self.ends]}"
-            f" {[dict(e.refused) for e in self.engines]}"
+            f" {[dict(e.outcome.refused) for e in self.engines]}"
         )
 
     def settle_handshake(self) -> None:
@@ -429,10 +428,10 @@ class World:
             assert [final for _, _, final in records] == [False] * (len(records) - 1) + [True]
             assert sum(length for _, length, _ in records) == len(end.out)
             assert self.witnesses[side].fin_at == len(self.witnesses[side].bytes)
-            assert not {"destroy", "plaintext"} & {kind for _, kind, _ in self.events}
+            assert not any(isinstance(event, Ended | InPlaintext) for event in self.events)
             if not self.forged:
-                assert not any(kind == "tampered" for _, kind, _ in self.events)
-                assert not self.engines[side].refused["tampered"]
+                assert not any(isinstance(event, Tampered) for event in self.events)
+                assert not self.engines[side].outcome.refused["tampered"]
 
 
 def merge(first: Packet, second: Packet, exact: bool) -> Packet | None:

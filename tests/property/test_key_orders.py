@@ -88,7 +88,7 @@ class Trio:
         sent = self.engines[one].egress(plain.packet, 0, self.now)
         assert isinstance(sent, bytes)
         let_in = self.engines[other].ingress(sent, 0, self.now)
-        assert isinstance(let_in, bytes), f"node {other} refused node {one}: {self.engines[other].events}"
+        assert isinstance(let_in, bytes), f"node {other} refused node {one}: {self.engines[other].outcome.events}"
         answer = bare(plain.source_first[4:8] + plain.source_first[:4] + pack("!HH", PORT, self.ports), 5000, 1001,
                       SYN | ACK, 65535)  # fmt: skip
         self.half_done.append((one, other, plain, self.engines[other].egress(answer, 0, self.now)))
@@ -100,7 +100,7 @@ class Trio:
         one, other, plain, syn_ack = self.half_done.pop(0)
         assert isinstance(syn_ack, bytes)
         seen = self.engines[one].ingress(syn_ack, 0, self.now)
-        assert isinstance(seen, bytes) and not Segment(seen).flags & RST, self.engines[one].events
+        assert isinstance(seen, bytes) and not Segment(seen).flags & RST, self.engines[one].outcome.events
         empty = Segment(bare(plain.source_first, 1001, 5001, ACK, 65535))
         data = self.engines[one].egress(rebuild(empty, 1001, 5001, b"hello"), 0, self.now)
         assert isinstance(data, bytes)
@@ -139,7 +139,7 @@ class _Prober:
         key = trio.key(self.node, other)
         trio.now += 1
         assert here.probing.begin(key, secret, trio.now, timeout, lambda result: trio.due.append(lambda: done(result)))
-        syn = here.outbox.pop()
+        syn = here.outcome.injections.pop()
         let_in = there.ingress(syn.packet, 0, trio.now)
         if isinstance(let_in, bytes):
             seen = Segment(let_in)
@@ -147,7 +147,7 @@ class _Prober:
             verdict = there.egress(answer, 0, trio.now)
             assert isinstance(verdict, bytes)
             here.ingress(verdict, 0, trio.now)
-            there.ingress(here.outbox.pop().packet, 0, trio.now)
+            there.ingress(here.outcome.injections.pop().packet, 0, trio.now)
         else:
             here.probing.tick(trio.now + timeout)
 

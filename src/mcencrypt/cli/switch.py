@@ -9,6 +9,7 @@ import click
 
 from mcencrypt.cli.settings import Settings, command, pass_settings
 from mcencrypt.cli.text import plural
+from mcencrypt.core.status import State
 
 if TYPE_CHECKING:
     from mcencrypt.store.config import Config
@@ -52,7 +53,7 @@ def off(settings: Settings, now: bool) -> None:
         click.echo("mcencrypt is off; no daemon runs, and no rules are left")
         return
     click.echo(f"mcencrypt is off: new connections are plaintext; daemon pid {result['pid']}")
-    left = sum(connection["state"] in ("encrypted", "unconfirmed") for connection in result["connections"])
+    left = sum(connection["state"] in (State.ENCRYPTED, State.UNCONFIRMED) for connection in result["connections"])
     if left:
         go = "goes" if left == 1 else "go"
         click.echo(f"{plural(left, 'encrypted connection')} {go} on until closed (`mcencrypt off --now` resets them)")

@@ -12,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mcencrypt.cli import text
+from mcencrypt.core.status import State
 
 _STATES: Final = {
-    "encrypted": "green", "unconfirmed": "yellow", "handshake": "yellow", "closing": "dim", "plaintext": "bold red",
+    State.ENCRYPTED: "green", State.UNCONFIRMED: "yellow", State.HANDSHAKE: "yellow", State.CLOSING: "dim",
+    State.PLAINTEXT: "bold red",
 }  # fmt: skip
 #: Lines of a frame that are no connection: four above the table, its head and its foot, and one to spare.
 _OTHER_LINES: Final = 8
@@ -50,7 +52,7 @@ def rates(before: Sample | None, now: Sample) -> tuple[Rates, list[Rates]]:
     each = []
     for one in connections:
         was = old.get(_key(one))
-        if was is None or was["age"] > one["age"] or was["state"] == "handshake":
+        if was is None or was["age"] > one["age"] or was["state"] == State.HANDSHAKE:
             each.append(_rate({"bytes_out": 0, "bytes_in": 0}, one, max(min(seconds, one["age"]), 0.001)))
         else:
             each.append(_rate(was, one, seconds))
@@ -109,7 +111,7 @@ def _summary(status: Mapping[str, Any], total: Rates) -> Iterator[Text]:
         counts[one["state"]] = counts.get(one["state"], 0) + 1
     line = Text("connections  ")
     for name, count in counts.items():
-        if count or name == "encrypted":
+        if count or name == State.ENCRYPTED:
             line.append(f"{count} {name}   ", style=_STATES.get(name, "") if count else "")
     yield line
     yield Text.assemble(

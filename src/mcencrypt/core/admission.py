@@ -17,6 +17,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from .addresses import Path, address_of, peer_of
 from .egress import Egress
 from .flow import Flow
 from .fragments import Pool
@@ -32,12 +33,11 @@ from .handshake import (
 from .ingress import Ingress
 from .keyring import KeyRing, Offers, RefusedKeys
 from .options import SynOptions, read_syn
-from .packet import ACK, MASK32, RST, Segment, bare, rebuild, reversed_key
-from .paths import Path, Paths
-from .policy import Outcome, Policy, Surroundings, address_of, endpoints
-from .reasons import Reason
+from .packet import ACK, MASK32, RST, Segment, bare, rebuild
+from .paths import Paths
+from .policy import Policy, Surroundings
 from .record import Keys
-from .verdict import ACCEPT, DROP, Event, Injection, Verdict
+from .verdict import ACCEPT, Outcome, Rejected, Verdict
 
 #: Seconds that an attempt may take; a Linux SYN-ACK is given up after 63.
 LIFETIME: Final = 75.0
@@ -122,11 +122,11 @@ class Admission:
             return ACCEPT
         options = read_syn(segment.options())
         if options.signed:
-            return self._refuse(key, "signed-tcp", _SIGNED)
+            return self._outcome.reject(key, "signed-tcp", _SIGNED)
         attempt = self.dialling.get(key)
         if attempt is None or attempt.isn != segment.seq:
             if attempt is None and len(self.dialling) >= MAX_DIALLING:
-                return self._refuse(key, "too-many-attempts", "too many connections are being opened at once")
+                return self._outcome.reject(key, "too-many-attempts", "too many connections are being opened at once")
             ephemeral = ephemeral_key(self._around.random)
             dial = Dial(self._ring.offered, self._static, ephemeral, self._around.unix_ms())
             attempt = self.dialling[key] = Dialling(dial, segment, options, now)
@@ -143,17 +143,17 @@ class Admission:
             reply = attempt.replies.get(segment.seq)
             if reply is None:
                 if len(attempt.replies) >= MAX_REPLIES:
-                    return self._refuse(key, "too-many-attempts", "too many answers to one SYN")
+                    return self._outcome.reject(key, "too-many-attempts", "too many answers to one SYN")
                 options = read_syn(segment.options())
                 if options.signed:
-                    return self._refuse(key, "signed-tcp", _SIGNED)
+                    return self._outcome.reject(key, "signed-tcp", _SIGNED)
                 answer, ephemeral = attempt.answer, ephemeral_key(self._around.random)
                 try:
                     message, session = answer.reply(
                         ephemeral, self._around.unix_ms(), self._ring.offered is answer.secret
                     )
                 except Refused as refused:
-                    return self._refuse(key, refused.reason, str(refused))
+                    return self._outcome.reject(key, refused.reason, str(refused))
                 reply = attempt.replies[segment.seq] = (message, session, options.window_scale, segment.window)
             hello = reply[0]
         passed = read_syn(segment.options()).passed
@@ -168,7 +168,7 @@ class Admission:
         if plain is None or plain[0] + 1 & MASK32 != segment.ack:
             return None
         del self._plain_syns[key]
-        if not self._policy.plaintext_allowed(address_of(reversed_key(key))):
+        if not self._policy.plaintext_allowed(peer_of(key)):
             return None
         self._replace_by_plaintext(key, now)
         return ACCEPT
@@ -192,9 +192,11 @@ class Admission:
         address = address_of(segment.source_first)
         options = read_syn(segment.options(), self._mss_limit(segment, key), segment.ipv6)
         if key in self.dialling:
-            return self._refuse(key, "simultaneous-open", "both sides dialled at once; one of them will try again")
+            return self._outcome.reject(
+                key, "simultaneous-open", "both sides dialled at once; one of them will try again"
+            )
         if options.signed:
-            return self._refuse(key, "signed-tcp", "the peer uses TCP-MD5 or TCP-AO, which cannot be encrypted")
+            return self._outcome.reject(key, "signed-tcp", "the peer uses TCP-MD5 or TCP-AO, which cannot be encrypted")
         hello = bytes(segment.payload())
         attempt = self.answering.get(key)
         repeated = attempt is not None and attempt.isn == segment.seq and attempt.hello == hello
@@ -208,9 +210,11 @@ class Admission:
                     self.refused_keys.note(address, refused.key_id)
                 if refused.reason in _STRANGER and self._policy.plaintext_allowed(address):
                     if refused.reason != "not-a-handshake":
-                        self._report(key, refused.reason, f"{refused}; the connection runs in plaintext")
+                        self._outcome.events.append(
+                            Rejected(key, refused.reason, f"{refused}; the connection runs in plaintext")
+                        )
                     return self._plain_syn_in(segment, key, now)
-                return self._refuse(key, refused.reason, str(refused))
+                return self._outcome.reject(key, refused.reason, str(refused))
         return rebuild(segment, segment.seq, 0, options=options.passed)
 
     def _admit(
@@ -250,12 +254,12 @@ class Admission:
                 del self.dialling[key]
                 self._replace_by_plaintext(key, now)
                 return ACCEPT
-            self._refuse(key, refused.reason, str(refused))
+            self._outcome.reject(key, refused.reason, str(refused))
             del self.dialling[key]
             if refused.reason == "not-listed":
                 # It is a peer, so it can be told: its half-open connection ends at once.
                 reset = bare(key, attempt.isn + 1 + HELLO_LENGTH, 0, RST)
-                self._outcome.outbox.append(Injection(reset, "network"))
+                self._outcome.to_network(reset)
             # The local connect() fails at once instead of waiting for ever.
             return rebuild(segment, segment.seq, attempt.isn + 1, flags=RST | ACK)
         flow = self._flow(
@@ -270,7 +274,7 @@ class Admission:
             now,
         )
         if not self._establish(flow):
-            return self._refuse(key, "too-many-connections", "the connection table is full")
+            return self._outcome.reject(key, "too-many-connections", "the connection table is full")
         del self.dialling[key]
         if attempt.dial.peer_offers:
             self.offers.note(flow.identity, flow.key_id, now, flow.path.peer)
@@ -345,7 +349,7 @@ class Admission:
             mss=mss,
             scales=(ours[2] or 0, theirs[2] or 0) if scaled else (0, 0),
             now=now,
-            note=self._note,
+            outcome=self._outcome,
             paths=self._paths,
         )
 
@@ -365,9 +369,6 @@ class Admission:
         for key in [key for key, one in self.answering.items() if not trusts(one.answer.remote_static)]:
             self.forget_answering(key)
 
-    def _note(self, reason: Reason) -> None:
-        self._outcome.refused[reason] += 1
-
     def _mss_limit(self, segment: Segment, key: bytes) -> int:
         """What a peer's MSS counts for at most: the route's MTU less headers."""
         return max(self._paths.mtu(Path.of(key)) - (60 if segment.ipv6 else 40), 88)
@@ -386,16 +387,7 @@ class Admission:
     def forget_answering(self, key: bytes) -> None:
         """Give up a peer's attempt that is under way."""
         del self.answering[key]
-        address = address_of(reversed_key(key))
+        address = peer_of(key)
         self._per_address[address] -= 1
         if not self._per_address[address]:
             del self._per_address[address]
-
-    def _refuse(self, key: bytes, reason: Reason, text: str) -> Verdict:
-        self._outcome.refused[reason] += 1
-        self._report(key, reason, text)
-        return DROP
-
-    def _report(self, key: bytes, reason: Reason, text: str) -> None:
-        local, remote = endpoints(key)
-        self._outcome.events.append(Event("refused", local, remote, text, reason))

@@ -15,18 +15,18 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from .addresses import address_of, endpoints, on_ports, peer_of, reversed_key
 from .admission import Admission, Answering, Dialling
 from .checksum import tcp_checksum_is_right
 from .flow import Flow
 from .handshake import HELLO_LENGTH
 from .keyring import KeyRing
-from .packet import ACK, MASK32, RST, SYN, Buffer, Segment, Unusable, bare, rebuild, reversed_key
-from .policy import Outcome, Policy, Surroundings, address_of, endpoints
+from .packet import ACK, MASK32, RST, SYN, Buffer, Segment, Unusable, bare, rebuild
+from .policy import Policy, Surroundings
 from .probing import Probing
-from .reasons import Reason
-from .status import Connection, Counters, Totals, describe_flow
+from .status import Connection, Counters, State, Totals
 from .summary import Summary, summarize_flows
-from .verdict import ACCEPT, DROP, Event, Injection, Verdict
+from .verdict import ACCEPT, DROP, Closed, Encrypted, Ended, InPlaintext, Outcome, Verdict
 
 #: Bits of NFQA_SKB_INFO (linux/netfilter/nfnetlink_queue.h).
 CSUM_NOT_READY: Final = 1
@@ -44,10 +44,6 @@ LOOK_AFTER: Final = 30.0
 LINGER: Final = 5.0
 
 
-def _on(key: bytes, ports: Collection[int]) -> bool:
-    return int.from_bytes(key[-4:-2], "big") in ports or int.from_bytes(key[-2:], "big") in ports
-
-
 def _nobody(flow: Flow, present: bool) -> None:
     """The journal of an engine that keeps none."""
 
@@ -61,14 +57,17 @@ class Plaintext:
         self.key, self.created, self.seen = key, now, now
         self.bytes_in = self.bytes_out = 0
 
+    def counters(self) -> Counters:
+        return Counters(self.bytes_out, self.bytes_in)
+
 
 class Engine:
     """All connections of one network namespace on the P2P ports."""
 
     def __init__(self, policy: Policy, ring: KeyRing, static: X25519PrivateKey, surroundings: Surroundings) -> None:
         self.policy = policy
+        #: What follows from packets and calls besides verdicts; whoever drives the engine carries it out.
         self.outcome = Outcome()
-        self.outbox, self.events, self.refused = self.outcome.outbox, self.outcome.events, self.outcome.refused
         self.ring = ring
         self.admission = Admission(
             policy,
@@ -102,7 +101,7 @@ class Engine:
         try:
             segment = Segment(packet)
         except Unusable as unusable:
-            return self._drop(unusable.reason)
+            return self.outcome.drop(unusable.reason)
         key = segment.source_first
         flow = self._by_local.get(key)
         if segment.flags & SYN:
@@ -113,19 +112,19 @@ class Engine:
         if flow is None or key in self._dialling:
             return self._stray_out(segment, key, now)
         flow.seen = now
-        return flow.from_socket(segment, bool(skb_info & GSO), self.outbox)
+        return flow.from_socket(segment, bool(skb_info & GSO))
 
     def ingress(self, packet: Buffer, skb_info: int, now: float) -> Verdict:
         """The verdict for a packet from the network (mangle INPUT).  `now`: seconds, monotonic."""
         try:
             segment = Segment(packet)
         except Unusable as unusable:
-            return self._drop(unusable.reason)
+            return self.outcome.drop(unusable.reason)
         if skb_info & CSUM_NOT_VERIFIED:
             # We write a new checksum, which would launder a corrupted header into a valid one.
             whole = packet if isinstance(packet, memoryview) and not packet.readonly else bytearray(packet)
             if not tcp_checksum_is_right(whole, segment.tcp_at, segment.ipv6):
-                return self._drop("bad-checksum")
+                return self.outcome.drop("bad-checksum")
         flow = self._by_remote.get(segment.source_first)
         if segment.flags & SYN or self._answering or self._dialling or flow is None:
             return self._rare_in(segment, flow, now)
@@ -133,15 +132,11 @@ class Engine:
 
     def _flow_in(self, flow: Flow, segment: Segment, now: float) -> Verdict:
         flow.seen = now
-        failures = flow.ingress.auth_failures
-        verdict = flow.from_network(segment, self.outbox)
-        if verdict is DROP and flow.ingress.auth_failures > failures:
-            detail = "a record did not verify; the packet was dropped"
-            self._report("tampered", flow.key, detail, flow.identity if flow.confirmed else b"")
+        verdict = flow.from_network(segment)
         if self._unconfirmed and flow.confirmed and flow.key in self._unconfirmed:
             self._unconfirmed.discard(flow.key)
             self.admission.offers.note(flow.identity, flow.key_id, now, flow.path.peer)
-            self._report("encrypted", flow.key, flow.identity.hex(), flow.identity)
+            self.outcome.events.append(Encrypted(flow.key, flow.identity))
         return verdict
 
     def _rare_in(self, segment: Segment, flow: Flow | None, now: float) -> Verdict:
@@ -152,11 +147,11 @@ class Engine:
         if segment.flags & SYN:
             if not segment.flags & ACK:
                 if flow is None and len(self._unconfirmed) >= MAX_UNCONFIRMED:
-                    return self._drop("too-many-attempts")
+                    return self.outcome.drop("too-many-attempts")
                 return self.admission.syn_in(segment, key, flow, now)
             verdict = self.admission.syn_ack_in(segment, key, flow, now)
             if verdict is None and flow is not None:
-                return self._drop("stray-syn-ack")  # anybody can send one, so it must not harm a connection
+                return self.outcome.drop("stray-syn-ack")  # anybody can send one, so it must not harm a connection
             return verdict if verdict is not None else self._stray_in(segment, key, now)
         if key in self._answering:
             self.admission.first_ack_in(segment, key, now)
@@ -179,7 +174,7 @@ class Engine:
         if key in self._dialling or key in self._answering:
             return rebuild(segment, segment.seq, segment.ack)
         plain = self._plain.get(key)
-        if plain is None and key not in self._ghosts and self.policy.plaintext_allowed(address_of(reversed_key(key))):
+        if plain is None and key not in self._ghosts and self.policy.plaintext_allowed(peer_of(key)):
             plain = self._run_in_plaintext(key, now)
         if plain is not None:
             plain.seen = now
@@ -189,18 +184,17 @@ class Engine:
             return rebuild(segment, segment.seq, segment.ack)  # tells a far side of old to go, and nothing else
         if not segment.flags & RST:
             # Whatever socket this is, it must not go on: its own acknowledgement is an exact reset's number.
-            self._report("destroy", key, "a connection from before encryption")
+            self.outcome.end(key, "a connection from before encryption")
             if segment.flags & ACK:
-                packet = bare(reversed_key(key), segment.ack, segment.seq, RST | ACK)
-                self.outbox.append(Injection(packet, "socket"))
-        return self._drop("unknown-connection")
+                self.outcome.to_socket(bare(reversed_key(key), segment.ack, segment.seq, RST | ACK))
+        return self.outcome.drop("unknown-connection")
 
     def _stray_in(self, segment: Segment, key: bytes, now: float) -> Verdict:
         """A packet from the network that belongs to no flow."""
         if key in self._ghosts:
             if segment.flags & ACK and not segment.flags & RST:
-                self.outbox.append(Injection(bare(key, segment.ack, 0, RST), "network"))
-            return self._drop("ended-by-us")
+                self.outcome.to_network(bare(key, segment.ack, 0, RST))
+            return self.outcome.drop("ended-by-us")
         plain = self._plain.get(key)
         if plain is None and self.policy.plaintext_allowed(address_of(segment.source_first)):
             plain = self._run_in_plaintext(key, now)
@@ -209,16 +203,8 @@ class Engine:
             plain.bytes_in += segment.end - segment.payload_at
             return ACCEPT
         if not segment.flags & RST:
-            self._report("destroy", key, "a connection from before encryption")
-        return self._drop("unknown-connection")
-
-    def _drop(self, reason: Reason) -> Verdict:
-        self.refused[reason] += 1
-        return DROP
-
-    def _report(self, kind: str, key: bytes, detail: str, identity: bytes = b"") -> None:
-        local, remote = endpoints(key)
-        self.events.append(Event(kind, local, remote, detail, identity=identity))  # type: ignore[arg-type]
+            self.outcome.end(key, "a connection from before encryption")
+        return self.outcome.drop("unknown-connection")
 
     # -- connections
 
@@ -234,7 +220,7 @@ class Engine:
         self._by_local[key] = self._by_remote[reversed_key(key)] = flow
         self.on_flow(flow, True)
         if flow.confirmed:
-            self._report("encrypted", key, flow.identity.hex(), flow.identity)
+            self.outcome.events.append(Encrypted(key, flow.identity))
         else:
             self._unconfirmed.add(key)
         return True
@@ -244,14 +230,13 @@ class Engine:
         self._by_remote.pop(reversed_key(flow.key), None)
         self._unconfirmed.discard(flow.key)
         flow.ingress.fragments.clear()
-        self.gone.add(flow)
+        self.gone.add(flow.counters())
         self.on_flow(flow, False)
 
     def _remove_plaintext(self, key: bytes) -> None:
         plain = self._plain.pop(key, None)
         if plain is not None:
-            self.gone_plaintext.connections += 1
-            self.gone_plaintext.counters.add(Counters(plain.bytes_out, plain.bytes_in))
+            self.gone_plaintext.add(plain.counters())
 
     def _run_in_plaintext(self, key: bytes, now: float) -> Plaintext | None:
         if key not in self._plain:
@@ -261,7 +246,7 @@ class Engine:
                 return None
             self._plain[key] = Plaintext(key, now)
             if self.policy.enabled:
-                self._report("plaintext", key, "the connection runs in plaintext")
+                self.outcome.events.append(InPlaintext(key))
         return self._plain[key]
 
     def _begin_plaintext(self, key: bytes, now: float) -> None:
@@ -284,21 +269,28 @@ class Engine:
         `seq` and `ack` are its last known sequence numbers on the network.  If the far side disagrees it says so, and
         is answered exactly for `GHOST_LIFETIME` seconds.  `why` is for the log.
         """
+        self._haunt(key, seq, ack, now)
+        self.outcome.end(key, why)
+
+    def _haunt(self, key: bytes, seq: int, ack: int, now: float) -> None:
         self._ghosts[key] = (now + GHOST_LIFETIME, True)
-        self.outbox.append(Injection(bare(key, seq, ack, RST | ACK), "network"))
-        self._report("destroy", key, why)
+        self.outcome.to_network(bare(key, seq, ack, RST | ACK))
 
     def abort(self, key: bytes, now: float, why: str = "its rules were removed") -> None:
-        """End an encrypted connection: the far side is reset, with exact numbers, and our socket too."""
+        """End an encrypted connection: the far side is reset, with exact numbers.
+
+        The caller ends our socket, for only it knows what has to wait until that is done.
+        """
         flow = self._by_local.get(key)
         if flow is not None:
             egress, ingress = flow.egress, flow.ingress
             self._remove(flow)
-            self.haunt(key, egress.seq(egress.sent), ingress.isn + 1 + ingress.ledger.wire_edge, now, why)
+            self._haunt(key, egress.seq(egress.sent), ingress.isn + 1 + ingress.ledger.wire_edge, now)
+            self.outcome.events.append(Ended(key, why))
 
     def keeps_plaintext(self, key: bytes) -> bool:
         """Whether a connection that is not encrypted may stay as it is."""
-        return self.policy.plaintext_allowed(address_of(reversed_key(key)))
+        return self.policy.plaintext_allowed(peer_of(key))
 
     def disown(self, key: bytes, now: float) -> None:
         """A plaintext connection is being ended: the socket's own reset may leave.
@@ -315,13 +307,13 @@ class Engine:
         What is encrypted on other ports is reset at the far side: nobody would translate it any more.  Attempts
         are forgotten, so that none becomes a connection by a packet that was on its way.
         """
-        for key in [key for key in self._dialling if not _on(key, ports)]:
+        for key in [key for key in self._dialling if not on_ports(key, ports)]:
             del self._dialling[key]
-        for key in [key for key in self._plain if not _on(key, ports)]:
+        for key in [key for key in self._plain if not on_ports(key, ports)]:
             self._remove_plaintext(key)
-        for key in [key for key in self._answering if not _on(key, ports)]:
+        for key in [key for key in self._answering if not on_ports(key, ports)]:
             self.admission.forget_answering(key)
-        leaving = [key for key in self._by_local if not _on(key, ports)]
+        leaving = [key for key in self._by_local if not on_ports(key, ports)]
         for key in leaving:
             self.abort(key, now, "its port is not ours any more")
         return leaving
@@ -367,7 +359,7 @@ class Engine:
         flow = self._by_local.get(key)
         if flow is not None:
             self._remove(flow)
-            self._report("closed", key, "", flow.identity if flow.confirmed else b"")
+            self.outcome.events.append(Closed(key, flow.identity if flow.confirmed else b"", flow.counters()))
         self._remove_plaintext(key)
 
     def touch(self, key: bytes, now: float) -> None:
@@ -387,7 +379,7 @@ class Engine:
     def summary(self) -> Summary:
         """All connections added up, those that are gone included in what only grows."""
         attempts, plain = len(self._dialling) + len(self._answering), self._plain.values()
-        summary = Summary({"handshake": attempts, "plaintext": len(plain)})
+        summary = Summary({State.HANDSHAKE: attempts, State.PLAINTEXT: len(plain)})
         summary.encrypted = self.gone.connections
         summary.carried.add(self.gone.counters)
         summarize_flows(self._by_local.values(), summary)
@@ -400,13 +392,12 @@ class Engine:
     def connections(self, now: float) -> Iterable[Connection]:
         """Everything that is shown in a status."""
         for flow in self._by_local.values():
-            yield describe_flow(flow, now)
+            yield flow.describe(now)
         for plain in self._plain.values():
             local, remote = endpoints(plain.key)
-            passed = Counters(plain.bytes_out, plain.bytes_in)
-            yield Connection(local, remote, "plaintext", b"", now - plain.created, passed)
+            yield Connection(local, remote, State.PLAINTEXT, b"", now - plain.created, plain.counters())
         attempts: Iterable[tuple[bytes, Dialling | Answering]]
         attempts = chain(self._dialling.items(), self._answering.items())
         for key, attempt in attempts:
             local, remote = endpoints(key)
-            yield Connection(local, remote, "handshake", b"", now - attempt.begun)
+            yield Connection(local, remote, State.HANDSHAKE, b"", now - attempt.begun)

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from .addresses import Path, endpoints
 from .egress import CALM_AFTER, SMALL, Egress, sizes
 from .icmp import too_big
 from .ingress import Delivery, Ingress
 from .options import ONLY_TIMESTAMPS, translate_sack
 from .packet import ACK, FIN, PSH, RST, VERDICT_LIMIT, Segment, rebuild
-from .paths import Path, Paths
-from .reasons import Reason
+from .paths import Paths
 from .record import OVERHEAD
-from .verdict import DROP, Injection, Verdict
+from .status import Connection, Counters, State
+from .verdict import DROP, Outcome, Tampered, Verdict
 
 #: Plaintext bytes of one packet toward the socket, when several records were completed at once.
 DELIVERY_LIMIT: Final = 60000
@@ -42,7 +43,7 @@ class Flow:
         "key_id",
         "local_scale",
         "mss",
-        "note",
+        "outcome",
         "path",
         "positions",
         "remote_scale",
@@ -62,14 +63,14 @@ class Flow:
         mss: int,
         scales: tuple[int, int],
         now: float,
-        note: Callable[[Reason], None],
+        outcome: Outcome,
         paths: Paths,
     ) -> None:
         """`key`: addresses and ports, ours first.  `hello`: our handshake message, for retransmitted SYN-ACKs.
         `key_id`: of the network key of the handshake.
 
         `mss`: what the local socket was told, in bytes.  `scales`: window scales (RFC 7323) of our and of the
-        peer's window.  `note` counts a reason for a packet that was dropped, `paths` knows the MTU.
+        peer's window.  What follows from packets besides verdicts goes to `outcome`; `paths` knows the MTU.
         """
         self.key, self.egress, self.ingress = key, egress, ingress
         self.path = Path.of(key)
@@ -77,7 +78,7 @@ class Flow:
         self.mss = mss
         self.local_scale, self.remote_scale = scales
         self.created = self.seen = now
-        self.note = note
+        self.outcome = outcome
         self._paths = paths
         self.closing = False
         #: Called after each packet that moved a position; set by whoever keeps the journal.
@@ -87,7 +88,7 @@ class Flow:
 
     # -- from the local socket to the network
 
-    def from_socket(self, segment: Segment, gso: bool, outbox: list[Injection]) -> Verdict:
+    def from_socket(self, segment: Segment, gso: bool) -> Verdict:
         """Translate one packet of the local socket."""
         egress, ingress, flags = self.egress, self.ingress, segment.flags
         ack = 0
@@ -106,7 +107,7 @@ class Flow:
             self._template = Segment(rebuild(segment, 0, ack, flags=ACK, options=options))
         if not length and not flags & FIN:
             return rebuild(segment, egress.seq(egress.bare_wire(plain)), ack, options=options)
-        return self._send(segment, plain, length, gso, ack, options, outbox)
+        return self._send(segment, plain, length, gso, ack, options)
 
     def _send(
         self,
@@ -116,21 +117,18 @@ class Flow:
         gso: bool,
         ack: int,
         options: bytes | None,
-        outbox: list[Injection],
     ) -> Verdict:
         egress = self.egress
         ledger = egress.ledger
         final = bool(segment.flags & FIN)
         top, seen, plain_end = ledger.plain_top, egress.seen, plain + length
         if plain > seen:
-            self.note("gap-before-us")  # TCP will send what is missing, in order
-            return DROP
+            return self.outcome.drop("gap-before-us")  # TCP will send what is missing, in order
         head, mtu = segment.payload_at, self._paths.mtu(self.path)
         largest = self.mss - (head - segment.tcp_at - 20)
         if plain_end > top or (final and egress.final_plain is None):
             if egress.final_plain is not None:
-                self.note("data-after-fin")
-                return DROP
+                return self.outcome.drop("data-after-fin")
             start = ledger.wire_top
             new = max(0, plain_end - seen)
             size, unit = sizes(
@@ -156,7 +154,7 @@ class Flow:
                     self.positions(self)
                 return rebuild(segment, egress.seq(start), ack, sealed, options=options)
             if not gso and head + length + OVERHEAD > mtu:
-                self._tell(segment, outbox)
+                self._tell(segment)
             if plain < seen:
                 start = min(start, egress.range_of(plain, plain_end, final)[0])
         else:
@@ -164,13 +162,13 @@ class Flow:
             egress.calm_from = egress.bytes_sealed + CALM_AFTER
             start, end = egress.range_of(plain, plain_end, final)
         if start >= end:
-            return self._nothing_left(segment, gso, final, ack, options, outbox)
+            return self._nothing_left(segment, gso, final, ack, options)
 
         repeated = start < egress.sent or plain_end <= top
         parts = egress.parts(start, end, (VERDICT_LIMIT if gso else mtu) - head, mtu - head, repeated)
         if repeated and not parts:
             # Nothing of it may leave.  If the news of an open window was lost, only a question brings it again.
-            return self._nothing_left(segment, gso, False, ack, options, outbox)
+            return self._nothing_left(segment, gso, False, ack, options)
         if egress.waiting():
             self._template = Segment(rebuild(segment, 0, ack, flags=ACK, options=options))
         verdict: Verdict = DROP
@@ -193,14 +191,12 @@ class Flow:
             if number == 0 and not (gso and part.end - part.start <= largest):
                 verdict = packet
             else:
-                outbox.append(Injection(packet, "network"))
+                self.outcome.to_network(packet)
         if self.positions is not None:
             self.positions(self)
         return verdict
 
-    def _nothing_left(
-        self, segment: Segment, gso: bool, final: bool, ack: int, options: bytes | None, outbox: list[Injection]
-    ) -> Verdict:
+    def _nothing_left(self, segment: Segment, gso: bool, final: bool, ack: int, options: bytes | None) -> Verdict:
         """All that was retransmitted is acknowledged: repeat a bare FIN, or probe for the acknowledgement."""
         egress = self.egress
         if final and egress.una <= egress.ledger.wire_top:
@@ -209,17 +205,17 @@ class Flow:
             wire, flags = egress.una - 1, ACK
         packet = rebuild(segment, egress.seq(wire), ack, flags=flags, options=options)
         if gso:
-            outbox.append(Injection(packet, "network"))
+            self.outcome.to_network(packet)
             return DROP
         return packet
 
-    def _tell(self, segment: Segment, outbox: list[Injection]) -> None:
+    def _tell(self, segment: Segment) -> None:
         """Tell the local socket, through the route that all connections to the peer share, to leave room for us."""
         lower = self._paths.lower(self.path)
         if lower is not None:
-            outbox.append(Injection(too_big(segment, lower), "socket"))
+            self.outcome.to_socket(too_big(segment, lower))
 
-    def release(self, outbox: list[Injection]) -> None:
+    def release(self) -> None:
         """Send records that waited for the far side's window, as far as it is open now."""
         egress, template = self.egress, self._template
         if template is None:
@@ -234,13 +230,13 @@ class Flow:
                 flags=ACK | PSH | (FIN if egress.is_final(part.end) else 0),
                 identification_step=number + 1,
             )
-            outbox.append(Injection(packet, "network"))
+            self.outcome.to_network(packet)
         if not egress.waiting():
             self._template = None
 
     # -- from the network to the local socket
 
-    def from_network(self, segment: Segment, outbox: list[Injection]) -> Verdict:
+    def from_network(self, segment: Segment) -> Verdict:
         """Translate one packet from the network."""
         egress, ingress, flags = self.egress, self.ingress, segment.flags
         wire = ingress.offset(segment.seq)
@@ -249,8 +245,7 @@ class Flow:
         if flags & RST:
             return self._reset(segment, wire, ack_wire)
         if ack_wire is None:
-            self.note("acknowledges-unsent" if flags & ACK else "without-ack")
-            return DROP
+            return self.outcome.drop("acknowledges-unsent" if flags & ACK else "without-ack")
         ack_plain = egress.plain_ack(ack_wire)
         window = segment.window << self.remote_scale
         options = self._sack_to_plain(segment, ack_wire)
@@ -263,7 +258,7 @@ class Flow:
             if ack_wire + window > egress.right_edge:
                 egress.right_edge = ack_wire + window
             if egress.waiting():
-                self.release(outbox)
+                self.release()
         ack = egress.isn + 1 + ack_plain
         shown = min(egress.shown_window(ack_wire + window, ack_plain) >> self.remote_scale, 0xFFFF)
         if not shown and ack_wire >= egress.ledger.wire_top:
@@ -271,7 +266,7 @@ class Flow:
 
         if not length:
             if flags & FIN and wire != ingress.final_wire:
-                self.note("unauthenticated-fin")
+                self.outcome.refused["unauthenticated-fin"] += 1
                 flags &= ~FIN
             seq = ingress.seq(ingress.bare_plain(wire))
             return rebuild(segment, seq, ack, flags=flags, window=shown, options=options)
@@ -283,13 +278,13 @@ class Flow:
         flags &= ~FIN
         if deliveries:
             self.confirmed = True
-            verdict = self._deliver(segment, deliveries, ack, flags, shown, options, outbox)
+            verdict = self._deliver(segment, deliveries, ack, flags, shown, options)
             if self.positions is not None:
                 self.positions(self)
             return verdict
         if ingress.auth_failures > failures:
-            self.note("tampered")
-            return DROP
+            self.outcome.events.append(Tampered(self.key, self.identity if self.confirmed else b""))
+            return self.outcome.drop("tampered")
         if wire + length <= ingress.acked:
             # A piece of what our socket has: one byte that it has, too, makes it say so at once.
             seq = ingress.seq(ingress.plain_acked - 1)
@@ -297,8 +292,7 @@ class Flow:
         if news:
             plain = ingress.bare_plain(wire)
             return rebuild(segment, ingress.seq(plain), ack, flags=flags & ~PSH, window=shown, options=options)
-        self.note("incomplete")
-        return DROP
+        return self.outcome.drop("incomplete")
 
     def _deliver(
         self,
@@ -308,7 +302,6 @@ class Flow:
         flags: int,
         window: int,
         options: bytes | None,
-        outbox: list[Injection],
     ) -> Verdict:
         ingress = self.ingress
         verdict: Verdict = DROP
@@ -326,14 +319,13 @@ class Flow:
                 if verdict is DROP:
                     verdict = packet
                 else:
-                    outbox.append(Injection(packet, "socket"))
+                    self.outcome.to_socket(packet)
         return verdict
 
     def _reset(self, segment: Segment, wire: int, ack_wire: int | None) -> Verdict:
         plain = self.ingress.reset_plain(wire)
         if plain is None:
-            self.note("old-reset")
-            return DROP
+            return self.outcome.drop("old-reset")
         self.closing = True
         ack = 0 if ack_wire is None else self.egress.isn + 1 + self.egress.plain_ack(ack_wire)
         return rebuild(segment, self.ingress.seq(plain), ack)
@@ -360,6 +352,36 @@ class Flow:
     def is_closing(self) -> bool:
         """Whether the connection has ended, or is about to, as far as packets tell."""
         return self.closing or (self.egress.final_plain is not None and self.ingress.final_plain is not None)
+
+    @property
+    def state(self) -> State:
+        return State.CLOSING if self.is_closing() else State.ENCRYPTED if self.confirmed else State.UNCONFIRMED
+
+    def counters(self) -> Counters:
+        """What it carried so far."""
+        egress, ingress = self.egress, self.ingress
+        return Counters(
+            egress.bytes_sealed,
+            ingress.ledger.bytes_inserted,
+            egress.records_sealed,
+            ingress.ledger.records_inserted,
+            egress.retransmissions,
+            ingress.auth_failures,
+        )
+
+    def describe(self, now: float) -> Connection:
+        """Its line of a status."""
+        local, remote = endpoints(self.key)
+        return Connection(
+            local,
+            remote,
+            self.state,
+            self.identity if self.confirmed else b"",
+            now - self.created,
+            self.counters(),
+            self.key_id,
+            not self.hello,
+        )
 
 
 def _batches(plain: int, chunks: list[bytes]) -> list[tuple[int, list[bytes]]]:

@@ -99,12 +99,6 @@ class Segment:
         return self.packet[self.payload_at : self.end]
 
 
-def reversed_key(key: bytes) -> bytes:
-    """The same connection's key as packets of the other direction show it."""
-    half = (len(key) - 4) // 2
-    return key[half : 2 * half] + key[:half] + key[-2:] + key[-4:-2]
-
-
 def rebuild(
     segment: Segment,
     seq: int,

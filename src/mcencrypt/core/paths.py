@@ -8,25 +8,13 @@ path's own, or each connection to the peer would lower it once more.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
+from .addresses import Path
 from .record import OVERHEAD
 
 #: Paths that are remembered.
 CAPACITY: Final = 4096
-
-
-class Path(NamedTuple):
-    """The packed addresses of both ends: a host may route by its own as well."""
-
-    peer: bytes
-    own: bytes
-
-    @classmethod
-    def of(cls, key: bytes) -> Path:
-        """The path of a connection key, ours first."""
-        half = (len(key) - 4) // 2
-        return cls(key[half:-4], key[:half])
 
 
 class Paths:

@@ -1,14 +1,10 @@
-"""What the operator allows, and where refusals are counted."""
+"""What the operator allows, and what the core asks of its surroundings."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
-
-from .reasons import Reason
-from .verdict import Event, Injection
 
 Network = IPv4Network | IPv6Network
 
@@ -47,16 +43,6 @@ class Policy:
         return any(peer.version == network.version and peer in network for network in self.allow_plaintext)
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What verdicts leave behind for the shell, which drains `outbox` and `events` after each packet."""
-
-    outbox: list[Injection] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    #: Packets dropped, by reason.
-    refused: Counter[Reason] = field(default_factory=Counter)
-
-
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the core cannot know by itself, passed in as functions."""
@@ -67,14 +53,3 @@ class Surroundings:
     unix_ms: Callable[[], int]
     #: MTU in bytes of the route to a packed address (the first) from one of ours (the second).
     route_mtu: Callable[[bytes, bytes], int]
-
-
-def address_of(key: bytes) -> bytes:
-    """The first address of a connection key, packed."""
-    return key[: (len(key) - 4) // 2]
-
-
-def endpoints(local_first: bytes) -> tuple[bytes, bytes]:
-    """(local, remote) of a key, each packed address + port."""
-    half = (len(local_first) - 4) // 2
-    return local_first[:half] + local_first[-4:-2], local_first[half : 2 * half] + local_first[-2:]

@@ -26,11 +26,12 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from .addresses import address_of, peer_of
 from .handshake import HELLO_LENGTH, Dial, NetworkSecret, Refused, ephemeral_key
 from .keyring import KeyRing
-from .packet import ACK, MASK32, RST, SYN, Segment, bare, rebuild, reversed_key
-from .policy import Outcome, Surroundings, address_of
-from .verdict import Injection
+from .packet import ACK, MASK32, RST, SYN, Segment, bare, rebuild
+from .policy import Surroundings
+from .verdict import Outcome
 
 #: Probes under way at once.
 MAX_PROBES: Final = 64
@@ -113,9 +114,9 @@ class Probing:
         isn = int.from_bytes(random(4), "big")
         offers = secret.key_id == self._ring.offered.key_id
         dial = Dial(secret, self._static, ephemeral_key(random), self._around.unix_ms(), offers)
-        syn = _syn(key, isn, dial.hello, self._around.route_mtu(address_of(reversed_key(key)), address_of(key)))
+        syn = _syn(key, isn, dial.hello, self._around.route_mtu(peer_of(key), address_of(key)))
         self._probes[key] = _Probe(dial, isn, syn, now + timeout, now, done)
-        self._outcome.outbox.append(Injection(syn, "network"))
+        self._outcome.to_network(syn)
         return True
 
     def next_time(self) -> float | None:
@@ -135,7 +136,7 @@ class Probing:
             elif now >= probe.resend:
                 probe.sent, probe.resend = now, now + RESEND_AFTER * 2**probe.attempts
                 probe.attempts += 1
-                self._outcome.outbox.append(Injection(probe.syn, "network"))
+                self._outcome.to_network(probe.syn)
 
     def take(self, segment: Segment, key: bytes, now: float) -> bool:
         """Whether a packet from the network, with `key` ours first, answers a probe; nobody else may see it then."""
@@ -149,7 +150,7 @@ class Probing:
         if flags & RST:
             probe.end("refused", _REFUSED if acked else _REFUSED_BEHIND_MCENCRYPT, now)
             return True
-        self._outcome.outbox.append(Injection(bare(key, segment.ack, 0, RST), "network"))
+        self._outcome.to_network(bare(key, segment.ack, 0, RST))
         hello = bytes(segment.payload())
         try:
             session = probe.dial.finish(hello)

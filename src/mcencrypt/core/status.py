@@ -1,14 +1,29 @@
-"""Numbers about connections, for people."""
+"""What is told of a connection: its state, and numbers, for people."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from enum import StrEnum
 
-from .policy import endpoints
 
-if TYPE_CHECKING:
-    from .flow import Flow
+class State(StrEnum):
+    """Where a connection stands; the words are those of `status`, the metrics and the log."""
+
+    #: The handshake is under way, in SYN and SYN-ACK.
+    HANDSHAKE = "handshake"
+    #: Encrypted, with a peer that has yet to prove who it is: its first record will.
+    UNCONFIRMED = "unconfirmed"
+    #: Encrypted, and the peer's identity proven.
+    ENCRYPTED = "encrypted"
+    #: Encrypted, and ended as far as packets tell; the kernel still has the socket.
+    CLOSING = "closing"
+    #: Not encrypted, with the policy's leave.
+    PLAINTEXT = "plaintext"
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether the handshake is done, so that records carry what is sent."""
+        return self in (State.UNCONFIRMED, State.ENCRYPTED, State.CLOSING)
 
 
 @dataclass(slots=True)
@@ -34,14 +49,27 @@ class Counters:
 COUNTERS = tuple(one.name for one in fields(Counters))
 
 
+@dataclass(slots=True)
+class Totals:
+    """Connections that are gone: how many, and their sums."""
+
+    connections: int = 0
+    counters: Counters = field(default_factory=Counters)
+
+    def add(self, counters: Counters) -> None:
+        """One more is gone."""
+        self.connections += 1
+        self.counters.add(counters)
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """One line of a status."""
 
+    #: Each end, packed address + port.
     local: bytes
     remote: bytes
-    #: "encrypted", "unconfirmed" (the peer has yet to prove who it is), "closing", "handshake" or "plaintext".
-    state: str
+    state: State
     #: The peer's public key, once proven.
     identity: bytes
     #: Seconds.
@@ -51,41 +79,3 @@ class Connection:
     key_id: bytes = b""
     #: Whether our own socket dialled.
     outgoing: bool = False
-
-
-def counters_of(flow: Flow) -> Counters:
-    egress, ingress = flow.egress, flow.ingress
-    return Counters(
-        egress.bytes_sealed,
-        ingress.ledger.bytes_inserted,
-        egress.records_sealed,
-        ingress.ledger.records_inserted,
-        egress.retransmissions,
-        ingress.auth_failures,
-    )
-
-
-def describe_flow(flow: Flow, now: float) -> Connection:
-    local, remote = endpoints(flow.key)
-    return Connection(
-        local,
-        remote,
-        "closing" if flow.is_closing() else "encrypted" if flow.confirmed else "unconfirmed",
-        flow.identity if flow.confirmed else b"",
-        now - flow.created,
-        counters_of(flow),
-        flow.key_id,
-        not flow.hello,
-    )
-
-
-@dataclass(slots=True)
-class Totals:
-    """Flows that are gone: how many, and their sums."""
-
-    connections: int = 0
-    counters: Counters = field(default_factory=Counters)
-
-    def add(self, flow: Flow) -> None:
-        self.connections += 1
-        self.counters.add(counters_of(flow))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from .status import Counters
+from .status import Counters, State
 
 if TYPE_CHECKING:
     from .flow import Flow
-
-#: The states of a connection (`status.Connection.state`).
-STATES: Final = ("handshake", "unconfirmed", "encrypted", "closing", "plaintext")
 
 
 @dataclass(slots=True)
@@ -20,7 +17,7 @@ class Summary:
     """Counters include connections that are gone, so they never fall."""
 
     #: Connections there are now, by state.
-    states: dict[str, int]
+    states: dict[State, int]
     #: Different proven identities among them.
     peers: int = 0
     #: Connections that ever were encrypted, and what they carried.
@@ -52,7 +49,7 @@ def summarize_flows(flows: Iterable[Flow], summary: Summary) -> None:
         bytes_in += ingress.ledger.bytes_inserted
         records_in += ingress.ledger.records_inserted
         auth_failures += ingress.auth_failures
-    summary.states.update(encrypted=encrypted, unconfirmed=unconfirmed, closing=closing)
+    summary.states |= {State.ENCRYPTED: encrypted, State.UNCONFIRMED: unconfirmed, State.CLOSING: closing}
     summary.peers = len(peers)
     summary.encrypted += encrypted + unconfirmed + closing
     summary.carried.add(Counters(bytes_out, bytes_in, records_out, records_in, retransmissions, auth_failures))

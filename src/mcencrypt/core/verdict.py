@@ -1,10 +1,14 @@
-"""What the engine answers: a verdict per packet, packets to inject, events to report."""
+"""What the engine answers: a verdict per packet, and one `Outcome` for all that must follow."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
+
+from .reasons import Reason
+from .status import Counters
 
 
 class Action(Enum):
@@ -32,25 +36,97 @@ class Injection:
     toward: Literal["network", "socket"]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something worth a log line or an act of the shell.
+# -- events: what is worth a log line.  Each has the key of a connection, ours first.
 
-    `kind` is a fixed word; `local` and `remote` are packed address + 2-byte port (empty if no connection is
-    meant); `detail` says more, for a person.
+
+@dataclass(frozen=True, slots=True)
+class Encrypted:
+    """A connection is up, and the peer's identity (its public key) proven."""
+
+    key: bytes
+    identity: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InPlaintext:
+    """A connection runs in plaintext, as the policy allows."""
+
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """An encrypted connection is gone, and its socket was before it.  `counters` is all that it carried."""
+
+    key: bytes
+    #: The peer's public key, if it was proven.
+    identity: bytes
+    counters: Counters
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Policy, or a handshake that failed; `detail` says more, for a person."""
+
+    key: bytes
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tampered:
+    """A record did not verify, and the packet was dropped."""
+
+    key: bytes
+    #: The peer's public key, if it was proven: what was tampered with was to come from it.
+    identity: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """We end a connection that must not go on; `why` is for a person."""
+
+    key: bytes
+    why: str
+
+
+Event = Encrypted | InPlaintext | Closed | Rejected | Tampered | Ended
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What follows from packets and commands besides verdicts: the one way out of the core.
+
+    Whoever drives the engine carries it out and empties the lists: injections before the next packet is decided, the
+    rest soon.
     """
 
-    kind: Literal[
-        "encrypted",  # a connection is up and the peer's identity proven
-        "plaintext",  # a connection runs in plaintext, as the policy allows
-        "closed",  # a connection is gone; detail has its totals
-        "refused",  # policy or a failed handshake; detail is the reason
-        "tampered",  # a record did not verify
-        "destroy",  # the local socket of this connection must go
-    ]
-    local: bytes
-    remote: bytes
-    detail: str = ""
-    reason: str = ""
-    #: The peer's public key, once proven.
-    identity: bytes = b""
+    injections: list[Injection] = field(default_factory=list)
+    #: Connections, ours first, whose local sockets must go.
+    sockets: set[bytes] = field(default_factory=set)
+    events: list[Event] = field(default_factory=list)
+    #: Packets dropped, by reason.  These only grow.
+    refused: Counter[Reason] = field(default_factory=Counter)
+
+    def drop(self, reason: Reason) -> Verdict:
+        """Count a packet that is dropped."""
+        self.refused[reason] += 1
+        return DROP
+
+    def reject(self, key: bytes, reason: Reason, detail: str) -> Verdict:
+        """Drop a packet that began a connection, and say why there will be none."""
+        self.events.append(Rejected(key, reason, detail))
+        return self.drop(reason)
+
+    def end(self, key: bytes, why: str) -> None:
+        """The local socket of this connection must go."""
+        self.sockets.add(key)
+        self.events.append(Ended(key, why))
+
+    def to_network(self, packet: bytes) -> None:
+        """Send a packet like the local kernel's own."""
+        self.injections.append(Injection(packet, "network"))
+
+    def to_socket(self, packet: bytes) -> None:
+        """Let a packet arrive at the local socket."""
+        self.injections.append(Injection(packet, "socket"))

@@ -103,9 +103,10 @@ class Daemon:
             self._engine, Firewall(ports, config.queue_number), self._sockets, self._loop, config.state_dir
         )
         self._live = Live(config, reread, policy, self._switch, peers)
-        reporter = Reporter(self._switch.destroy_endpoints, self._live.name_of)
-        self._datapath = Datapath(self._engine, config.queue_number, reporter.handle)
-        self._prober = Prober(self._engine, self._switch, self._loop, self._datapath.settle)
+        reporter = Reporter(self._live.name_of)
+        self._datapath = Datapath(self._engine, config.queue_number, self._switch.destroy, reporter.handle)
+        self._loop.afterwards = self._datapath.carry_out
+        self._prober = Prober(self._engine, self._switch, self._loop)
         self._rotation = Rotation(
             self._engine, stored, self._prober, self._loop, lambda: self._switch.ports, self._live.name_of
         )
@@ -136,7 +137,6 @@ class Daemon:
         loop.add_reader(self._routes.fileno(), self._routes_changed)
         loop.call_every(TICK, self._tick)
         self._switch.start()
-        self._datapath.settle()
         self._control.attach(loop)
         if self._namespace:
             self._namespace.watch(loop, self._namespace_gone)
@@ -187,7 +187,6 @@ class Daemon:
     def _tick(self) -> None:
         now = time.monotonic()
         self._switch.look_up(self._engine.tick(now), now)
-        self._datapath.settle()
         self._notifier.status(self._summary())
 
     def _routes_changed(self) -> None:
@@ -203,9 +202,7 @@ class Daemon:
         known = self._commands.get(command)
         if known is None:
             raise OperatorError(f"the daemon does not know the command {command!r}: are both of one version?")
-        result = known(arguments)
-        self._datapath.settle()
-        return result
+        return known(arguments)
 
     def _ping(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return {"pid": os.getpid()}
@@ -230,7 +227,6 @@ class Daemon:
     def _hang_up(self) -> None:
         with contextlib.suppress(OperatorError):  # it is in the log
             self._reload()
-        self._datapath.settle()
 
     def _status(self, arguments: dict[str, Any]) -> dict[str, Any]:
         now = time.monotonic()

@@ -15,12 +15,19 @@ from mcencrypt.kernel.selftest import change, probe
 class Datapath:
     """The queue and the raw sockets of one engine, in the network namespace of the calling process."""
 
-    def __init__(self, engine: Engine, queue_number: int, report: Callable[[Event, float], None]) -> None:
-        """`report` is told of the engine's events, after the packet that caused them.
+    def __init__(
+        self,
+        engine: Engine,
+        queue_number: int,
+        destroy: Callable[[bytes], None],
+        report: Callable[[Event, float], None],
+    ) -> None:
+        """`destroy` ends the local socket of a connection key, ours first; `report` is told of the engine's events.
 
         Raises OperatorError if the kernel refuses what is needed here; it was tried with a packet of our own then.
         """
-        self._engine, self._report = engine, report
+        self._engine, self._outcome = engine, engine.outcome
+        self._destroy, self._report = destroy, report
         self._injector = Injector()
         probing = Queue(queue_number, lambda packet, skb_info, outgoing, now: change(packet))
         try:
@@ -35,15 +42,22 @@ class Datapath:
     def ready(self) -> None:
         """Handle the packets that wait in the queue."""
         self._queue.ready()
-        if self._engine.outbox or self._engine.events:
-            self.settle()
 
-    def settle(self) -> None:
-        """Send what the engine left to be sent, and report what it had to tell."""
-        self._inject()
-        events, now = self._engine.events, time.monotonic()
-        while events:
-            self._report(events.pop(0), now)
+    def carry_out(self) -> None:
+        """Do what the engine left to be done: the one place for it, called after each wakeup of the loop.
+
+        Only injections cannot always wait for that: what followed a packet goes before the next one is decided.
+        """
+        outcome = self._outcome
+        if outcome.injections:
+            self._inject()
+        while outcome.sockets:
+            self._destroy(outcome.sockets.pop())
+        if outcome.events:
+            events, outcome.events = outcome.events, []
+            now = time.monotonic()
+            for event in events:
+                self._report(event, now)
 
     def close(self) -> None:
         """From now on the kernel drops what the rules send to the queue."""
@@ -63,12 +77,12 @@ class Datapath:
         }
 
     def _decide(self, packet: memoryview, skb_info: int, outgoing: bool, now: float) -> Verdict:
-        engine = self._engine
-        if engine.outbox:
+        engine, outcome = self._engine, self._outcome
+        if outcome.injections:
             self._inject()  # what followed the packet before this one
         if not outgoing:
             verdict = engine.ingress(packet, skb_info, now)
-            if engine.outbox:
+            if outcome.injections:
                 self._inject_ahead()
             return verdict
         if self._injector.is_ours(packet):
@@ -77,14 +91,14 @@ class Datapath:
 
     def _inject_ahead(self) -> None:
         """Send to the network what an incoming packet set free, before the local socket answers that packet."""
-        outbox = self._engine.outbox
-        for injection in outbox:
+        waiting, self._outcome.injections = self._outcome.injections, []
+        for injection in waiting:
             if injection.toward == "network":
                 self._injector.send(injection)
-        outbox[:] = [injection for injection in outbox if injection.toward != "network"]
+            else:
+                self._outcome.injections.append(injection)
 
     def _inject(self) -> None:
-        outbox = self._engine.outbox
-        for injection in outbox:
+        sending, self._outcome.injections = self._outcome.injections, []
+        for injection in sending:
             self._injector.send(injection)
-        outbox.clear()

@@ -8,9 +8,10 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from mcencrypt.core.addresses import endpoints
 from mcencrypt.core.engine import Engine
-from mcencrypt.core.status import COUNTERS, Connection, Totals
-from mcencrypt.core.verdict import Event
+from mcencrypt.core.status import COUNTERS, Connection, Counters, Totals
+from mcencrypt.core.verdict import Closed, Encrypted, Ended, Event, InPlaintext, Rejected, Tampered
 from mcencrypt.logs import RateLimit, fields
 
 log = logging.getLogger("mcencrypt")
@@ -34,37 +35,45 @@ def identity(public: bytes) -> str | None:
 
 
 class Reporter:
-    """Writes events to the log, and passes on those that ask for something to be done."""
+    """Writes events to the log, of each kind no more than a few a second."""
 
-    def __init__(self, destroy: Callable[[bytes, bytes], None], name_of: Callable[[bytes], str | None]) -> None:
-        """`destroy` ends the local socket with these endpoints (packed); `name_of` names a public key."""
-        self._destroy, self._name_of = destroy, name_of
-        self._limits: dict[str, RateLimit] = {}
+    def __init__(self, name_of: Callable[[bytes], str | None]) -> None:
+        """`name_of` names a public key."""
+        self._name_of = name_of
+        self._limits: dict[tuple[type[Event], str], RateLimit] = {}
 
     def handle(self, event: Event, now: float) -> None:
-        if event.kind == "destroy":
-            self._destroy(event.local, event.remote)
-        limit = self._limits.setdefault(f"{event.kind} {event.reason}", RateLimit(LINES_PER_SECOND, BURST))
+        """`now`: seconds, monotonic."""
+        kind = type(event), event.reason if isinstance(event, Rejected) else ""
+        limit = self._limits.setdefault(kind, RateLimit(LINES_PER_SECOND, BURST))
         if not limit.allow(now):
             return
-        details: dict[str, Any] = {"peer": endpoint(event.remote), "local": endpoint(event.local)}
-        if event.identity:
+        local, remote = endpoints(event.key)
+        details: dict[str, Any] = {"peer": endpoint(remote), "local": endpoint(local)}
+        if isinstance(event, Encrypted | Closed | Tampered) and event.identity:
             details["name"] = self._name_of(event.identity)
         missed = limit.take_suppressed()
         if missed:
             details["not_shown"] = missed
-        if event.kind == "encrypted":
-            log.info("connection encrypted", extra=fields(**details, identity=identity(bytes.fromhex(event.detail))))
-        elif event.kind == "plaintext":
-            log.warning("connection in plaintext", extra=fields(**details))
-        elif event.kind == "closed":
-            log.info("connection closed", extra=fields(**details))
-        elif event.kind == "refused":
-            log.warning("connection refused", extra=fields(**details, reason=event.reason, detail=event.detail))
-        elif event.kind == "tampered":
-            log.warning("packet not authentic", extra=fields(**details, detail=event.detail))
-        else:
-            log.info("local socket reset", extra=fields(**details, detail=event.detail))
+        match event:
+            case Encrypted():
+                log.info("connection encrypted", extra=fields(**details, identity=identity(event.identity)))
+            case InPlaintext():
+                log.warning("connection in plaintext", extra=fields(**details))
+            case Closed():
+                log.info("connection closed", extra=fields(**details, **numbers(event.counters)))
+            case Rejected():
+                log.warning("connection refused", extra=fields(**details, reason=event.reason, detail=event.detail))
+            case Tampered():
+                detail = "a record did not verify; the packet was dropped"
+                log.warning("packet not authentic", extra=fields(**details, detail=detail))
+            case Ended():
+                log.info("local socket reset", extra=fields(**details, detail=event.why))
+
+
+def numbers(counters: Counters) -> dict[str, int]:
+    """What a connection carried, by name."""
+    return {name: getattr(counters, name) for name in COUNTERS}
 
 
 def connection(shown: Connection, name_of: Callable[[bytes], str | None]) -> dict[str, Any]:
@@ -77,7 +86,7 @@ def connection(shown: Connection, name_of: Callable[[bytes], str | None]) -> dic
         "name": name_of(shown.identity),
         "key_id": shown.key_id.hex() or None,
         "age": round(shown.age, 3),
-        **{name: getattr(shown.counters, name) for name in COUNTERS},
+        **numbers(shown.counters),
     }
 
 
@@ -87,12 +96,12 @@ def connections_and_totals(
     """The parts of a status that the engine knows; totals cover connections that are gone as well."""
     shown = list(engine.connections(now))
     gone: Totals = engine.gone
-    alive = [one for one in shown if one.state in ("encrypted", "unconfirmed", "closing")]
+    alive = [one for one in shown if one.state.has_keys]
     totals = {"connections": gone.connections + len(alive)}
     for name in COUNTERS:
         totals[name] = getattr(gone.counters, name) + sum(getattr(one.counters, name) for one in alive)
     return {
         "connections": [connection(one, name_of) for one in shown],
         "totals": totals,
-        "refused": dict(engine.refused),
+        "refused": dict(engine.outcome.refused),
     }

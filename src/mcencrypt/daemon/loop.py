@@ -17,6 +17,10 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 
+def _nothing() -> None:
+    """What is to be done afterwards if nobody said."""
+
+
 class Loop:
     """Calls back when descriptors are readable and when times come.  A callback that raises is logged, not fatal."""
 
@@ -26,6 +30,8 @@ class Loop:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._running = True
+        #: Called whenever callbacks have run, before the loop waits or ends: what they left to be done is done there.
+        self.afterwards: Callable[[], None] = _nothing
         self._on_signal: dict[int, Callable[[], None]] = {}
         self._signals, self._wakeup = socket.socketpair()
         for end in (self._signals, self._wakeup):
@@ -83,10 +89,12 @@ class Loop:
             now = time.monotonic()
             while timers and timers[0][0] <= now:
                 self._call(heapq.heappop(timers)[2])
+            self._call(self.afterwards)
             for fd, _ in poll(max(0.0, timers[0][0] - time.monotonic()) if timers else -1):
                 callback = readers.get(fd)
                 if callback is not None:
                     self._call(callback)
+        self._call(self.afterwards)
 
     def _call(self, callback: Callable[[], None]) -> None:
         try:

@@ -44,15 +44,10 @@ class Prober:
     """Probes of one daemon."""
 
     def __init__(
-        self,
-        engine: Engine,
-        switch: Switched,
-        timers: Timers,
-        send: Callable[[], None],
-        clock: Callable[[], float] = time.monotonic,
+        self, engine: Engine, switch: Switched, timers: Timers, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`send` sends what the engine wants injected; `clock` is that of `timers`, in seconds."""
-        self._engine, self._switch, self._timers, self._send, self._clock = engine, switch, timers, send, clock
+        """`clock` is that of `timers`, in seconds."""
+        self._engine, self._switch, self._timers, self._clock = engine, switch, timers, clock
         #: When the timer is due that all probes share; None while there is none.
         self._due: float | None = None
 
@@ -80,7 +75,6 @@ class Prober:
         if not self._engine.probing.begin(key, secret, self._clock(), timeout, ended):
             reserved.close()
             raise Busy("too many probes are under way: try again in a few seconds")
-        self._send()
         self._wake()
 
     def command(self, arguments: dict[str, Any]) -> Later:
@@ -128,7 +122,6 @@ class Prober:
             return  # one was set since that came earlier
         self._due = None
         self._engine.probing.tick(self._clock())
-        self._send()
         self._wake()
 
 

@@ -18,6 +18,7 @@ from mcencrypt.core.engine import Engine
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.core.keyring import RingError
 from mcencrypt.core.probing import ProbeResult
+from mcencrypt.core.status import State
 from mcencrypt.daemon.events import identity
 from mcencrypt.daemon.survey import Asking, Survey, Target, Timers
 from mcencrypt.errors import OperatorError
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 #: Peers that an error names.
 NAMED: Final = 8
-_ALIVE: Final = ("encrypted", "unconfirmed", "closing")
 
 Answers = dict[bytes, ProbeResult]
 
@@ -71,7 +71,7 @@ class Rotation:
         """The part of a status about keys: those accepted, then retired ones that still carry connections."""
         connections: dict[bytes, int] = {}
         for shown in self._engine.connections(now):
-            if shown.state in _ALIVE:
+            if shown.state.has_keys:
                 connections[shown.key_id] = connections.get(shown.key_id, 0) + 1
         accepted = [secret.key_id for secret in self._ring]
         last_used = self._engine.admission.last_used
@@ -156,7 +156,7 @@ class Rotation:
                 "id": secret.key_id.hex(), "asked": asked, "base": self._stored.base_retired,
                 "offered": self._ring.offered.key_id.hex(),
                 "connections": sum(
-                    one.state in _ALIVE and one.key_id == secret.key_id
+                    one.state.has_keys and one.key_id == secret.key_id
                     for one in self._engine.connections(time.monotonic())
                 ),
             }  # fmt: skip
@@ -228,7 +228,7 @@ class Rotation:
         ports = list(self._ports())
         peers: dict[bytes, _Peer] = {}
         for shown in self._engine.connections(now):
-            if shown.state != "encrypted":
+            if shown.state is not State.ENCRYPTED:
                 continue
             peer = peers.setdefault(shown.identity, _Peer(shown.remote[:-2]))
             address, port = _shown(shown.remote[:-2]), int.from_bytes(shown.remote[-2:], "big")

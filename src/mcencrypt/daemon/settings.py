@@ -12,7 +12,8 @@ from dataclasses import fields as fields_of
 from dataclasses import replace
 from typing import Any, Final
 
-from mcencrypt.core.policy import MODES, Policy, endpoints
+from mcencrypt.core.addresses import endpoints
+from mcencrypt.core.policy import MODES, Policy
 from mcencrypt.core.status import Connection
 from mcencrypt.daemon.events import endpoint, identity
 from mcencrypt.daemon.switch import Position, Switch

@@ -19,7 +19,7 @@ def engine_numbers(engine: Engine) -> dict[str, Any]:
         "mode": engine.policy.mode,
         "key_id": engine.ring.offered.key_id.hex(),
         **dataclasses.asdict(engine.summary()),
-        "refused": dict(engine.refused),
+        "refused": dict(engine.outcome.refused),
     }
 
 

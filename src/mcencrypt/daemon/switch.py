@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from mcencrypt.core.addresses import Ends, reversed_key
 from mcencrypt.core.engine import Engine
-from mcencrypt.core.packet import reversed_key
 from mcencrypt.daemon.guard import Guard
 from mcencrypt.daemon.interfaces import Firewall, Loop, Sockets
 from mcencrypt.errors import OperatorError
@@ -173,7 +173,7 @@ class Switch:
     # -- sockets
 
     def _socket_state(self, key: bytes) -> int | None:
-        return self._sockets.state(*_tuple(key))
+        return self._sockets.state(*Ends.of(key))
 
     def look_up(self, keys: list[bytes], now: float) -> None:
         """Forget connections that have no socket any more."""
@@ -186,22 +186,17 @@ class Switch:
     def destroy(self, key: bytes) -> None:
         """End a local socket; its application sees an error and redials."""
         try:
-            self._sockets.destroy(*_tuple(key))
+            self._sockets.destroy(*Ends.of(key))
         except OSError as problem:
             log.warning("a socket could not be ended", extra=fields(error=problem.strerror))
         except OperatorError as problem:
             log.warning(str(problem))
 
-    def destroy_endpoints(self, local: bytes, remote: bytes) -> None:
-        """`destroy` for a packed address and port of each side."""
-        self.destroy(local[:-2] + remote[:-2] + local[-2:] + remote[-2:])
-
     def plaintext(self) -> list[bytes]:
         """The connections on the ports that are not encrypted: all that the kernel has, idle ones from before too."""
         known = {*self._engine.encrypted_keys(), *self._engine.attempts()}
         found = {
-            one.local + one.remote + one.lport.to_bytes(2, "big") + one.rport.to_bytes(2, "big"): one
-            for one in self._sockets.connected(self.ports)
+            Ends(one.local, one.lport, one.remote, one.rport).key(): one for one in self._sockets.connected(self.ports)
         }
         return [
             key
@@ -244,12 +239,6 @@ class Switch:
     def _abort(self, keys: list[bytes]) -> None:
         for key in keys:
             self._engine.abort(key, self._loop.now())
-
-
-def _tuple(key: bytes) -> tuple[bytes, int, bytes, int]:
-    """A connection key as the socket lookups take it."""
-    half = (len(key) - 4) // 2
-    return key[:half], int.from_bytes(key[-4:-2], "big"), key[half : 2 * half], int.from_bytes(key[-2:], "big")
 
 
 def _is_loopback(address: bytes) -> bool:

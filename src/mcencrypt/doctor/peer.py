@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
+from mcencrypt.core.status import State
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, Severity, note, ok, problem, warning
 from mcencrypt.errors import OperatorError
@@ -96,7 +97,7 @@ def _connections(case: Case, peer: Peer) -> Iterator[Finding]:
     for one in (case.status or {}).get("connections", ()):
         if one["peer"].startswith(start):
             text = f"connection {one['local']} - {one['peer']} is {one['state']}"
-            if one["state"] == "plaintext":
+            if one["state"] == State.PLAINTEXT:
                 yield warning("peer.plaintext", text, "once the peer is on, it is encrypted when it is next made")
             else:
                 yield ok("peer.connection", text + (f", with {one['identity']}" if one["identity"] else ""))

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric
 
 from mcencrypt.core.policy import MODES
 from mcencrypt.core.reasons import REASONS
-from mcencrypt.core.summary import STATES
+from mcencrypt.core.status import State
 
 PREFIX: Final = "mcencrypt_"
 
@@ -43,7 +43,7 @@ def _connections(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
         "connections",
         "Connections on the P2P ports now. unconfirmed: the peer has yet to prove who it is.",
         "state",
-        {state: states.get(state, 0) for state in STATES},
+        {state.value: states.get(state, 0) for state in State},
     )
     yield _gauge("peers", "Different proven identities among the connections.", snapshot["peers"])
     yield _counter("encrypted_connections", "Connections that were encrypted.", snapshot["encrypted"])

@@ -13,16 +13,18 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 
 from mcencrypt.core import admission, engine
+from mcencrypt.core.addresses import reversed_key
 from mcencrypt.core.engine import CSUM_NOT_READY, CSUM_NOT_VERIFIED, GSO, Engine
 from mcencrypt.core.handshake import HELLO_LENGTH, NetworkSecret
 from mcencrypt.core.keyring import KeyRing
 from mcencrypt.core.noise import public_bytes
 from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.core.record import OVERHEAD
-from mcencrypt.core.verdict import ACCEPT, DROP, Verdict
+from mcencrypt.core.verdict import ACCEPT, DROP, Closed, Encrypted, Ended, Event, InPlaintext, Rejected, Verdict
 
 CLIENT, SERVER, OTHER = "10.0.0.1", "10.0.0.2", "10.9.9.9"
 PORTS = (40000, 8571)
+KEY = bytes((10, 0, 0, 1, 10, 0, 0, 2)) + PORTS[0].to_bytes(2) + PORTS[1].to_bytes(2)
 ISN_C, ISN_S = 0xFFFFFF00, 5000  # the client's wraps soon
 
 
@@ -48,13 +50,15 @@ class Node:
         return read(self.engine.ingress(bytes(packet), info, self.now))
 
     def injected(self) -> list[tuple[str, Any]]:
-        found = [(injection.toward, read(injection.packet)) for injection in self.engine.outbox]
-        self.engine.outbox.clear()
+        found = [(injection.toward, read(injection.packet)) for injection in self.engine.outcome.injections]
+        self.engine.outcome.injections.clear()
         return found
 
-    def events(self) -> list[tuple[str, str]]:
-        found = [(event.kind, event.reason or event.detail) for event in self.engine.events]
-        self.engine.events.clear()
+    def events(self) -> list[tuple[type[Event], str]]:
+        found = [
+            (type(event), event.reason if isinstance(event, Rejected) else "") for event in self.engine.outcome.events
+        ]
+        self.engine.outcome.events.clear()
         return found
 
 
@@ -126,13 +130,13 @@ def say(client: Node, server: Node, text: bytes, at: int = 0, flags: str = "PA")
 
 def test_handshake_and_first_record() -> None:
     client, server = connected()
-    assert client.events() == [("encrypted", public_bytes(server.static).hex())]
+    assert client.engine.outcome.events == [Encrypted(KEY, public_bytes(server.static))]
     assert server.events() == [], "the initiator is proven by its first record only"
     assert [c.state for c in server.engine.connections(0)] == ["unconfirmed"]
     assert next(iter(server.engine.connections(0))).identity == b""
     got = say(client, server, b"hello")
     assert data(got) == b"hello" and got[TCP].seq == (ISN_C + 1) % 2**32
-    assert server.events() == [("encrypted", public_bytes(client.static).hex())]
+    assert server.engine.outcome.events == [Encrypted(reversed_key(KEY), public_bytes(client.static))]
     assert [c.identity for c in server.engine.connections(0)] == [public_bytes(client.static)]
 
 
@@ -197,7 +201,7 @@ def test_syns_lose_what_cannot_work_and_gain_a_smaller_mss() -> None:
 def test_signed_connections_are_refused() -> None:
     client, _ = pair()
     signed = segment("S", ISN_C, options=[(19, bytes(16))])
-    assert client.egress(signed) is DROP and client.events() == [("refused", "signed-tcp")]
+    assert client.egress(signed) is DROP and client.events() == [(Rejected, "signed-tcp")]
     assert client.ingress(segment("S", 1, options=[(19, bytes(16))], back=True)) is DROP
 
 
@@ -207,7 +211,7 @@ def test_signed_connections_are_refused() -> None:
 def test_require_gives_a_stranger_no_answer() -> None:
     server = Node(2)
     assert server.ingress(syn()) is DROP
-    assert server.injected() == [] and server.engine.refused["not-a-handshake"] == 1
+    assert server.injected() == [] and server.engine.outcome.refused["not-a-handshake"] == 1
     assert list(server.engine.connections(0)) == []
 
 
@@ -221,14 +225,14 @@ def test_a_syn_ack_without_message_fails_connect_at_once(acked: int, mode: str) 
         assert got is ACCEPT
         return
     assert got[TCP].flags == "RA" and got[TCP].ack == (ISN_C + 1) % 2**32 and not data(got)
-    assert ("refused", "not-a-handshake") in client.events()
+    assert (Rejected, "not-a-handshake") in client.events()
 
 
 def test_prefer_lets_plaintext_run() -> None:
     client = Node(1, mode="prefer")
     client.egress(syn())
     assert client.ingress(syn_ack()) is ACCEPT
-    assert ("plaintext", "the connection runs in plaintext") in client.events()
+    assert (InPlaintext, "") in client.events()
     assert client.egress(segment("PA", ISN_C + 1, ISN_S + 1, b"plain")) is ACCEPT
     assert client.ingress(segment("PA", ISN_S + 1, ISN_C + 6, b"plain", back=True)) is ACCEPT
     [shown] = client.engine.connections(0)
@@ -260,8 +264,12 @@ def test_plaintext_is_allowed_for_named_networks_only() -> None:
 def test_a_wrong_key_is_named() -> None:
     client, server = Node(1, b"a" * 32), Node(2, b"b" * 32)
     assert server.ingress(client.egress(syn())) is DROP
-    (event,) = server.engine.events
-    assert event.reason == "wrong-key" and client.engine.ring.offered.key_id.hex() in event.detail
+    (event,) = server.engine.outcome.events
+    assert (
+        isinstance(event, Rejected)
+        and event.reason == "wrong-key"
+        and client.engine.ring.offered.key_id.hex() in event.detail
+    )
     assert server.injected() == []
 
 
@@ -271,7 +279,7 @@ def test_a_wrong_key_in_the_answer_resets_connect() -> None:
     server.ingress(honest.egress(syn()))
     got = client.ingress(server.egress(syn_ack()))
     assert got[TCP].flags == "RA"
-    assert server.engine.ring.offered.key_id.hex() in client.engine.events[-1].detail
+    assert server.engine.ring.offered.key_id.hex() in str(client.engine.outcome.events[-1])
 
 
 def test_a_replayed_syn_from_elsewhere_gets_no_answer() -> None:
@@ -280,7 +288,7 @@ def test_a_replayed_syn_from_elsewhere_gets_no_answer() -> None:
     assert server.ingress(syn(payload=hello)) is not DROP
     for elsewhere in ({"source": OTHER}, {"ports": (40001, 8571)}, {"isn": 12}):
         assert server.ingress(syn(payload=hello, **elsewhere)) is DROP
-    assert server.engine.refused["replayed"] == 3 and server.injected() == []
+    assert server.engine.outcome.refused["replayed"] == 3 and server.injected() == []
     assert server.ingress(syn(payload=hello)) is not DROP, "the same attempt again is a retransmission"
 
 
@@ -289,7 +297,7 @@ def test_simultaneous_open_is_refused() -> None:
     client.egress(syn())
     crossing = server.egress(segment("S", 77, back=True))
     assert client.ingress(crossing) is DROP
-    assert ("refused", "simultaneous-open") in client.events()
+    assert (Rejected, "simultaneous-open") in client.events()
 
 
 # -- nothing harms a live connection
@@ -335,7 +343,7 @@ def test_a_stray_syn_ack_does_not_harm_a_live_connection() -> None:
     for isn in (ISN_S, 1234):
         got = client.ingress(syn_ack(isn=isn, acked=999))
         assert got is DROP or got[TCP].flags == "SA"
-        assert client.injected() == [] and not [kind for kind, _ in client.events() if kind == "destroy"]
+        assert client.injected() == [] and not [kind for kind, _ in client.events() if kind is Ended]
     assert data(say(client, server, b"fine")) == b"fine"
 
 
@@ -367,9 +375,9 @@ def test_numbers_of_a_half_open_connection_pass_as_they_are() -> None:
 def test_unknown_connections_are_dropped_and_their_sockets_destroyed() -> None:
     node = Node(1)
     assert node.ingress(segment("PA", 1, 2, b"x", back=True)) is DROP
-    assert [kind for kind, _ in node.events()] == ["destroy"] and node.injected() == []
+    assert [kind for kind, _ in node.events()] == [Ended] and node.injected() == []
     assert node.egress(segment("PA", 1000, 2000, b"x")) is DROP
-    assert [kind for kind, _ in node.events()] == ["destroy"]
+    assert [kind for kind, _ in node.events()] == [Ended]
     ((toward, reset),) = node.injected()
     assert toward == "socket" and reset[TCP].seq == 2000 and "R" in reset[TCP].flags
     assert (reset[IP].src, reset[TCP].sport) == (SERVER, 8571)
@@ -390,7 +398,7 @@ def test_ghosts_are_answered_with_exact_resets() -> None:
     node.engine.haunt(key, 111, 222, node.now)
     ((toward, first),) = node.injected()
     assert toward == "network" and (first[TCP].seq, first[TCP].ack) == (111, 222)
-    assert [kind for kind, _ in node.events()] == ["destroy"]
+    assert [kind for kind, _ in node.events()] == [Ended]
     assert node.ingress(segment("PA", 5, 4242, b"x", back=True)) is DROP
     ((toward, exact),) = node.injected()
     assert toward == "network" and exact[TCP].flags == "R" and exact[TCP].seq == 4242
@@ -405,7 +413,7 @@ def test_a_fin_without_final_loses_its_flag() -> None:
     client, server = connected()
     wire = client.egress(segment("PA", ISN_C + 1, ISN_S + 1, b"data"))
     assert "F" not in server.ingress(segment("FA", wire[TCP].seq, wire[TCP].ack))[TCP].flags
-    assert server.engine.refused["unauthenticated-fin"] == 1
+    assert server.engine.outcome.refused["unauthenticated-fin"] == 1
     forged = segment("FPA", wire[TCP].seq, wire[TCP].ack, data(wire))
     got = server.ingress(forged)
     assert data(got) == b"data" and "F" not in got[TCP].flags
@@ -441,7 +449,7 @@ def test_an_acknowledgement_of_what_was_never_sent_is_dropped() -> None:
     wire = client.egress(segment("PA", ISN_C + 1, ISN_S + 1, b"data"))
     end = wire[TCP].seq + len(data(wire))
     assert client.ingress(segment("A", ISN_S + 1 + HELLO_LENGTH, end + 1, back=True)) is DROP
-    assert client.engine.refused["acknowledges-unsent"] == 1
+    assert client.engine.outcome.refused["acknowledges-unsent"] == 1
     got = client.ingress(segment("A", ISN_S + 1 + HELLO_LENGTH, end, back=True))
     assert got[TCP].ack == (ISN_C + 5) % 2**32
     got = client.ingress(segment("A", ISN_S + 1 + HELLO_LENGTH, end - 1, back=True))
@@ -477,7 +485,7 @@ def test_every_flipped_bit_is_noticed() -> None:
         forged[bit // 8] ^= 1 << bit % 8
         got = server.ingress(segment("PA", wire[TCP].seq, wire[TCP].ack, bytes(forged)))
         assert got is DROP or not data(got), bit
-    assert server.engine.refused["tampered"] > 0
+    assert server.engine.outcome.refused["tampered"] > 0
     got = server.ingress(wire)
     assert data(got) == b"second" and got[TCP].seq == (ISN_C + 6) % 2**32
 
@@ -487,7 +495,7 @@ def test_a_wrong_checksum_is_not_laundered() -> None:
     wire = bytearray(bytes(client.egress(segment("PA", ISN_C + 1, ISN_S + 1, b"data"))))
     wire[25] ^= 1  # the sequence number
     verdict = server.engine.ingress(memoryview(wire), CSUM_NOT_VERIFIED, 0)
-    assert verdict is DROP and server.engine.refused["bad-checksum"] == 1
+    assert verdict is DROP and server.engine.outcome.refused["bad-checksum"] == 1
 
 
 @pytest.mark.parametrize("six", [False, True])
@@ -558,7 +566,7 @@ def test_half_open_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert [dial(CLIENT, port) is DROP for port in range(1, 5)] == [False] * 3 + [True]
     assert [dial(OTHER, port) is DROP for port in range(1, 5)] == [False] * 2 + [True] * 2
     assert len(server.engine.admission.answering) == 5
-    assert server.engine.refused["too-many-attempts"] == 3
+    assert server.engine.outcome.refused["too-many-attempts"] == 3
     server.engine.tick(server.now + admission.LIFETIME + 1)
     assert not server.engine.admission.answering
     assert dial(CLIENT, 9) is not DROP
@@ -621,7 +629,7 @@ def test_a_connection_is_forgotten_when_its_socket_is_gone() -> None:
     (key,) = client.engine.encrypted_keys()
     assert client.engine.tick(client.now + engine.LOOK_AFTER + 1) == [key]
     client.engine.forget(key)
-    assert client.engine.encrypted_keys() == [] and ("closed", "") in client.events()
+    assert client.engine.encrypted_keys() == [] and (Closed, "") in client.events()
     assert (client.engine.gone.connections, client.engine.gone.counters.bytes_out) == (1, 5)
     assert client.egress(segment("PA", ISN_C + 6, ISN_S + 1, b"x")) is DROP
 

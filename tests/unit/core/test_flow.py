@@ -15,7 +15,7 @@ from mcencrypt.core.ingress import Ingress
 from mcencrypt.core.packet import Segment
 from mcencrypt.core.paths import Paths
 from mcencrypt.core.record import OVERHEAD, Keys
-from mcencrypt.core.verdict import DROP, Injection
+from mcencrypt.core.verdict import DROP, Outcome
 
 ORIGIN, OURS, THEIRS = 138, 1000, 0xFFFFFFF0
 KEY = b"\x0a\0\0\x01\x0a\0\0\x02\x9c\x40\x21\x7b"
@@ -36,11 +36,11 @@ class Half:
         egress.right_edge += window
         ingress.right_edge += 1 << 20
         self.mtu = 1500
-        self.near, self.noted, self.outbox = near, list[str](), list[Injection]()
+        self.near, self.outcome = near, Outcome()
         key = KEY if near else KEY[4:8] + KEY[:4] + KEY[10:] + KEY[8:10]
         self.flow = Flow(
             key, egress, ingress, hello=b"", identity=b"", confirmed=True, mss=1438, scales=(0, 0), now=0.0,
-            note=self.noted.append, paths=Paths(lambda peer, own: self.mtu),
+            outcome=self.outcome, paths=Paths(lambda peer, own: self.mtu),
         )  # fmt: skip
 
     def packet(self, seq: int, ack: int, flags: str, payload: bytes, window: int, options: list[Any]) -> bytes:
@@ -55,17 +55,17 @@ class Half:
         blocks = [(self.peer_isn + 1 + edge) % 2**32 for block in sack or [] for edge in block]
         options = [("NOP", None), ("NOP", None), ("SAck", tuple(blocks))] if blocks else []
         raw = self.packet(self.isn + 1 + at, self.peer_isn + 1 + ack, flags, payload, window, options)
-        verdict = self.flow.from_socket(Segment(raw), gso, self.outbox)
+        verdict = self.flow.from_socket(Segment(raw), gso)
         return ([] if verdict is DROP else [IP(verdict)]) + self.drain("network")
 
     def take(self, packet: Any) -> Any:
         """A packet from the network; what reaches our socket."""
-        verdict = self.flow.from_network(Segment(bytes(packet)), self.outbox)
+        verdict = self.flow.from_network(Segment(bytes(packet)))
         return DROP if verdict is DROP else IP(verdict)
 
     def drain(self, toward: str) -> list[Any]:
-        found = [IP(injection.packet) for injection in self.outbox if injection.toward == toward]
-        self.outbox[:] = [injection for injection in self.outbox if injection.toward != toward]
+        found = [IP(injection.packet) for injection in self.outcome.injections if injection.toward == toward]
+        self.outcome.injections = [one for one in self.outcome.injections if one.toward != toward]
         return found
 
 
@@ -236,13 +236,13 @@ def test_keepalives_and_probes_stay_below_what_is_expected() -> None:
 
 def test_what_was_lost_before_us_is_dropped() -> None:
     near, _ = ends()
-    assert near.send(100, b"later") == [] and near.noted == ["gap-before-us"]
+    assert near.send(100, b"later") == [] and near.outcome.refused == {"gap-before-us": 1}
 
 
 def test_data_behind_the_fin_is_dropped() -> None:
     near, _ = ends()
     near.send(0, b"end", "FA")
-    assert near.send(3, b"more") == [] and near.noted == ["data-after-fin"]
+    assert near.send(3, b"more") == [] and near.outcome.refused == {"data-after-fin": 1}
 
 
 def test_a_reset_is_translated_and_an_old_one_dropped() -> None:
@@ -251,7 +251,7 @@ def test_a_reset_is_translated_and_an_old_one_dropped() -> None:
     assert old[TCP].seq == OURS + 1 + ORIGIN
     far.take(near.send(0, b"x" * 50)[0])
     far.send(0, ack=50)
-    assert far.take(old) is DROP and far.noted == ["old-reset"]
+    assert far.take(old) is DROP and far.outcome.refused == {"old-reset": 1}
     assert not far.flow.is_closing()
     exact = far.take(near.send(50, flags="R")[0])
     assert exact[TCP].seq == OURS + 1 + 50 and exact[TCP].flags == "R" and far.flow.is_closing()

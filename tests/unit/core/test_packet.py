@@ -17,6 +17,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet
 
+from mcencrypt.core.addresses import reversed_key
 from mcencrypt.core.checksum import SMALL
 from mcencrypt.core.packet import (
     ACK,
@@ -30,7 +31,6 @@ from mcencrypt.core.packet import (
     Unusable,
     bare,
     rebuild,
-    reversed_key,
 )
 
 #: Payload lengths: none, odd, on both sides of what is summed in Python, and batches.

@@ -1,7 +1,8 @@
 """What is told to the kernel about a path is not taken for the path's own MTU."""
 
 from mcencrypt.core import paths
-from mcencrypt.core.paths import Path, Paths
+from mcencrypt.core.addresses import Path
+from mcencrypt.core.paths import Paths
 from mcencrypt.core.record import OVERHEAD
 
 OWN = b"\x0a\0\0\x63"

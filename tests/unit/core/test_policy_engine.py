@@ -17,7 +17,18 @@ from mcencrypt.core.keyring import KeyRing
 from mcencrypt.core.options import walk
 from mcencrypt.core.packet import ACK, FIN, PSH, RST, SYN, URG, Segment, rebuild
 from mcencrypt.core.policy import Policy, Surroundings
-from mcencrypt.core.verdict import ACCEPT, DROP, Verdict
+from mcencrypt.core.verdict import (
+    ACCEPT,
+    DROP,
+    Closed,
+    Encrypted,
+    Ended,
+    Event,
+    InPlaintext,
+    Rejected,
+    Tampered,
+    Verdict,
+)
 
 Host = tuple[bytes, int]
 
@@ -75,9 +86,14 @@ def identity(seed: int) -> bytes:
     return static.public_key().public_bytes_raw()
 
 
+def rejected(event: Event) -> Rejected:
+    assert isinstance(event, Rejected)
+    return event
+
+
 def untouched(at: Engine) -> None:
     """Nothing was sent, and nothing is remembered."""
-    assert at.outbox == []
+    assert at.outcome.injections == []
     assert list(at.connections(0.0)) == []
 
 
@@ -140,18 +156,18 @@ def test_two_nodes_talk_encrypted(local: Host, remote: Host, isn: int) -> None:
     seen = read(a.ingress(wire, 0, 0.0))
     assert (seen.seq, seen.ack) == ((isn + 8) % 2**32, (isn + 1 + len(secret)) % 2**32)
     assert bytes(seen.payload()) == secret[::-1]
-    assert not a.refused
-    assert not b.refused
+    assert not a.outcome.refused
+    assert not b.outcome.refused
 
 
 def test_who_dials_is_named_only_once_it_has_proven_who_it_is() -> None:
     a, b = pair()
-    assert [(event.kind, event.detail) for event in a.events] == [("encrypted", identity(2).hex())]
-    assert b.events == []
+    assert a.outcome.events == [Encrypted(key_of(A, B), identity(2))]
+    assert b.outcome.events == []
     (shown,) = b.connections(0.0)
     assert (shown.state, shown.identity) == ("unconfirmed", b"")
     b.ingress(a.egress(make(A, B, ISN_A + 1, ISN_B + 1, ACK | PSH, b"first"), 0, 0.0), 0, 0.0)
-    assert [(event.kind, event.detail) for event in b.events] == [("encrypted", identity(1).hex())]
+    assert b.outcome.events == [Encrypted(key_of(B, A), identity(1))]
     (shown,) = b.connections(0.0)
     assert (shown.state, shown.identity) == ("encrypted", identity(1))
 
@@ -176,11 +192,10 @@ def test_a_stranger_gets_no_answer(payload: bytes, peer: Host, local: Host) -> N
     assert b.ingress(make(peer, local, ISN_A, 0, SYN, payload), 0, 0.0) is DROP
     untouched(b)
     reason = "wrong-key" if len(payload) == 138 and payload[:4] == b"mcen" else "not-a-handshake"
-    assert b.refused == {reason: 1}
-    (event,) = b.events
-    assert (event.kind, event.reason) == ("refused", reason)
-    assert event.remote == peer[0] + pack("!H", peer[1])
-    assert event.local == local[0] + pack("!H", local[1])
+    assert b.outcome.refused == {reason: 1}
+    (event,) = b.outcome.events
+    assert isinstance(event, Rejected)
+    assert (event.key, event.reason) == (key_of(local, peer), reason)
 
 
 @pytest.mark.parametrize(
@@ -193,8 +208,8 @@ def test_an_answer_without_a_message_ends_the_dial_at_once(acked: int, payload: 
     assert seen.flags == RST | ACK
     assert seen.ack == ISN_A + 1, "the only number that a socket in SYN-SENT takes a reset with"
     assert bytes(seen.payload()) == b""
-    assert a.refused == {"not-a-handshake": 1}
-    assert [event.kind for event in a.events] == ["refused"]
+    assert a.outcome.refused == {"not-a-handshake": 1}
+    assert [type(event) for event in a.outcome.events] == [Rejected]
     untouched(a)
 
 
@@ -206,7 +221,7 @@ def test_a_true_message_in_an_answer_that_does_not_count_ours_is_refused(mode: s
     message = answered(b, ISN_B)
     seen = read(a.ingress(make(B, A, ISN_B, ISN_A + 1, SYN | ACK, message), 0, 0.0))
     assert (seen.flags, seen.ack) == (RST | ACK, ISN_A + 1)
-    assert a.refused == {"not-a-handshake": 1}
+    assert a.outcome.refused == {"not-a-handshake": 1}
     assert a.encrypted_keys() == a.plaintext_keys() == []
 
 
@@ -233,16 +248,16 @@ def test_a_refusing_peer_is_understood() -> None:
 def test_unknown_connections_are_ended(flags: int) -> None:
     a = new()
     assert a.ingress(make(B, A, 700, 800, flags, b"plaintext"), 0, 0.0) is DROP
-    assert a.refused == {"unknown-connection": 1}
-    assert a.outbox == []
-    (event,) = a.events
-    assert event.kind == "destroy"
-    assert (event.local, event.remote) == (A[0] + pack("!H", A[1]), B[0] + pack("!H", B[1]))
-    a.events.clear()
+    assert a.outcome.refused == {"unknown-connection": 1}
+    assert a.outcome.injections == []
+    (event,) = a.outcome.events
+    assert isinstance(event, Ended)
+    assert event.key == key_of(A, B) and a.outcome.sockets == {key_of(A, B)}
+    a.outcome.events.clear()
 
     assert a.egress(make(A, B, 800, 709, flags, b"plaintext"), 0, 0.0) is DROP
-    assert [event.kind for event in a.events] == ["destroy"]
-    (injection,) = a.outbox
+    assert [type(event) for event in a.outcome.events] == [Ended]
+    (injection,) = a.outcome.injections
     assert injection.toward == "socket"
     reset = read(injection.packet)
     assert reset.source_first == key_of(B, A)
@@ -255,15 +270,15 @@ def test_resets_of_unknown_connections_destroy_nothing() -> None:
     assert a.ingress(make(B, A, 700, 0, RST, b"with data"), 0, 0.0) is DROP
     reset = read(a.egress(make(A, B, 800, 700, RST | ACK, b"with data"), 0, 0.0))
     assert (reset.seq, reset.ack, reset.flags, bytes(reset.payload())) == (800, 700, RST | ACK, b"")
-    assert a.events == []
-    assert a.outbox == []
+    assert a.outcome.events == []
+    assert a.outcome.injections == []
 
 
 def test_a_syn_ack_out_of_nowhere() -> None:
     a = new()
     assert a.ingress(make(B, A, 700, 800, SYN | ACK), 0, 0.0) is DROP
     assert a.egress(make(A, B, 700, 800, SYN | ACK), 0, 0.0) is DROP
-    assert a.refused == {"unknown-connection": 2}
+    assert a.outcome.refused == {"unknown-connection": 2}
 
 
 def test_what_is_no_segment_is_dropped_and_counted() -> None:
@@ -272,7 +287,7 @@ def test_what_is_no_segment_is_dropped_and_counted() -> None:
         assert way(make(B, A, 1, 1, ACK)[:-1], 0, 0.0) is DROP
         assert way(b"\x45" + bytes(60), 0, 0.0) is DROP
         assert way(b"", 0, 0.0) is DROP
-    assert a.refused.total() == 6
+    assert a.outcome.refused.total() == 6
     untouched(a)
 
 
@@ -282,7 +297,7 @@ def test_a_wrong_checksum_is_not_made_right() -> None:
     damaged = bytearray(good)
     damaged[27] ^= 1  # a sequence number
     assert a.ingress(memoryview(damaged), CSUM_NOT_VERIFIED, 0.0) is DROP
-    assert a.refused == {"bad-checksum": 1}
+    assert a.outcome.refused == {"bad-checksum": 1}
     for packet in (good, memoryview(good), memoryview(bytearray(good))):
         assert bytes(read(a.ingress(packet, CSUM_NOT_VERIFIED, 0.0)).payload()) == b"data"
 
@@ -296,7 +311,7 @@ def test_prefer_talks_plaintext_with_whom_does_not_answer() -> None:
     assert a.ingress(make(B, A, ISN_B, ISN_A + 1, SYN | ACK), 0, 0.0) is ACCEPT
     assert a.egress(make(A, B, ISN_A + 1, ISN_B + 1, ACK | PSH, b"version"), 0, 0.0) is ACCEPT
     assert a.ingress(make(B, A, ISN_B + 1, ISN_A + 8, ACK | PSH, b"verack"), 0, 0.0) is ACCEPT
-    assert [event.kind for event in a.events] == ["plaintext"]
+    assert [type(event) for event in a.outcome.events] == [InPlaintext]
     (shown,) = a.connections(0.0)
     assert (shown.state, shown.counters.bytes_out, shown.counters.bytes_in) == ("plaintext", 7, 6)
     assert a.plaintext_keys() == [key_of(A, B)]
@@ -309,8 +324,8 @@ def test_prefer_answers_a_stranger_in_plaintext() -> None:
     assert b.egress(make(B, A, ISN_B, ISN_A + 1, SYN | ACK), 0, 0.0) is ACCEPT
     assert b.ingress(make(A, B, ISN_A + 1, ISN_B + 1, ACK | PSH, b"version"), 0, 0.0) is ACCEPT
     assert b.egress(make(B, A, ISN_B + 1, ISN_A + 8, ACK), 0, 0.0) is ACCEPT
-    assert [event.kind for event in b.events] == ["plaintext"]
-    assert not b.refused
+    assert [type(event) for event in b.outcome.events] == [InPlaintext]
+    assert not b.outcome.refused
 
 
 def test_prefer_still_encrypts_with_whom_can() -> None:
@@ -335,7 +350,7 @@ def test_prefer_does_not_fall_back_for_a_forged_message() -> None:
     damaged = bytearray(dialled(a))
     damaged[-1] ^= 1
     assert b.ingress(damaged, 0, 0.0) is DROP
-    assert b.refused == {"forged-handshake": 1}
+    assert b.outcome.refused == {"forged-handshake": 1}
     assert b.plaintext_keys() == []
 
 
@@ -387,7 +402,7 @@ def test_switched_off_new_connections_are_plaintext_and_encrypted_ones_go_on() -
     a, b = pair()
     for at in (a, b):
         at.policy.enabled = False
-        at.events.clear()
+        at.outcome.events.clear()
     other: Host = (A[0], 40001)
     syn = make(other, B, ISN_A, 0, SYN)
     assert a.egress(syn, 0, 0.0) is ACCEPT
@@ -508,8 +523,8 @@ def test_a_peer_with_another_key_is_named_by_it() -> None:
     a, b = new(key=OTHER_KEY), new(seed=2)
     assert b.ingress(dialled(a), 0, 0.0) is DROP
     untouched(b)
-    (event,) = b.events
-    assert (event.kind, event.reason) == ("refused", "wrong-key")
+    (event,) = b.outcome.events
+    assert isinstance(event, Rejected) and event.reason == "wrong-key"
     assert NetworkSecret(OTHER_KEY).key_id.hex() in event.detail
     assert NetworkSecret(KEY).key_id.hex() in event.detail
 
@@ -522,16 +537,16 @@ def test_an_answer_under_another_key_is_named_by_it() -> None:
     message, _ = Answer(theirs, static, hello, Clock.unix_ms).reply(ephemeral_key(Random(5).randbytes), 0)
     seen = read(a.ingress(make(B, A, ISN_B, ISN_A + 1 + HELLO_LENGTH, SYN | ACK, message), 0, 0.0))
     assert (seen.flags, seen.ack) == (RST | ACK, ISN_A + 1)
-    assert theirs.key_id.hex() in a.events[-1].detail
-    assert a.events[-1].reason == "wrong-key"
+    assert theirs.key_id.hex() in rejected(a.outcome.events[-1]).detail
+    assert rejected(a.outcome.events[-1]).reason == "wrong-key"
 
 
 def test_prefer_talks_plaintext_with_another_network_and_says_so() -> None:
     b = new("prefer")
     seen = read(b.ingress(dialled(new(key=OTHER_KEY)), 0, 0.0))
     assert bytes(seen.payload()) == b""
-    assert [event.kind for event in b.events] == ["refused", "plaintext"]
-    assert NetworkSecret(OTHER_KEY).key_id.hex() in b.events[0].detail
+    assert [type(event) for event in b.outcome.events] == [Rejected, InPlaintext]
+    assert NetworkSecret(OTHER_KEY).key_id.hex() in rejected(b.outcome.events[0]).detail
 
 
 def test_a_clock_that_is_off_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -539,8 +554,8 @@ def test_a_clock_that_is_off_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Clock, "unix_ms", Clock.unix_ms + 700_000)
     b = new(seed=2)
     assert b.ingress(syn, 0, 0.0) is DROP
-    assert b.refused == {"clock-skew": 1}
-    assert "700 s behind" in b.events[0].detail
+    assert b.outcome.refused == {"clock-skew": 1}
+    assert "700 s behind" in rejected(b.outcome.events[0]).detail
 
 
 @pytest.mark.parametrize("option", [b"\x13\x12" + bytes(16), b"\x1d\x10" + bytes(14)])
@@ -550,7 +565,7 @@ def test_signed_connections_are_refused(option: bytes) -> None:
     assert a.egress(make(A, B, ISN_A, 0, SYN, options=options), 0, 0.0) is DROP
     hello = bytes(read(dialled(new(seed=3))).payload())
     assert b.ingress(make(A, B, ISN_A, 0, SYN, hello, options), 0, 0.0) is DROP
-    assert a.refused == b.refused == {"signed-tcp": 1}
+    assert a.outcome.refused == b.outcome.refused == {"signed-tcp": 1}
     untouched(a)
     untouched(b)
 
@@ -590,7 +605,7 @@ def test_whichever_answer_arrives_the_keys_fit(lives: int) -> None:
     b.ingress(dialled(a), 0, 0.0)
     answers = [b.egress(make(B, A, ISN_B + 100 * n, ISN_A + 1, SYN | ACK), 0, 0.0) for n in range(4)]
     assert b.egress(make(B, A, ISN_B + 400, ISN_A + 1, SYN | ACK), 0, 0.0) is DROP
-    assert b.refused == {"too-many-attempts": 1}
+    assert b.outcome.refused == {"too-many-attempts": 1}
     isn = ISN_B + 100 * lives
     assert read(a.ingress(answers[lives], 0, 0.0)).seq == isn
     wire = a.egress(make(A, B, ISN_A + 1, isn + 1, ACK | PSH, b"first"), 0, 0.0)  # the bare ACK was lost
@@ -610,7 +625,7 @@ def test_a_handshake_is_consumed_once() -> None:
         assert (seen.flags, seen.ack, bytes(seen.payload())) == (SYN | ACK, ISN_A + 1, b"")
     for stray in (other, make(B, A, 31337, EDGE_A, SYN | ACK)):
         assert a.ingress(stray, 0, 0.0) is DROP
-    assert a.refused == {"stray-syn-ack": 2}
+    assert a.outcome.refused == {"stray-syn-ack": 2}
     b.ingress(a.egress(make(A, B, ISN_A + 1, ISN_B + 1, ACK), 0, 0.0), 0, 0.0)
     assert bytes(read(a.ingress(from_b(b, b"alive"), 0, 0.0)).payload()) == b"alive"
     assert answered(b, ISN_B) == bytes(read(answer).payload()), "our socket may repeat its answer"
@@ -625,8 +640,8 @@ def test_a_recorded_syn_opens_nothing(source: Host, isn: int) -> None:
     assert read(b.ingress(syn, 0, 0.0)).flags == SYN
     hello = bytes(read(syn).payload())
     assert b.ingress(make(source, B, isn, 0, SYN, hello), 0, 0.0) is DROP
-    assert b.refused == {"replayed": 1}
-    assert b.events[-1].reason == "replayed"
+    assert b.outcome.refused == {"replayed": 1}
+    assert rejected(b.outcome.events[-1]).reason == "replayed"
     assert read(b.ingress(syn, 0, 0.0)).flags == SYN, "the true one may be repeated"
     verdict = b.egress(make(B, source, ISN_B, isn + 1, SYN | ACK), 0, 0.0)
     assert verdict is DROP or not read(verdict).payload(), "no message 2 for an answer to it"
@@ -638,7 +653,7 @@ def test_a_recorded_syn_opens_nothing_once_its_connection_is_gone() -> None:
     connect(a, b)
     b.forget(key_of(B, A))
     assert b.ingress(make((bytes((10, 0, 0, 9)), 1), B, ISN_A, 0, SYN, hello), 0, 0.0) is DROP
-    assert b.refused == {"replayed": 1}
+    assert b.outcome.refused == {"replayed": 1}
 
 
 def test_both_dialling_at_once_is_refused() -> None:
@@ -647,8 +662,8 @@ def test_both_dialling_at_once_is_refused() -> None:
     syn_b = dialled(b, ISN_B, B, A)
     assert a.ingress(syn_b, 0, 0.0) is DROP
     assert b.ingress(syn_a, 0, 0.0) is DROP
-    assert a.refused == b.refused == {"simultaneous-open": 1}
-    assert a.events[-1].reason == "simultaneous-open"
+    assert a.outcome.refused == b.outcome.refused == {"simultaneous-open": 1}
+    assert rejected(a.outcome.events[-1]).reason == "simultaneous-open"
     assert a.encrypted_keys() == []
 
 
@@ -693,7 +708,7 @@ def test_a_fin_without_final_loses_its_flag() -> None:
     seen = read(a.ingress(make(B, A, EDGE_B, EDGE_A, FIN | ACK), 0, 0.0))
     assert seen.flags == ACK
     assert seen.seq == ISN_B + 1
-    assert a.refused == {"unauthenticated-fin": 1}
+    assert a.outcome.refused == {"unauthenticated-fin": 1}
     wire = read(from_b(b, b"data"))
     seen = read(a.ingress(rebuild(wire, wire.seq, wire.ack, wire.payload(), flags=wire.flags | FIN), 0, 0.0))
     assert (bytes(seen.payload()), seen.flags & FIN) == (b"data", 0), "the data in it is kept"
@@ -708,7 +723,7 @@ def test_a_fin_with_final_passes(data: bytes) -> None:
     assert read(wire).flags & FIN
     seen = read(a.ingress(wire, 0, 0.0))
     assert (bytes(seen.payload()), seen.flags & FIN, seen.seq) == (data, FIN, ISN_B + 1)
-    assert not a.refused
+    assert not a.outcome.refused
 
 
 def test_a_final_record_whose_fin_flag_was_removed_ends_nothing_yet() -> None:
@@ -725,7 +740,7 @@ def test_an_acknowledgement_of_what_was_never_sent_is_dropped(beyond: int, paylo
     wire = read(from_b(b, b"data"))
     data = bytes(wire.payload()) if payload else b""
     assert a.ingress(make(B, A, EDGE_B, EDGE_A + beyond, ACK, data), 0, 0.0) is DROP
-    assert a.refused == {"acknowledges-unsent": 1}
+    assert a.outcome.refused == {"acknowledges-unsent": 1}
     assert bytes(read(a.ingress(make(B, A, EDGE_B, EDGE_A, ACK, bytes(wire.payload())), 0, 0.0)).payload()) == b"data"
 
 
@@ -756,13 +771,13 @@ def test_no_flipped_bit_of_a_segment_changes_what_is_read() -> None:
         damaged[bit // 8] ^= 1 << bit % 8
         verdict = a.ingress(damaged, 0, 0.0)
         assert verdict is DROP or bit // 8 < payload_at, f"bit {bit}"
-        for packet in [verdict] * isinstance(verdict, bytes) + [injection.packet for injection in a.outbox]:
+        for packet in [verdict] * isinstance(verdict, bytes) + [injection.packet for injection in a.outcome.injections]:
             segment = read(packet)
             # One byte below what was acknowledged carries nothing: the socket has it.
             assert bytes(segment.payload()) in (b"", b"exactly this") or segment.seq == ISN_B, f"bit {bit}"
             if segment.payload():
                 assert segment.seq in (ISN_B + 1, ISN_B), f"bit {bit}"
-        a.outbox.clear()
+        a.outcome.injections.clear()
     assert bytes(read(a.ingress(wire, 0, 0.0)).payload()) == b"exactly this"
 
 
@@ -770,13 +785,13 @@ def test_a_forged_record_is_reported_and_later_drops_are_not() -> None:
     a, b = pair()
     wire = bytearray(from_b(b, b"data"))
     wire[-1] ^= 1
-    a.events.clear()
+    a.outcome.events.clear()
     assert a.ingress(wire, 0, 0.0) is DROP
-    assert [event.kind for event in a.events] == ["tampered"]
-    assert a.refused == {"tampered": 1}
-    a.events.clear()
+    assert [type(event) for event in a.outcome.events] == [Tampered]
+    assert a.outcome.refused == {"tampered": 1}
+    a.outcome.events.clear()
     assert a.ingress(make(B, A, EDGE_B, EDGE_A + 5, ACK), 0, 0.0) is DROP
-    assert a.events == [], "this one was no record"
+    assert a.outcome.events == [], "this one was no record"
     (shown,) = a.connections(0.0)
     assert shown.counters.auth_failures == 1
 
@@ -806,7 +821,7 @@ def test_attempts_of_one_address_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
         return b.ingress(dialled(a, local=peer), 0, now)
 
     assert [attempt(1, port, 0.0) is not DROP for port in range(1, 6)] == [True, True, True, False, False]
-    assert b.refused == {"too-many-attempts": 2}
+    assert b.outcome.refused == {"too-many-attempts": 2}
     assert [attempt(3, port, 10.0) is not DROP for port in range(1, 4)] == [True, True, False], "in all"
     assert attempt(1, 1, 10.0) is not DROP, "a repeated SYN is no new attempt"
     assert len(list(b.connections(0.0))) == 5
@@ -823,7 +838,7 @@ def test_our_own_dials_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for port in (1, 2):
         dialled(a, local=(A[0], port))
     assert a.egress(make((A[0], 3), B, ISN_A, 0, SYN), 0, 0.0) is DROP
-    assert a.refused == {"too-many-attempts": 1}
+    assert a.outcome.refused == {"too-many-attempts": 1}
     dialled(a, local=(A[0], 2), isn=77)
     a.tick(admission.LIFETIME)
     dialled(a, local=(A[0], 3))
@@ -834,7 +849,7 @@ def test_who_has_proven_nothing_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     a, b = pair()
     second: Host = (A[0], 40001)
     assert b.ingress(dialled(a, local=second), 0, 0.0) is DROP
-    assert b.refused == {"too-many-attempts": 1}
+    assert b.outcome.refused == {"too-many-attempts": 1}
     b.ingress(a.egress(make(A, B, ISN_A + 1, ISN_B + 1, ACK | PSH, b"it is me"), 0, 0.0), 0, 0.0)
     connect(a, b, local=second)
 
@@ -846,7 +861,7 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     b.ingress(dialled(a, local=second), 0, 0.0)
     answer = b.egress(make(B, second, ISN_B, ISN_A + 1, SYN | ACK), 0, 0.0)
     assert a.ingress(answer, 0, 0.0) is DROP
-    assert a.refused == {"too-many-connections": 1}
+    assert a.outcome.refused == {"too-many-connections": 1}
     assert len(a.encrypted_keys()) == 1
 
     plain = new("prefer")
@@ -861,23 +876,23 @@ def test_connections_of_an_earlier_process_are_answered_exactly() -> None:
     a = new("prefer")
     key = key_of(A, B)
     a.haunt(key, 111, 222, 0.0)
-    (injection,) = a.outbox
+    (injection,) = a.outcome.injections
     assert injection.toward == "network"
     assert (read(injection.packet).seq, read(injection.packet).ack) == (111, 222)
     assert read(injection.packet).source_first == key
-    assert [event.kind for event in a.events] == ["destroy"]
-    a.outbox.clear()
+    assert [type(event) for event in a.outcome.events] == [Ended]
+    a.outcome.injections.clear()
 
     assert a.ingress(make(B, A, 500, 600, ACK | PSH, b"ciphertext"), 0, 1.0) is DROP
-    (injection,) = a.outbox
+    (injection,) = a.outcome.injections
     reset = read(injection.packet)
     assert (reset.seq, reset.flags, injection.toward) == (600, RST, "network")
-    a.outbox.clear()
+    a.outcome.injections.clear()
     assert a.egress(make(A, B, 1, 2, ACK | PSH, b"confidential"), 0, 1.0) is DROP, "not even under prefer"
-    assert [injection.toward for injection in a.outbox] == ["socket"]
-    a.outbox.clear()
+    assert [injection.toward for injection in a.outcome.injections] == ["socket"]
+    a.outcome.injections.clear()
     assert a.ingress(make(B, A, 500, 0, RST), 0, 1.0) is DROP
-    assert a.outbox == [], "no reset answers a reset"
+    assert a.outcome.injections == [], "no reset answers a reset"
     a.tick(GHOST_LIFETIME)
     assert a.ingress(make(B, A, 500, 600, ACK), 0, GHOST_LIFETIME) is ACCEPT
 
@@ -886,7 +901,7 @@ def test_an_aborted_connection_is_reset_with_exact_numbers() -> None:
     a, b = pair()
     a.ingress(from_b(b, b"12345"), 0, 0.0)
     a.abort(key_of(A, B), 0.0)
-    (injection,) = a.outbox
+    (injection,) = a.outcome.injections
     reset = read(injection.packet)
     assert (reset.seq, reset.ack, reset.flags) == (EDGE_A, EDGE_B + 5 + 22, RST | ACK)
     seen = read(b.ingress(injection.packet, 0, 0.0))
@@ -902,6 +917,6 @@ def test_a_silent_connection_is_looked_up_and_forgotten() -> None:
     a.touch(key_of(A, B), engine.LOOK_AFTER)
     assert a.tick(engine.LOOK_AFTER + 1) == []
     a.forget(key_of(A, B))
-    assert a.events[-1].kind == "closed"
+    assert type(a.outcome.events[-1]) is Closed
     untouched(a)
     assert a.egress(make(A, B, ISN_A + 1, ISN_B + 1, ACK | PSH, b"confidential"), 0, 0.0) is DROP

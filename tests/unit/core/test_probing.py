@@ -11,10 +11,11 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
 from mcencrypt.core import probing
+from mcencrypt.core.addresses import reversed_key
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.handshake import HELLO_LENGTH, NetworkSecret
 from mcencrypt.core.keyring import KeyRing
-from mcencrypt.core.packet import ACK, RST, SYN, Segment, bare, rebuild, reversed_key
+from mcencrypt.core.packet import ACK, RST, SYN, Segment, bare, rebuild
 from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.core.probing import ProbeResult
 from mcencrypt.core.verdict import DROP
@@ -42,8 +43,8 @@ def begun(
     """A probe's SYN, and where its result will be."""
     results: list[ProbeResult] = []
     assert a.probing.begin(key, secret, now, timeout, results.append)
-    [injection] = a.outbox
-    a.outbox.clear()
+    [injection] = a.outcome.injections
+    a.outcome.injections.clear()
     assert injection.toward == "network"
     return Segment(injection.packet), results
 
@@ -55,8 +56,8 @@ def answer(syn: Segment, flags: int, acked: int, payload: bytes = b"", seq: int 
 
 def only_reset(a: Engine) -> Segment:
     """The reset with which a probe ends."""
-    [injection] = a.outbox
-    a.outbox.clear()
+    [injection] = a.outcome.injections
+    a.outcome.injections.clear()
     reset = Segment(injection.packet)
     assert injection.toward == "network" and reset.flags == RST
     return reset
@@ -93,7 +94,7 @@ def test_a_peer_answers_proves_itself_and_forgets(key: bytes) -> None:
     seen = Segment(b.ingress(reset.packet, 0, 10.5))  # type: ignore[arg-type]
     assert (seen.flags, seen.seq) == (RST, syn.seq + 1 & 0xFFFFFFFF), "what the kernel there expects"
     assert list(b.connections(11.0)) == [] and list(a.connections(11.0)) == []
-    assert not a.probing and a.refused == {} == b.refused
+    assert not a.probing and a.outcome.refused == {} == b.outcome.refused
 
 
 def test_a_reset_that_only_guesses_ends_no_attempt() -> None:
@@ -137,7 +138,7 @@ def test_each_answer_of_somebody_else_has_its_name(flags: int, acked: int, outco
     assert result.offered is None and result.round_trip == pytest.approx(0.5)
     if flags & SYN:
         assert only_reset(a).seq == syn.seq + 1 + acked & 0xFFFFFFFF
-    assert not a.outbox and not a.probing and not a.events
+    assert not a.outcome.injections and not a.probing and not a.outcome.events
 
 
 def test_a_message_2_that_does_not_verify_is_not_a_peer() -> None:
@@ -154,7 +155,7 @@ def test_packets_with_other_numbers_are_swallowed_and_end_nothing() -> None:
     syn, results = begun(a)
     for packet in (answer(syn, SYN | ACK, 7), answer(syn, RST | ACK, 139), answer(syn, ACK, 0), answer(syn, RST, 0)):
         assert a.ingress(packet, 0, 10.0) is DROP
-    assert not results and not a.outbox and len(a.probing) == 1
+    assert not results and not a.outcome.injections and len(a.probing) == 1
 
 
 def test_silence_is_waited_for_with_the_same_syn_again() -> None:
@@ -163,8 +164,8 @@ def test_silence_is_waited_for_with_the_same_syn_again() -> None:
     at, sent = a.probing.next_time(), []
     while at is not None:
         a.probing.tick(at)
-        sent += [(at, bytes(injection.packet)) for injection in a.outbox]
-        a.outbox.clear()
+        sent += [(at, bytes(injection.packet)) for injection in a.outcome.injections]
+        a.outcome.injections.clear()
         at = a.probing.next_time()
     assert sent == [(11.0, syn.packet), (13.0, syn.packet)]
     assert [(one.outcome, one.attempts, one.round_trip) for one in results] == [("silent", 3, None)]

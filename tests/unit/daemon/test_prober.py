@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from mcencrypt.core.addresses import reversed_key
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.core.keyring import KeyRing
-from mcencrypt.core.packet import ACK, RST, Segment, bare, reversed_key
+from mcencrypt.core.packet import ACK, RST, Segment, bare
 from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.core.probing import MAX_PROBES, RESEND_AFTER, ProbeResult
 from mcencrypt.daemon.prober import Prober
@@ -32,7 +33,8 @@ OFFERED, OTHER = NetworkSecret(b"o" * 32), NetworkSecret(b"x" * 32)
 class Timers:
     """An event loop's timers, on a clock that only `run` moves."""
 
-    def __init__(self) -> None:
+    def __init__(self, afterwards: Callable[[], None]) -> None:
+        self._afterwards = afterwards
         self.now = 100.0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -50,6 +52,7 @@ class Timers:
             when, _, callback = heapq.heappop(self._heap)
             self.now = max(self.now, when)
             callback()
+            self._afterwards()
             calls += 1
         self.now = until
         return calls
@@ -68,17 +71,18 @@ class Bench:
         static = X25519PrivateKey.from_private_bytes(dice.randbytes(32))
         around = Surroundings(dice.randbytes, lambda: 1_750_000_000_000, lambda peer, own: 1400)
         self.engine = Engine(Policy(), KeyRing((OFFERED, OTHER)), static, around)
-        self.timers, self.switch = Timers(), Switched()
+        self.timers, self.switch = Timers(self._carry_out), Switched()
         self.sent: list[tuple[float, Segment]] = []
         self.results: list[ProbeResult] = []
-        self.prober = Prober(self.engine, self.switch, self.timers, self._send, lambda: self.timers.now)
+        self.prober = Prober(self.engine, self.switch, self.timers, lambda: self.timers.now)
 
-    def _send(self) -> None:
-        self.sent += [(self.timers.now, Segment(one.packet)) for one in self.engine.outbox]
-        self.engine.outbox.clear()
+    def _carry_out(self) -> None:
+        self.sent += [(self.timers.now, Segment(one.packet)) for one in self.engine.outcome.injections]
+        self.engine.outcome.injections.clear()
 
     def begin(self, timeout: float = 3.0, address: str = PEER, port: int = PORT) -> None:
         self.prober.begin(address, port, OFFERED, timeout, self.results.append)
+        self._carry_out()
 
     def refuse(self) -> None:
         """The last probe is answered by a reset."""

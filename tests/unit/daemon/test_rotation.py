@@ -15,7 +15,7 @@ from mcencrypt.core.engine import Engine
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.core.probing import ProbeResult
-from mcencrypt.core.status import Connection
+from mcencrypt.core.status import Connection, State
 from mcencrypt.daemon.rotation import Rotation
 from mcencrypt.daemon.survey import AT_ONCE, Busy, Survey
 from mcencrypt.errors import OperatorError
@@ -73,7 +73,9 @@ class Station:
         names = {BOB: "bob"}.get
         self.rotation = Rotation(self.engine, self.stored, self.network, self.network, lambda: (7331, 8571), names)
 
-    def connected(self, identity: bytes, address: bytes, *, dialled: bool = False, state: str = "encrypted") -> None:
+    def connected(
+        self, identity: bytes, address: bytes, *, dialled: bool = False, state: State = State.ENCRYPTED
+    ) -> None:
         ends = (40000, 7331) if dialled else (7331, 40000)
         local, remote = bytes((10, 0, 0, 1)) + ends[0].to_bytes(2), address + ends[1].to_bytes(2)
         self.shown.append(Connection(local, remote, state, identity, 1.0, key_id=OLD_ID, outgoing=dialled))
@@ -158,7 +160,7 @@ def test_another_peer_behind_the_same_address_does_not_answer_for_it(node: Stati
 
 
 def test_who_is_not_proven_is_not_asked(node: Station) -> None:
-    node.connected(b"", ALICE_AT, state="unconfirmed")
+    node.connected(b"", ALICE_AT, state=State.UNCONFIRMED)
     assert node.order("use", NEW_ID)["asked"] == 0 and not node.network.asked
 
 

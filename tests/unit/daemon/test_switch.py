@@ -234,7 +234,7 @@ def test_lost_rules_end_what_is_encrypted_before_they_come_back(bench: Bench, po
     assert bench.switch.rules_lost == 1
     bench.loop.run()
     assert bench.engine.encrypted_keys() == []
-    assert [one.toward for one in bench.engine.outbox] == ["network"]
+    assert [one.toward for one in bench.engine.outcome.injections] == ["network"]
 
 
 def test_rules_are_nobodys_business_while_off(bench: Bench) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mcencrypt.core.packet import ACK, PSH, RST, SYN
-from mcencrypt.core.status import Connection, Counters
-from mcencrypt.core.verdict import DROP
+from mcencrypt.core.status import Connection, Counters, State
+from mcencrypt.core.verdict import DROP, Ended, Rejected
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.config import Config
 from mcencrypt.store.peers import MAX_PEERS, add_peer, load_peers, remove_peer
@@ -157,10 +157,14 @@ def test_a_listed_peer_is_let_in_on_both_sides() -> None:
 def test_a_peer_that_is_not_listed_gets_no_answer(mode: str) -> None:
     a, b = new(mode, seed=1), new(mode, seed=2, listed=frozenset([identity(3)]))
     assert b.ingress(dialled(a), 0, 0.0) is DROP
-    assert b.refused == {"not-listed": 1}
-    [event] = b.events
-    assert event.reason == "not-listed" and f"mcencrypt peers add NAME {text(ONE)}" in event.detail
-    assert list(b.connections(0.0)) == [] and b.outbox == []
+    assert b.outcome.refused == {"not-listed": 1}
+    [event] = b.outcome.events
+    assert (
+        isinstance(event, Rejected)
+        and event.reason == "not-listed"
+        and f"mcencrypt peers add NAME {text(ONE)}" in event.detail
+    )
+    assert list(b.connections(0.0)) == [] and b.outcome.injections == []
 
 
 @pytest.mark.parametrize("mode", ["require", "prefer"])
@@ -169,9 +173,9 @@ def test_a_peer_that_we_dialled_and_is_not_listed_is_told_to_go(mode: str) -> No
     b.ingress(dialled(a), 0, 0.0)
     answer = b.egress(make(B, A, ISN_B, ISN_A + 1, SYN | ACK), 0, 0.0)
     assert read(a.ingress(answer, 0, 0.0)).flags == RST | ACK, "connect() fails at once"
-    assert a.refused == {"not-listed": 1} and text(TWO) in a.events[-1].detail
+    assert a.outcome.refused == {"not-listed": 1} and text(TWO) in str(a.outcome.events[-1])
     assert list(a.connections(0.0)) == []
-    [reset] = a.outbox
+    [reset] = a.outcome.injections
     assert (read(reset.packet).flags, read(reset.packet).seq) == (RST, EDGE_A)
     read(b.ingress(reset.packet, 0, 0.0))
     assert b.attempts() == [], "its half-open attempt ended"
@@ -184,16 +188,16 @@ def test_revoking_ends_connections_at_once_and_those_of_others_go_on() -> None:
     c = new(seed=3)
     connect(c, b, local=other)
     read(b.ingress(a.egress(make(A, B, ISN_A + 1, ISN_B + 1, ACK | PSH, b"proof"), 0, 0.0), 0, 0.0))
-    b.events.clear()
+    b.outcome.events.clear()
     b.policy.listed = frozenset([identity(3)])
     assert b.end_distrusted(1.0) == [key_of(B, A)]
     assert b.encrypted_keys() == [key_of(B, other)]
-    assert [(one.kind, one.detail) for one in b.events] == [("destroy", "its peer is not listed any more")]
-    [reset] = b.outbox
+    assert [one.why for one in b.outcome.events if isinstance(one, Ended)] == ["its peer is not listed any more"]
+    [reset] = b.outcome.injections
     assert read(a.ingress(reset.packet, 0, 1.0)).flags & RST
     assert b.egress(make(B, A, ISN_B + 1, ISN_A + 6, ACK | PSH, b"confidential"), 0, 1.0) is DROP
     assert b.ingress(dialled(a, 99999), 0, 2.0) is DROP
-    assert b.refused["not-listed"] == 1
+    assert b.outcome.refused["not-listed"] == 1
 
 
 def test_revoking_ends_what_is_unconfirmed_and_what_is_half_open() -> None:
@@ -250,9 +254,9 @@ def test_peers_are_those_proven_and_those_listed(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     local, remote = key_of(B, A)[:4] + B[1].to_bytes(2, "big"), A[0] + A[1].to_bytes(2, "big")
     shown = [
-        Connection(local, remote, "encrypted", identity(3), 60.0, counters=Counters(7, 8)),
-        Connection(local, remote, "unconfirmed", b"", 60.0),
-        Connection(local, remote, "encrypted", TWO, 5.0, counters=Counters(1, 2)),
+        Connection(local, remote, State.ENCRYPTED, identity(3), 60.0, counters=Counters(7, 8)),
+        Connection(local, remote, State.UNCONFIRMED, b"", 60.0),
+        Connection(local, remote, State.ENCRYPTED, TWO, 5.0, counters=Counters(1, 2)),
     ]
     result = bench.live.command_peers(shown, 1000.0)
     assert [(one["name"], one["key"], len(one["connections"])) for one in result["peers"]] == [
