@@ -11,7 +11,8 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
@@ -37,6 +38,14 @@ _DUMP_ATTEMPTS = 5
 _ATTRIBUTE_TYPE = 0x3FFF
 
 
+class Message(NamedTuple):
+    """One message of a batch: its type, flags and body."""
+
+    kind: int
+    flags: int
+    body: bytes
+
+
 class Netlink:
     """A netlink socket that asks one question at a time and waits for the answer, at most a second."""
 
@@ -45,6 +54,12 @@ class Netlink:
         self._socket.bind((0, 0))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(_TIMEOUT, 0))
         self._sequence = 0
+
+    @property
+    def port(self) -> int:
+        """The number by which the kernel knows this socket (nl_pid of netlink(7))."""
+        number: int = self._socket.getsockname()[0]
+        return number
 
     def request(self, kind: int, flags: int, body: bytes) -> bytes:
         """Ask for one message and return its body (b"" for a mere acknowledgement).
@@ -72,10 +87,34 @@ class Netlink:
                 return bodies
         return bodies
 
+    def batch(self, parts: Sequence[Message]) -> None:
+        """Send messages as one datagram, and wait until each that asks for an acknowledgement (NLM_F_ACK) has one.
+
+        Raises OSError with the first errno that the kernel answered, whichever message it is about.
+        """
+        wanted, data = set(), b""
+        for part in parts:
+            data += self._pack(*part)
+            if part.flags & NLM_F_ACK:
+                wanted.add(self._sequence)
+        first = (self._sequence - len(parts)) & 0xFFFFFFFF
+        self._socket.send(data)
+        while wanted:
+            for kind, _, sequence, body in messages(self._socket.recv(_RECEIVE)):
+                if kind != _NLMSG_ERROR or not 0 < (sequence - first) & 0xFFFFFFFF <= len(parts):
+                    continue
+                status = _STATUS.unpack_from(body)[0]
+                if status < 0:
+                    raise OSError(-status, os.strerror(-status))
+                wanted.discard(sequence)
+
     def _send(self, kind: int, flags: int, body: bytes) -> None:
+        self._socket.send(self._pack(kind, flags, body))
+
+    def _pack(self, kind: int, flags: int, body: bytes) -> bytes:
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
         header = _HEADER.pack(_HEADER.size + len(body), kind, flags | NLM_F_REQUEST, self._sequence, 0)
-        self._socket.send(header + body)
+        return header + body + bytes(-len(body) % 4)
 
     def _answers(self, dump: bool = False) -> Iterator[tuple[int, bytes]]:
         """(flags, body) of each answer to the last request, until it is complete."""
