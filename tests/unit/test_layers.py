@@ -116,6 +116,7 @@ RULES = (
         "the exporter faces the network and has no keys, nor code that reads them",
         but=("metrics.supervisor",),  # the daemon's part of it
     ),
+    Rule("", ("mcencrypt.reading.dissector",), "it loads scapy, which no command but `decode` may (THIRD-PARTY.md)"),
     Rule("reading", ("mcencrypt.core.noise", "mcencrypt.core.keyring"), "captures are judged without any key"),
 )
 
@@ -246,6 +247,11 @@ STARTS = (
         ("click", "rich", "scapy", "asyncio", "prometheus_client", "tomlkit", "pyroute2", "importlib.metadata",
          "mcencrypt.cli", "mcencrypt.doctor", "mcencrypt.reading", "mcencrypt.system", "mcencrypt.metrics.exporter"),
         "the daemon stays for years: memory that it does not use, and code that a stranger's packet could reach",
+    ),
+    Start(
+        "mcencrypt.reading.judge",
+        ("scapy",),
+        "`verify` looks at the wire without scapy's licence and weight (THIRD-PARTY.md)",
     ),
     Start(
         "mcencrypt.metrics.exporter",

@@ -84,8 +84,11 @@ def segments(path: str, oddities: Counter[str]) -> Iterator[Segment]:
 
 
 def _open(path: str) -> Any:
-    from scapy.error import Scapy_Exception
-    from scapy.utils import RawPcapReader
+    try:
+        from scapy.error import Scapy_Exception
+        from scapy.utils import RawPcapReader
+    except ImportError:
+        raise OperatorError("capture files are opened with scapy, which is not installed: pip install scapy") from None
 
     reader: Any = RawPcapReader
 

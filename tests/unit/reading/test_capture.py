@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,12 @@ def test_pcapng_gzip_and_standard_input(tmp_path: Path, monkeypatch: pytest.Monk
     assert decode(str(squeezed)).clean
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(classic.read_bytes())))
     assert decode("-").clean
+
+
+def test_without_scapy_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scapy.utils", None)
+    with pytest.raises(OperatorError, match="scapy, which is not installed: pip install scapy"):
+        read(tmp_path, Tcp().exchange().packets)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a capture at all", b"\xd4\xc3\xb2\xa1"])
