@@ -184,7 +184,7 @@ def test_destroying_time_wait(table: Sockets) -> None:
         assert table.state(ip, other, ip, port) is None
 
 
-def test_link_local_peers_with_and_without_the_interface(table: Sockets) -> None:
+def test_link_local_peers(table: Sockets) -> None:
     shell(
         "ip link add name va type veth peer name vb; ip link set va addrgenmode none",
         "ip addr add fe80::7/64 dev va nodad; ip link set va up; ip link set vb up",
@@ -192,21 +192,76 @@ def test_link_local_peers_with_and_without_the_interface(table: Sockets) -> None
     scope = socket.if_nametoindex("va")
     with connection("::", "fe80::7", scope) as (client, _, port):
         ip, other = pack("fe80::7"), client.getsockname()[1]
-        assert table.state(ip, other, ip, port, scope) == Tcp.ESTABLISHED
         assert table.state(ip, other, ip, port) == Tcp.ESTABLISHED
-        assert table.state(ip, other, ip, port, socket.if_nametoindex("vb")) is None
         assert table.destroy(ip, other, ip, port)
         assert table.state(ip, other, ip, port) is None
 
 
-def test_a_socket_bound_to_a_device_is_found_by_its_interface(table: Sockets) -> None:
-    lo = socket.if_nametoindex("lo")
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+@contextmanager
+def bound_connection(family: int, address: str) -> Iterator[tuple[bytes, int, int, socket.socket, socket.socket]]:
+    """A connection whose client is bound to `lo`: packed address, client's port, listening port, both sockets."""
+    with (
+        socket.create_server((address, 0), family=V6 if ":" in address else V4) as server,
+        socket.socket(family) as client,
+    ):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-        client.connect(server.getsockname())
-        ip, other, port = pack("127.0.0.1"), client.getsockname()[1], server.getsockname()[1]
-        assert table.state(ip, other, ip, port, lo) == Tcp.ESTABLISHED
-        assert table.state(ip, port, ip, other, lo) == Tcp.ESTABLISHED, "also right for one that is not bound"
+        port = server.getsockname()[1]
+        client.connect((f"::ffff:{address}" if family == V6 and ":" not in address else address, port))
+        with server.accept()[0] as accepted:
+            yield pack(address), client.getsockname()[1], port, client, accepted
+
+
+BOUND = pytest.mark.parametrize(("family", "address"), [(V4, "127.0.0.1"), (V6, "127.0.0.1"), (V6, "::1")])
+
+
+@BOUND
+def test_a_bound_socket_is_found_by_its_addresses_alone(table: Sockets, family: int, address: str) -> None:
+    """The kernel's exact look-up compares devices, and finds nothing, or the listener."""
+    with bound_connection(family, address) as (ip, other, port, _, accepted):
+        assert table.state(ip, other, ip, port) == Tcp.ESTABLISHED
+        assert table.state(ip, port, ip, other) == Tcp.ESTABLISHED, "not bound"
+        assert table.state(ip, other ^ 1, ip, port) is None
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        # the listener on its port hides it
+        await_(lambda: table.state(ip, port, ip, other) == Tcp.ESTABLISHED)
+    assert table.state(ip, other, ip, port) in (None, Tcp.TIME_WAIT)
+
+
+@BOUND
+def test_a_bound_socket_is_destroyed(table: Sockets, family: int, address: str) -> None:
+    with bound_connection(family, address) as (ip, other, port, client, _):
+        assert table.destroy(ip, other, ip, port)
+        with pytest.raises(ConnectionAbortedError):
+            client.recv(1)
+        assert not table.destroy(ip, other, ip, port)
+
+
+def test_many_that_have_no_socket_cost_one_dump(table: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packets of nobody's connections are looked up as well, and anybody can send those."""
+    dumps = []
+    dump = table._netlink.dump
+    monkeypatch.setattr(table._netlink, "dump", lambda *request: dumps.append(request) or dump(*request))
+    with bound_connection(V4, "127.0.0.1") as (ip, other, port, _, _):
+        now = 100.0
+        monkeypatch.setattr(sockets, "monotonic", lambda: now)  # it stands still
+        for stranger in range(1, 1000):
+            assert table.state(ip, stranger, ip, 1) is None
+        assert len(dumps) <= 2, "one for each family"
+        assert table.state(ip, other, ip, port) == Tcp.ESTABLISHED
+    now += 1
+    assert table.state(ip, 1, ip, 1) is None
+    assert len(dumps) <= 4
+
+
+def test_what_is_asked_of_many_at_once_is_as_of_now(table: Sockets) -> None:
+    """Whoever ends connections for good must not go by what was known a moment ago."""
+    with bound_connection(V4, "127.0.0.1") as (ip, first, port, _, _):
+        assert table.state(ip, 1, ip, 1) is None
+        with bound_connection(V4, "127.0.0.1") as (_, other, last, _, _):
+            wanted = [(ip, first, ip, port), (ip, other, ip, last), (ip, last, ip, other), (ip, 1, ip, 1)]
+            found = table.find(wanted)
+            assert {ends: one.state for ends, one in found.items()} == dict.fromkeys(wanted[:3], Tcp.ESTABLISHED)
+            assert found[wanted[0]].interface == socket.if_nametoindex("lo") and not found[wanted[2]].interface
 
 
 def test_a_missing_module_is_an_error_not_an_empty_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +307,7 @@ def test_requests_are_what_pyroute2_would_send() -> None:
     request["idiag_src"], request["idiag_dst"] = (0xC0000201, 0, 0, 0), (0xC6336402, 0, 0, 0)
     request["idiag_if"], request["idiag_cookie"] = 3, 0xFFFFFFFFFFFFFFFF
     request.encode()
-    ours = sockets._encode(pack("192.0.2.1"), 7331, pack("198.51.100.2"), 50001, 3, sockets._NO_COOKIE)
+    ours = sockets._encode((pack("192.0.2.1"), 7331, pack("198.51.100.2"), 50001), 3, sockets._NO_COOKIE)
     assert ours == bytes(request.data)[16:]
 
 

@@ -3,6 +3,10 @@
 NETLINK_SOCK_DIAG, net/ipv4/inet_diag.c. Addresses are packed (4 or 16 bytes) and IPv4 ones are always 4
 bytes: for the kernel's exact lookup it does not matter whether the socket is AF_INET or a dual-stack
 AF_INET6 one, and what it lists as ``::ffff:a.b.c.d`` is shortened here.
+
+The exact lookup compares devices as well: a socket that is bound to one (SO_BINDTODEVICE, or a link-local IPv6
+address) is found only by whoever knows which, and where there is a listener on its port, that is found instead. Where
+an exact lookup finds no connection, a dump of the bound sockets tells the device.
 """
 
 from __future__ import annotations
@@ -11,8 +15,9 @@ import enum
 import errno
 import socket
 import struct
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Collection, Iterable
+from time import monotonic
+from typing import Final, NamedTuple
 
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.netlink import NETLINK_SOCK_DIAG, NLM_F_ACK, Netlink
@@ -28,7 +33,17 @@ _REQUEST = struct.Struct("=BBBxI2s2s16s16sI8s")
 _ANSWER = struct.Struct("=BBxxHH16s16sI8s")
 _PORT = struct.Struct(">H")
 _MAPPED = bytes(10) + b"\xff\xff"
-_LINK_LOCAL = 0xFE80
+
+# Attribute of a dump's request: a filter, struct inet_diag_bc_op with its operand. "Not device 0", which is: if the
+# device is 0, jump behind the end, which means no.
+_REQ_BYTECODE = 1
+_BC_DEV_COND = 9
+_BC_JMP = 1
+_ONLY_BOUND = struct.pack("=HHBBHIBBH", 20, _REQ_BYTECODE, _BC_DEV_COND, 8, 12, 0, _BC_JMP, 4, 8)
+
+#: Seconds for which a dump of bound sockets serves lookups of single ones. It costs a millisecond, and strangers'
+#: packets can ask for it.
+DUMP_EVERY: Final = 0.1
 
 
 class Tcp(enum.IntEnum):
@@ -62,6 +77,20 @@ class Socket(NamedTuple):
     state: int
 
 
+class Found(NamedTuple):
+    """A connected socket as the kernel names it."""
+
+    #: One of `Tcp`.
+    state: int
+    #: Index of the device that it is bound to; 0 for none.
+    interface: int
+    cookie: bytes
+
+
+#: A connection: packed address and port of either side, ours first.
+_Ends = tuple[bytes, int, bytes, int]
+
+
 class CannotDestroyError(OperatorError):
     """The kernel was built without CONFIG_INET_DIAG_DESTROY."""
 
@@ -75,6 +104,9 @@ class Sockets:
 
     def __init__(self) -> None:
         self._netlink = Netlink(NETLINK_SOCK_DIAG)
+        self._bound: dict[_Ends, int] = {}
+        self._bound_at = float("-inf")
+        self._filters = True
         # Without the module every lookup would answer ENOENT, which reads like "no such socket".
         try:
             self._dump(socket.AF_INET, 0)
@@ -84,28 +116,41 @@ class Sockets:
                 "with CONFIG_INET_DIAG and CONFIG_INET_TCP_DIAG"
             ) from None
 
-    def state(self, local: bytes, lport: int, remote: bytes, rport: int, interface: int = 0) -> int | None:
+    def state(self, local: bytes, lport: int, remote: bytes, rport: int) -> int | None:
         """The state of the connected socket with these addresses; None if there is none, or only a listener.
 
-        `interface` is the index of the interface that its packets use. It is needed to find a socket that
-        is bound to a device; for link-local IPv6 addresses without one, every interface is tried.
+        One that is bound to a device may be missed in its first tenth of a second.
         """
-        found = self._find(local, lport, remote, rport, interface)
-        return found[0] if found else None
+        found = self._find((local, lport, remote, rport), DUMP_EVERY)
+        return found.state if found else None
 
-    def destroy(self, local: bytes, lport: int, remote: bytes, rport: int, interface: int = 0) -> bool:
+    def find(self, many: Collection[_Ends]) -> dict[_Ends, Found]:
+        """Those of these connections that have a socket, as of now, bound ones included."""
+        began, found = monotonic(), {}
+        for ends in many:
+            one = self._find(ends, monotonic() - began)
+            if one is not None:
+                found[ends] = one
+        return found
+
+    def destroy(self, local: bytes, lport: int, remote: bytes, rport: int) -> bool:
         """Close that socket with an error for its application (ECONNABORTED); False if there was none.
 
-        Raises CannotDestroyError if the kernel cannot. The kernel sends the peer a RST with the socket's
-        own sequence number. A lookup by addresses alone ends at the *listener* when there is no connection,
-        and would destroy that, so the socket is found first and then named by its cookie.
+        What `state` misses this misses as well; `find` and `destroy_found` do not. Raises CannotDestroyError if the
+        kernel cannot. The kernel sends the peer a RST with the socket's own sequence number.
         """
-        found = self._find(local, lport, remote, rport, interface)
-        if not found:
-            return False
-        _, interface, cookie = found
+        ends = (local, lport, remote, rport)
+        found = self._find(ends, DUMP_EVERY)
+        return found is not None and self.destroy_found(ends, found)
+
+    def destroy_found(self, ends: _Ends, found: Found) -> bool:
+        """`destroy` for one that is known.
+
+        A lookup by addresses alone ends at the *listener* when there is no connection, and would destroy that, so a
+        socket is found first and then named by its cookie.
+        """
         try:
-            self._netlink.request(_SOCK_DESTROY, NLM_F_ACK, _encode(local, lport, remote, rport, interface, cookie))
+            self._netlink.request(_SOCK_DESTROY, NLM_F_ACK, _encode(ends, found.interface, found.cookie))
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:
                 raise CannotDestroyError(
@@ -119,7 +164,7 @@ class Sockets:
 
     def can_destroy(self) -> bool:
         """True if the kernel has SOCK_DESTROY and lets us use it. Raises OSError for any other failure."""
-        nobody = _encode(b"\x7f\0\0\1", 0, b"\x7f\0\0\1", 0, 0, bytes(8))
+        nobody = _encode((b"\x7f\0\0\1", 0, b"\x7f\0\0\1", 0), 0, bytes(8))
         try:
             self._netlink.request(_SOCK_DESTROY, NLM_F_ACK, nobody)
         except OSError as error:
@@ -134,50 +179,74 @@ class Sockets:
         """All connected TCP sockets whose local or remote port is one of these, both families."""
         wanted = set(ports)
         found = []
-        for family in (socket.AF_INET, socket.AF_INET6):
-            try:
-                answers = self._dump(family, _CONNECTED)
-            except OSError as error:
-                if family == socket.AF_INET6 and error.errno == errno.ENOENT:
-                    continue
-                raise
-            for answer in answers:
-                _, state, sport, dport, source, destination, _, _ = _ANSWER.unpack_from(answer)
-                lport, rport = socket.ntohs(sport), socket.ntohs(dport)
-                if lport in wanted or rport in wanted:
-                    local, remote = _address(family, source), _address(family, destination)
-                    found.append(Socket(local, lport, remote, rport, state))
+        for answer in self._dump_both():
+            family, state, sport, dport, source, destination, _, _ = _ANSWER.unpack_from(answer)
+            lport, rport = socket.ntohs(sport), socket.ntohs(dport)
+            if lport in wanted or rport in wanted:
+                local, remote = _address(family, source), _address(family, destination)
+                found.append(Socket(local, lport, remote, rport, state))
         return found
 
     def close(self) -> None:
         self._netlink.close()
 
-    def _find(
-        self, local: bytes, lport: int, remote: bytes, rport: int, interface: int
-    ) -> tuple[int, int, bytes] | None:
-        """(state, interface, cookie) of the connected socket."""
-        interfaces = [interface]
-        if not interface and _is_link_local(remote):
-            interfaces = [index for index, _ in socket.if_nameindex()]
-        for index in interfaces:
-            request = _encode(local, lport, remote, rport, index, _NO_COOKIE)
-            try:
-                answer = self._netlink.request(_SOCK_DIAG_BY_FAMILY, 0, request)
-            except FileNotFoundError:
-                continue
-            _, state, _, dport, _, _, _, cookie = _ANSWER.unpack_from(answer)
-            if state != Tcp.LISTEN and socket.ntohs(dport) == rport:
-                return state, index, cookie
-        return None
+    def _find(self, ends: _Ends, age: float) -> Found | None:
+        """The connected socket; a dump that says which devices sockets are bound to may be `age` seconds old."""
+        found = self._exact(ends, 0)
+        if found is None:
+            now = monotonic()
+            if now - self._bound_at > age:
+                self._bound = self._dump_bound()
+                self._bound_at = now
+            interface = self._bound.get(ends)
+            if interface is not None:
+                found = self._exact(ends, interface)
+        return found
 
-    def _dump(self, family: int, states: int) -> list[bytes]:
+    def _exact(self, ends: _Ends, interface: int) -> Found | None:
+        try:
+            answer = self._netlink.request(_SOCK_DIAG_BY_FAMILY, 0, _encode(ends, interface, _NO_COOKIE))
+        except FileNotFoundError:
+            return None
+        _, state, _, dport, _, _, interface, cookie = _ANSWER.unpack_from(answer)
+        if state == Tcp.LISTEN or socket.ntohs(dport) != ends[3]:
+            return None
+        return Found(state, interface, cookie)
+
+    def _dump_bound(self) -> dict[_Ends, int]:
+        """The index of the device that each bound socket is bound to."""
+        try:
+            answers = self._dump_both(_ONLY_BOUND if self._filters else b"")
+        except OSError as error:
+            if error.errno != errno.EINVAL or not self._filters:
+                raise
+            self._filters = False  # a kernel before 4.8
+            answers = self._dump_both()
+        bound = {}
+        for answer in answers:
+            family, _, sport, dport, source, destination, interface, _ = _ANSWER.unpack_from(answer)
+            if interface:
+                local, remote = _address(family, source), _address(family, destination)
+                bound[local, socket.ntohs(sport), remote, socket.ntohs(dport)] = interface
+        return bound
+
+    def _dump_both(self, attributes: bytes = b"") -> list[bytes]:
+        """The connected sockets of both families."""
+        answers = self._dump(socket.AF_INET, _CONNECTED, attributes)
+        try:
+            return answers + self._dump(socket.AF_INET6, _CONNECTED, attributes)
+        except FileNotFoundError:
+            return answers  # a kernel without IPv6
+
+    def _dump(self, family: int, states: int, attributes: bytes = b"") -> list[bytes]:
         request = _REQUEST.pack(
             family, socket.IPPROTO_TCP, 0, states, b"\0\0", b"\0\0", bytes(16), bytes(16), 0, _NO_COOKIE
         )
-        return self._netlink.dump(_SOCK_DIAG_BY_FAMILY, request)
+        return self._netlink.dump(_SOCK_DIAG_BY_FAMILY, request + attributes)
 
 
-def _encode(local: bytes, lport: int, remote: bytes, rport: int, interface: int, cookie: bytes) -> bytes:
+def _encode(ends: _Ends, interface: int, cookie: bytes) -> bytes:
+    local, lport, remote, rport = ends
     return _REQUEST.pack(
         socket.AF_INET if len(local) == 4 else socket.AF_INET6,
         socket.IPPROTO_TCP,
@@ -196,7 +265,3 @@ def _address(family: int, address: bytes) -> bytes:
     if family == socket.AF_INET:
         return address[:4]
     return address[12:] if address.startswith(_MAPPED) else address
-
-
-def _is_link_local(address: bytes) -> bool:
-    return len(address) == 16 and int.from_bytes(address[:2]) & 0xFFC0 == _LINK_LOCAL
