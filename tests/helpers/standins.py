@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from mcencrypt.core.addresses import Ends
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.ruleset import State
-from mcencrypt.kernel.sockets import Socket, Tcp
+from mcencrypt.kernel.sockets import Found, Socket, Tcp
 
 if TYPE_CHECKING:
     from mcencrypt.daemon import interfaces
@@ -202,6 +203,14 @@ class FakeSockets:
         self.table = [one for one in self.table if one[:4] != (local, lport, remote, rport)]
         self._kernel.acts.append(f"socket {lport}-{rport} ended")
         return len(self.table) < before
+
+    def find(self, many: Iterable[Ends]) -> Iterator[tuple[Ends, Found | None]]:
+        for ends in many:
+            state = self.state(*ends)
+            yield ends, None if state is None else Found(state, 0, b"")
+
+    def destroy_found(self, ends: Ends, found: Found) -> bool:
+        return self.destroy(*ends)
 
     def connected(self, ports: Iterable[int]) -> list[Socket]:
         wanted = set(ports)

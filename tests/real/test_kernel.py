@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from mcencrypt.core.addresses import Ends
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel import links, routes, sockets
 from mcencrypt.kernel.links import Link, check_links, read_links
@@ -258,10 +259,13 @@ def test_what_is_asked_of_many_at_once_is_as_of_now(table: Sockets) -> None:
     with bound_connection(V4, "127.0.0.1") as (ip, first, port, _, _):
         assert table.state(ip, 1, ip, 1) is None
         with bound_connection(V4, "127.0.0.1") as (_, other, last, _, _):
-            wanted = [(ip, first, ip, port), (ip, other, ip, last), (ip, last, ip, other), (ip, 1, ip, 1)]
-            found = table.find(wanted)
-            assert {ends: one.state for ends, one in found.items()} == dict.fromkeys(wanted[:3], Tcp.ESTABLISHED)
-            assert found[wanted[0]].interface == socket.if_nametoindex("lo") and not found[wanted[2]].interface
+            wanted = [Ends(ip, first, ip, port), Ends(ip, other, ip, last), Ends(ip, last, ip, other)]
+            found = dict(table.find([*wanted, Ends(ip, 1, ip, 1)]))
+            lo = socket.if_nametoindex("lo")
+            assert [found[ends] and found[ends][:2] for ends in wanted] == [
+                (Tcp.ESTABLISHED, interface) for interface in (lo, lo, 0)
+            ]
+            assert found[Ends(ip, 1, ip, 1)] is None
 
 
 def test_a_missing_module_is_an_error_not_an_empty_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,7 +311,7 @@ def test_requests_are_what_pyroute2_would_send() -> None:
     request["idiag_src"], request["idiag_dst"] = (0xC0000201, 0, 0, 0), (0xC6336402, 0, 0, 0)
     request["idiag_if"], request["idiag_cookie"] = 3, 0xFFFFFFFFFFFFFFFF
     request.encode()
-    ours = sockets._encode((pack("192.0.2.1"), 7331, pack("198.51.100.2"), 50001), 3, sockets._NO_COOKIE)
+    ours = sockets._encode(Ends(pack("192.0.2.1"), 7331, pack("198.51.100.2"), 50001), 3, sockets._NO_COOKIE)
     assert ours == bytes(request.data)[16:]
 
 

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, Self
 
+from mcencrypt.core.addresses import Ends
 from mcencrypt.kernel.ruleset import State
-from mcencrypt.kernel.sockets import Socket
+from mcencrypt.kernel.sockets import Found, Socket
 
 
 class Loop(Protocol):
@@ -76,8 +77,14 @@ class Sockets(Protocol):
     def state(self, local: bytes, lport: int, remote: bytes, rport: int) -> int | None:
         """A `kernel.sockets.Tcp`, or None if there is no such connection."""
 
+    def find(self, many: Iterable[Ends]) -> Iterator[tuple[Ends, Found | None]]:
+        """Each of these connections in turn, None for what there is not; misses none."""
+
     def destroy(self, local: bytes, lport: int, remote: bytes, rport: int) -> bool:
         """Close it with an error for its application; False if there was none."""
+
+    def destroy_found(self, ends: Ends, found: Found) -> bool:
+        """The same for one that `find` has found."""
 
     def connected(self, ports: Iterable[int]) -> Sequence[Socket]:
         """All connections with one of these ports at either end."""

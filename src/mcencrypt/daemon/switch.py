@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -109,8 +110,7 @@ class Switch:
         leaving: list[bytes] = []
         if self.position is not Position.OFF:
             leaving = self._engine.leave_all_but(ports, self._loop.now())
-            for key in leaving:
-                self.destroy(key)
+            self._destroy_all(leaving)
         self._guard.take_ports(ports)
         return len(leaving)
 
@@ -127,8 +127,7 @@ class Switch:
             return 0
         self._move(Cause.OFF)
         if now:
-            for key in self._engine.encrypted_keys():
-                self.destroy(key)
+            self._destroy_all(self._engine.encrypted_keys())
         left = self._drain()
         log.info("encryption is off for new connections", extra=fields(still_encrypted=left))
         self._drain_later()
@@ -158,9 +157,9 @@ class Switch:
     def _drain(self) -> int:
         """Forget flows whose sockets are done; with the last one the rules go."""
         left = 0
-        for key in self._engine.encrypted_keys():
-            if self._socket_state(key) in (None, Tcp.TIME_WAIT, Tcp.CLOSE):
-                self._engine.forget(key)
+        for ends, found in self._sockets.find(map(Ends.of, self._engine.encrypted_keys())):
+            if found is None or found.state in (Tcp.TIME_WAIT, Tcp.CLOSE):
+                self._engine.forget(ends.key())
             else:
                 left += 1
         if not left:
@@ -172,25 +171,29 @@ class Switch:
 
     # -- sockets
 
-    def _socket_state(self, key: bytes) -> int | None:
-        return self._sockets.state(*Ends.of(key))
-
     def look_up(self, keys: list[bytes], now: float) -> None:
         """Forget connections that have no socket any more."""
-        for key in keys:
-            if self._socket_state(key) is None:
-                self._engine.forget(key)
+        for ends, found in self._sockets.find(map(Ends.of, keys)):
+            if found is None:
+                self._engine.forget(ends.key())
             else:
-                self._engine.touch(key, now)
+                self._engine.touch(ends.key(), now)
 
     def destroy(self, key: bytes) -> None:
-        """End a local socket; its application sees an error and redials."""
-        try:
+        """End a local socket; its application sees an error and redials.
+
+        For what strangers can cause: one that is just being made may be missed, and is met again by its next packet.
+        """
+        with _logged():
             self._sockets.destroy(*Ends.of(key))
-        except OSError as problem:
-            log.warning("a socket could not be ended", extra=fields(error=problem.strerror))
-        except OperatorError as problem:
-            log.warning(str(problem))
+
+    def _destroy_all(self, keys: Sequence[bytes]) -> None:
+        """End local sockets, and miss none."""
+        with _logged():
+            for ends, found in self._sockets.find(map(Ends.of, keys)):
+                if found is not None:
+                    with _logged():
+                        self._sockets.destroy_found(ends, found)
 
     def plaintext(self) -> list[bytes]:
         """The connections on the ports that are not encrypted: all that the kernel has, idle ones from before too."""
@@ -215,15 +218,13 @@ class Switch:
         gone = [key for key in self._engine.plaintext_keys() if not self._engine.keeps_plaintext(key)]
         for key in dict.fromkeys(ended + gone):
             self._engine.disown(key, self._loop.now())
-        for key in ended:
-            self.destroy(key)
+        self._destroy_all(ended)
         return ended
 
     def end_distrusted(self) -> int:
         """End what is encrypted with peers that are not trusted (any more); returns how many connections that were."""
         ended = self._engine.end_distrusted(self._loop.now())
-        for key in ended:
-            self.destroy(key)
+        self._destroy_all(ended)
         return len(ended)
 
     # -- rules
@@ -231,14 +232,24 @@ class Switch:
     def _rules_lost(self) -> None:
         """Somebody removed our rules: first the sockets go that would now speak in plaintext."""
         keys = self._engine.encrypted_keys()
-        for key in keys:
-            self.destroy(key)
+        self._destroy_all(keys)
         log.error("somebody removed our rules; they are put back", extra=fields(connections_reset=len(keys)))
         self._loop.call_at(self._loop.now(), lambda: self._abort(keys))
 
     def _abort(self, keys: list[bytes]) -> None:
         for key in keys:
             self._engine.abort(key, self._loop.now())
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    """What the kernel refuses is logged, and is no reason to stop."""
+    try:
+        yield
+    except OSError as problem:
+        log.warning("a socket could not be ended", extra=fields(error=problem.strerror))
+    except OperatorError as problem:
+        log.warning(str(problem))
 
 
 def _is_loopback(address: bytes) -> bool:

@@ -15,10 +15,11 @@ import enum
 import errno
 import socket
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import Final, NamedTuple
 
+from mcencrypt.core.addresses import Ends
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.netlink import NETLINK_SOCK_DIAG, NLM_F_ACK, Netlink
 
@@ -87,10 +88,6 @@ class Found(NamedTuple):
     cookie: bytes
 
 
-#: A connection: packed address and port of either side, ours first.
-_Ends = tuple[bytes, int, bytes, int]
-
-
 class CannotDestroyError(OperatorError):
     """The kernel was built without CONFIG_INET_DIAG_DESTROY."""
 
@@ -104,7 +101,7 @@ class Sockets:
 
     def __init__(self) -> None:
         self._netlink = Netlink(NETLINK_SOCK_DIAG)
-        self._bound: dict[_Ends, int] = {}
+        self._bound: dict[Ends, int] = {}
         self._bound_at = float("-inf")
         self._filters = True
         # Without the module every lookup would answer ENOENT, which reads like "no such socket".
@@ -121,17 +118,14 @@ class Sockets:
 
         One that is bound to a device may be missed in its first tenth of a second.
         """
-        found = self._find((local, lport, remote, rport), DUMP_EVERY)
+        found = self._find(Ends(local, lport, remote, rport), DUMP_EVERY)
         return found.state if found else None
 
-    def find(self, many: Collection[_Ends]) -> dict[_Ends, Found]:
-        """Those of these connections that have a socket, as of now, bound ones included."""
-        began, found = monotonic(), {}
+    def find(self, many: Iterable[Ends]) -> Iterator[tuple[Ends, Found | None]]:
+        """Each of these connections, looked up when it is its turn; None for one that has no socket. Misses none."""
+        began = monotonic()
         for ends in many:
-            one = self._find(ends, monotonic() - began)
-            if one is not None:
-                found[ends] = one
-        return found
+            yield ends, self._find(ends, monotonic() - began)
 
     def destroy(self, local: bytes, lport: int, remote: bytes, rport: int) -> bool:
         """Close that socket with an error for its application (ECONNABORTED); False if there was none.
@@ -139,11 +133,11 @@ class Sockets:
         What `state` misses this misses as well; `find` and `destroy_found` do not. Raises CannotDestroyError if the
         kernel cannot. The kernel sends the peer a RST with the socket's own sequence number.
         """
-        ends = (local, lport, remote, rport)
+        ends = Ends(local, lport, remote, rport)
         found = self._find(ends, DUMP_EVERY)
         return found is not None and self.destroy_found(ends, found)
 
-    def destroy_found(self, ends: _Ends, found: Found) -> bool:
+    def destroy_found(self, ends: Ends, found: Found) -> bool:
         """`destroy` for one that is known.
 
         A lookup by addresses alone ends at the *listener* when there is no connection, and would destroy that, so a
@@ -164,7 +158,7 @@ class Sockets:
 
     def can_destroy(self) -> bool:
         """True if the kernel has SOCK_DESTROY and lets us use it. Raises OSError for any other failure."""
-        nobody = _encode((b"\x7f\0\0\1", 0, b"\x7f\0\0\1", 0), 0, bytes(8))
+        nobody = _encode(Ends(b"\x7f\0\0\1", 0, b"\x7f\0\0\1", 0), 0, bytes(8))
         try:
             self._netlink.request(_SOCK_DESTROY, NLM_F_ACK, nobody)
         except OSError as error:
@@ -190,7 +184,7 @@ class Sockets:
     def close(self) -> None:
         self._netlink.close()
 
-    def _find(self, ends: _Ends, age: float) -> Found | None:
+    def _find(self, ends: Ends, age: float) -> Found | None:
         """The connected socket; a dump that says which devices sockets are bound to may be `age` seconds old."""
         found = self._exact(ends, 0)
         if found is None:
@@ -203,7 +197,7 @@ class Sockets:
                 found = self._exact(ends, interface)
         return found
 
-    def _exact(self, ends: _Ends, interface: int) -> Found | None:
+    def _exact(self, ends: Ends, interface: int) -> Found | None:
         try:
             answer = self._netlink.request(_SOCK_DIAG_BY_FAMILY, 0, _encode(ends, interface, _NO_COOKIE))
         except FileNotFoundError:
@@ -213,7 +207,7 @@ class Sockets:
             return None
         return Found(state, interface, cookie)
 
-    def _dump_bound(self) -> dict[_Ends, int]:
+    def _dump_bound(self) -> dict[Ends, int]:
         """The index of the device that each bound socket is bound to."""
         try:
             answers = self._dump_both(_ONLY_BOUND if self._filters else b"")
@@ -227,7 +221,7 @@ class Sockets:
             family, _, sport, dport, source, destination, interface, _ = _ANSWER.unpack_from(answer)
             if interface:
                 local, remote = _address(family, source), _address(family, destination)
-                bound[local, socket.ntohs(sport), remote, socket.ntohs(dport)] = interface
+                bound[Ends(local, socket.ntohs(sport), remote, socket.ntohs(dport))] = interface
         return bound
 
     def _dump_both(self, attributes: bytes = b"") -> list[bytes]:
@@ -245,7 +239,7 @@ class Sockets:
         return self._netlink.dump(_SOCK_DIAG_BY_FAMILY, request + attributes)
 
 
-def _encode(ends: _Ends, interface: int, cookie: bytes) -> bytes:
+def _encode(ends: Ends, interface: int, cookie: bytes) -> bytes:
     local, lport, remote, rport = ends
     return _REQUEST.pack(
         socket.AF_INET if len(local) == 4 else socket.AF_INET6,
