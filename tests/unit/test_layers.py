@@ -261,6 +261,7 @@ STARTS = (
 )  # fmt: skip
 
 
+@pytest.mark.subprocesses
 @pytest.mark.parametrize("start", STARTS, ids=lambda start: start.module)
 def test_what_a_program_loads_to_start(start: Start) -> None:
     code = f"import sys; import {start.module}; print(*sys.modules)"

@@ -71,6 +71,7 @@ def test_the_run_dir_from_the_environment_is_taken(tmp_path: Path, monkeypatch: 
     fails(run("status", "--json"), 1, f"{tmp_path}/other/control.sock")
 
 
+@pytest.mark.subprocesses
 def test_the_command_line_starts_without_scapy_and_netfilter() -> None:
     program = (
         "import sys\nfrom mcencrypt.cli import main\nsys.argv = ['mcencrypt', 'status']\n"
@@ -87,6 +88,7 @@ def test_the_command_line_starts_without_scapy_and_netfilter() -> None:
     assert done.stdout == "1 []\n" and "no daemon answers" in done.stderr
 
 
+@pytest.mark.subprocesses
 def test_output_that_nobody_reads_ends_quietly() -> None:
     read, write = os.pipe()
     os.close(read)

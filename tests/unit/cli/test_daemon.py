@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.commands import SOURCE
 
 
+@pytest.mark.subprocesses
 def test_with_json_logs_the_daemon_says_in_json_why_it_does_not_start(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "mcencrypt", "--run-dir", str(tmp_path / "run"), "daemon"]
     environ = {**os.environ, "PYTHONPATH": str(SOURCE), "MCENCRYPT_LOG_FORMAT": "json", "MCENCRYPT_PORTS": "7331"}

@@ -71,6 +71,7 @@ def fake_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
         process.wait()
 
 
+@pytest.mark.subprocesses
 def test_on_starts_a_daemon_in_the_background_and_waits_for_it(
     tmp_path: Path, fake_daemon: Callable[[str], None]
 ) -> None:
@@ -87,6 +88,7 @@ def test_on_starts_a_daemon_in_the_background_and_waits_for_it(
     assert request(tmp_path / "run", "status")["enabled"] is True
 
 
+@pytest.mark.subprocesses
 def test_a_daemon_that_dies_is_explained_by_its_last_line(tmp_path: Path, fake_daemon: Callable[[str], None]) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "daemon.log").write_text("mcencrypt: something from last week\n")
@@ -94,6 +96,7 @@ def test_a_daemon_that_dies_is_explained_by_its_last_line(tmp_path: Path, fake_d
     fails(run("on"), 1, "the daemon stopped at once: network.key: not found: run keygen")
 
 
+@pytest.mark.subprocesses
 def test_a_daemon_that_dies_in_json_is_explained_by_its_message(
     tmp_path: Path, fake_daemon: Callable[[str], None]
 ) -> None:
@@ -101,6 +104,7 @@ def test_a_daemon_that_dies_in_json_is_explained_by_its_message(
     fails(run("on"), 1, "the daemon stopped at once: network.key: not found: run keygen")
 
 
+@pytest.mark.subprocesses
 def test_a_daemon_that_never_answers_is_stopped(
     tmp_path: Path, fake_daemon: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +126,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.subprocesses
 def test_two_calls_of_on_at_once_start_one_daemon(tmp_path: Path, fake_daemon: Callable[[str], None]) -> None:
     fake_daemon("")
     settings = Settings()
@@ -144,6 +149,7 @@ def test_the_systemd_unit_is_used_unless_settings_were_named(monkeypatch: pytest
     assert Settings(run_dir=Path("/x")).custom and Settings(config=Path("/x")).custom
 
 
+@pytest.mark.subprocesses
 def test_a_unit_that_fails_to_start_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     systemctl = tmp_path / "bin" / "systemctl"
     systemctl.parent.mkdir()

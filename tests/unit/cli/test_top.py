@@ -200,6 +200,7 @@ def daemon(tmp_path: Path, pid: int) -> contextlib.AbstractContextManager[None]:
     return serving(tmp_path / "run", handler)
 
 
+@pytest.mark.subprocesses
 def test_the_screen_follows_daemons_that_come_and_go_and_q_quits(tmp_path: Path, screen: Screen) -> None:
     screen.wait_for("no daemon answers")
     for pid in (1111, 2222):
@@ -213,6 +214,7 @@ def test_the_screen_follows_daemons_that_come_and_go_and_q_quits(tmp_path: Path,
     assert termios.tcgetattr(screen.follower) == screen.before, "and so is the terminal's mode"
 
 
+@pytest.mark.subprocesses
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_quits_as_well(tmp_path: Path, screen: Screen, number: int) -> None:
     with daemon(tmp_path, 1111):
@@ -222,6 +224,7 @@ def test_ctrl_c_quits_as_well(tmp_path: Path, screen: Screen, number: int) -> No
     assert "Traceback" not in screen.text and termios.tcgetattr(screen.follower) == screen.before
 
 
+@pytest.mark.subprocesses
 def test_a_daemon_that_breaks_off_is_waited_for(tmp_path: Path, screen: Screen) -> None:
     broken = threading.Event()
 

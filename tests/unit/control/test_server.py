@@ -274,6 +274,7 @@ def test_a_living_daemons_socket_is_not_taken(server: ControlServer, run_dir: Pa
     assert request(run_dir, "echo", n=1) == {"n": 1}
 
 
+@pytest.mark.subprocesses
 def test_a_killed_daemons_socket_is_taken_over(run_dir: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from mcencrypt.control.server import ControlServer\n"

@@ -284,6 +284,7 @@ def test_the_command_fails_if_there_is_a_problem(machine: Recorded, monkeypatch:
     assert "  ok  " not in result.stdout
 
 
+@pytest.mark.subprocesses
 def test_the_command_without_configuration_or_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real machine: whatever it is like, the configuration is the finding."""
     monkeypatch.setattr("mcencrypt.doctor.kernel.try_kernel", lambda case: "")

@@ -197,6 +197,7 @@ def test_starts_are_told_of(engine: Callable[[Answer], Engine]) -> None:
     assert seen[0].startswith("/events?filters=") and "node1" in seen[0]
 
 
+@pytest.mark.subprocesses
 def test_a_process_that_has_ended() -> None:
     child = os.fork()
     if not child:

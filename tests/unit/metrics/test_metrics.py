@@ -306,6 +306,7 @@ def status_of(pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+@pytest.mark.subprocesses
 def test_the_exporter_answers_and_has_no_rights(snapshot: dict[str, Any]) -> None:
     with supervised(lambda: snapshot) as (metrics, address):
         assert get(address)[0] == 200
@@ -317,6 +318,7 @@ def test_the_exporter_answers_and_has_no_rights(snapshot: dict[str, Any]) -> Non
         assert os.sched_getscheduler(pid_of(metrics)) == os.SCHED_OTHER
 
 
+@pytest.mark.subprocesses
 def test_an_exporter_that_dies_is_replaced_on_the_same_port(
     snapshot: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -331,6 +333,7 @@ def test_an_exporter_that_dies_is_replaced_on_the_same_port(
     assert not Path(f"/proc/{first}").exists(), "it was waited for"
 
 
+@pytest.mark.subprocesses
 def test_it_ends_with_its_daemon(snapshot: dict[str, Any]) -> None:
     with supervised(lambda: snapshot) as (metrics, address):
         assert get(address)[0] == 200
@@ -340,6 +343,7 @@ def test_it_ends_with_its_daemon(snapshot: dict[str, Any]) -> None:
         get(address)
 
 
+@pytest.mark.subprocesses
 def test_an_exporter_that_asks_without_end_is_heard_ten_times_a_second(snapshot: dict[str, Any]) -> None:
     asked = []
 

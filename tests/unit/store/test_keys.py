@@ -185,6 +185,7 @@ def _public(state: str) -> str:
     return load_identity(Path(state)).public_base64
 
 
+@pytest.mark.subprocesses
 def test_processes_that_race_get_the_same_identity(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         for attempt in range(20):

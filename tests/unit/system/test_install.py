@@ -53,6 +53,7 @@ def test_uninstall_leaves_keys_and_configuration_unless_it_purges(tmp_path: Path
     assert run("uninstall", "--root", str(tmp_path), "--purge").exit_code == 0
 
 
+@pytest.mark.subprocesses
 def test_the_service_starts_this_very_program(tmp_path: Path) -> None:
     run("install", "--root", str(tmp_path))
     text = (tmp_path / "etc/systemd/system/mcencrypt.service").read_text()
@@ -62,6 +63,7 @@ def test_the_service_starts_this_very_program(tmp_path: Path) -> None:
     assert "@" not in re.sub(r"@(system-service|privileged|resources)", "", text)
 
 
+@pytest.mark.subprocesses
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
 @pytest.mark.parametrize(("name", "most"), [("mcencrypt.service", 2.5), ("mcencrypt@.service", 5.0)])
 def test_the_unit_is_right_and_hardened(tmp_path: Path, name: str, most: float) -> None:
@@ -108,6 +110,7 @@ def test_the_manual_has_every_command_and_option() -> None:
         assert words in text
 
 
+@pytest.mark.subprocesses
 @pytest.mark.skipif(not shutil.which("man"), reason="needs man")
 def test_the_manual_is_accepted_by_man(tmp_path: Path) -> None:
     page = tmp_path / "mcencrypt.1"
@@ -128,6 +131,7 @@ def test_completion_asks_the_program(shell: str) -> None:
     assert done.exit_code == 0 and "uninstall" in done.stdout
 
 
+@pytest.mark.subprocesses
 @pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
 def test_the_script_for_bash_is_one() -> None:
     subprocess.run(["bash", "-n"], input=completion.script("bash", cli), text=True, check=True)

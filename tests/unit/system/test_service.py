@@ -31,6 +31,7 @@ def test_a_unit_is_that_of_its_namespace() -> None:
     assert service.unit_of("docker:node1") == "mcencrypt@docker:node1.service"
 
 
+@pytest.mark.subprocesses
 def test_a_unit_is_installed_if_systemd_knows_it(
     systemctl: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -40,6 +41,7 @@ def test_a_unit_is_installed_if_systemd_knows_it(
     assert not service.is_installed()
 
 
+@pytest.mark.subprocesses
 def test_who_cannot_say_whether_it_is_installed_says_no(
     systemctl: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -50,12 +52,14 @@ def test_who_cannot_say_whether_it_is_installed_says_no(
     assert not service.is_installed()
 
 
+@pytest.mark.subprocesses
 def test_a_start_that_works_says_nothing(systemctl: Callable[[str], None], tmp_path: Path) -> None:
     systemctl(f'echo "$@" >{tmp_path}/said; echo warning >&2')
     service.start("mcencrypt@blue.service", 60)
     assert (tmp_path / "said").read_text() == "start mcencrypt@blue.service\n"
 
 
+@pytest.mark.subprocesses
 def test_a_start_that_fails_quotes_the_last_line(systemctl: Callable[[str], None]) -> None:
     systemctl("echo one >&2; echo 'Job for x failed. ' >&2; echo >&2; exit 1")
     with pytest.raises(OperatorError, match=r"^`systemctl start x` failed: Job for x failed\.; see `journalctl -u x`$"):
@@ -65,6 +69,7 @@ def test_a_start_that_fails_quotes_the_last_line(systemctl: Callable[[str], None
         service.start("x", 60)
 
 
+@pytest.mark.subprocesses
 def test_a_start_that_hangs_is_given_up(systemctl: Callable[[str], None]) -> None:
     systemctl("exec tail -f /dev/null")
     with pytest.raises(OperatorError, match="takes too long: see `journalctl -u x`"):
