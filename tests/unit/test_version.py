@@ -1,4 +1,4 @@
-"""The version stands in one file, and all that shows or builds one takes it from there."""
+"""The version stands in one file, and all that shows or builds one takes it from there; what a wheel is built of."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ def test_builds_read_the_file_that_the_program_reads() -> None:
     assert PROJECT["project"]["dynamic"] == ["version"] and "hatch-vcs" not in str(PROJECT["build-system"]["requires"])
     found = HATCH.search((ROOT / "src/mcencrypt/version.py").read_text())
     assert found is not None and found["version"] == version.VERSION
+
+
+def test_a_wheel_is_built_of_the_program_and_its_rules_alone() -> None:
+    """tests/containers/test_contents.py looks at what is built of that."""
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["src/mcencrypt"], "force-include": {"iptables": "mcencrypt/iptables"}}
 
 
 def test_it_is_a_version_of_pep_440_without_a_local_part() -> None:
