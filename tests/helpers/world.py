@@ -134,10 +134,11 @@ class World:
         key = entropy.randbytes(32)
         self.engines = [
             Engine(
-                Policy(epoch_bits=epoch_bits),
+                Policy(),
                 KeyRing([NetworkSecret(key)]),
                 X25519PrivateKey.from_private_bytes(entropy.randbytes(32)),
                 around,
+                epoch_bits=epoch_bits,
             )
             for _ in (0, 1)
         ]
@@ -155,7 +156,7 @@ class World:
 
     def _brought_by(self, side: int, plain: int) -> int:
         """The first byte of the record that holds `plain`: whoever resends it brings the whole record."""
-        (connection,) = self.engines[side]._by_local.values()
+        (connection,) = self.engines[side].table.by_local.values()
         ledger = connection.egress.ledger
         run = ledger.runs[ledger.at_plain(plain)]
         return run.plain + (plain - run.plain) // run.size * run.size

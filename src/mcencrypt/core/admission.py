@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from .addresses import Path, address_of, peer_of
+from .addresses import Path, address_of, endpoints, on_ports, peer_of
 from .egress import Egress
 from .flow import Flow
 from .fragments import Pool
@@ -37,6 +38,8 @@ from .packet import ACK, MASK32, RST, Segment, bare, rebuild
 from .paths import Paths
 from .policy import Policy, Surroundings
 from .record import Keys
+from .status import Connection, State
+from .table import Table
 from .verdict import ACCEPT, Outcome, Rejected, Verdict
 
 #: Seconds that an attempt may take; a Linux SYN-ACK is given up after 63.
@@ -88,17 +91,13 @@ class Admission:
         static: X25519PrivateKey,
         surroundings: Surroundings,
         outcome: Outcome,
-        establish: Callable[[Flow], bool],
-        plaintext: Callable[[bytes, float], object],
-        begin_plaintext: Callable[[bytes, float], object],
+        table: Table,
+        epoch_bits: int,
     ) -> None:
-        """`establish` takes a new flow into the table (False: it is full), `plaintext` a connection without us.
-
-        `begin_plaintext` takes one of which our own kernel has shown that it is new: it replaces what was there.
-        """
-        self._policy, self._ring, self._static = policy, ring, static
-        self._around, self._outcome = surroundings, outcome
-        self._establish, self._plaintext, self._begin_plaintext = establish, plaintext, begin_plaintext
+        """`epoch_bits`: log2 of the wire bytes after which a direction's key changes."""
+        self.policy = policy
+        self._ring, self._static, self._around = ring, static, surroundings
+        self._outcome, self._table, self._epoch_bits = outcome, table, epoch_bits
         self._replays = ReplayCache()
         self._paths = Paths(surroundings.route_mtu)
         #: What peers were seen to offer, and what those offered that were refused for it.
@@ -117,7 +116,7 @@ class Admission:
 
     def syn_out(self, segment: Segment, key: bytes, now: float) -> Verdict:
         """Our socket dials: message 1 joins the SYN."""
-        if not self._policy.enabled:
+        if not self.policy.enabled:
             self._replace_by_plaintext(key, now)
             return ACCEPT
         options = read_syn(segment.options())
@@ -168,7 +167,7 @@ class Admission:
         if plain is None or plain[0] + 1 & MASK32 != segment.ack:
             return None
         del self._plain_syns[key]
-        if not self._policy.plaintext_allowed(peer_of(key)):
+        if not self.policy.plaintext_allowed(peer_of(key)):
             return None
         self._replace_by_plaintext(key, now)
         return ACCEPT
@@ -176,13 +175,13 @@ class Admission:
     def _replace_by_plaintext(self, key: bytes, now: float) -> None:
         if key in self.answering:
             self.forget_answering(key)
-        self._begin_plaintext(key, now)
+        self._table.begin_in_plaintext(key, now, self.policy.enabled)
 
     def _plain_syn_in(self, segment: Segment, key: bytes, now: float) -> Verdict:
         """A peer's SYN passes without message 1, and without any payload."""
         if key in self._plain_syns or len(self._plain_syns) < MAX_ANSWERING:
             self._plain_syns[key] = (segment.seq, now + LIFETIME)
-        self._plaintext(key, now)
+        self._table.pass_in_plaintext(key, now, self.policy.enabled)
         return rebuild(segment, segment.seq, 0) if segment.end > segment.payload_at else ACCEPT
 
     # -- a peer's SYN and SYN-ACK
@@ -201,14 +200,14 @@ class Admission:
         attempt = self.answering.get(key)
         repeated = attempt is not None and attempt.isn == segment.seq and attempt.hello == hello
         if not repeated and not (live is not None and live.ingress.isn == segment.seq):
-            if not self._policy.enabled:
+            if not self.policy.enabled:
                 return self._plain_syn_in(segment, key, now)
             try:
                 self._admit(segment, key, hello, options, address, now)
             except Refused as refused:
                 if refused.key_id:
                     self.refused_keys.note(address, refused.key_id)
-                if refused.reason in _STRANGER and self._policy.plaintext_allowed(address):
+                if refused.reason in _STRANGER and self.policy.plaintext_allowed(address):
                     if refused.reason != "not-a-handshake":
                         self._outcome.events.append(
                             Rejected(key, refused.reason, f"{refused}; the connection runs in plaintext")
@@ -250,7 +249,7 @@ class Admission:
             session = attempt.dial.finish(hello)
             self._check_listed(session.remote_static)
         except Refused as refused:
-            if not acked and not len(hello) and self._policy.plaintext_allowed(address):
+            if not acked and not len(hello) and self.policy.plaintext_allowed(address):
                 del self.dialling[key]
                 self._replace_by_plaintext(key, now)
                 return ACCEPT
@@ -273,7 +272,7 @@ class Admission:
             True,
             now,
         )
-        if not self._establish(flow):
+        if not self._table.add(flow):
             return self._outcome.reject(key, "too-many-connections", "the connection table is full")
         del self.dialling[key]
         if attempt.dial.peer_offers:
@@ -304,7 +303,7 @@ class Admission:
             False,
             now,
         )
-        if self._establish(flow):
+        if self._table.add(flow):
             self.forget_answering(key)
 
     def half_open_in(self, segment: Segment, key: bytes) -> int:
@@ -332,7 +331,7 @@ class Admission:
     ) -> Flow:
         """A flow from each side's initial sequence number, SYN window and window scale."""
         self.last_used[key_id] = now
-        bits = self._policy.epoch_bits
+        bits = self._epoch_bits
         egress = Egress(ours[0], HELLO_LENGTH, Keys(session.sending, bits))
         ingress = Ingress(theirs[0], HELLO_LENGTH, Keys(session.receiving, bits), self._fragments)
         egress.right_edge += theirs[1]
@@ -355,7 +354,7 @@ class Admission:
 
     def _check_listed(self, identity: bytes) -> None:
         """Raises Refused for a peer that is not trusted."""
-        if not self._policy.trusts(identity):
+        if not self.policy.trusts(identity):
             key = b64encode(identity).decode()
             raise Refused(
                 "not-listed",
@@ -363,17 +362,36 @@ class Admission:
                 f"`mcencrypt peers add NAME {key}`",
             )
 
-    def forget_distrusted(self) -> None:
-        """Give up the attempts of peers that are not trusted any more."""
-        trusts = self._policy.trusts
-        for key in [key for key, one in self.answering.items() if not trusts(one.answer.remote_static)]:
+    def take_policy(self, policy: Policy) -> None:
+        """Another policy; attempts of peers that it does not trust are given up."""
+        self.policy = policy
+        for key in [key for key, one in self.answering.items() if not policy.trusts(one.answer.remote_static)]:
             self.forget_answering(key)
 
     def _mss_limit(self, segment: Segment, key: bytes) -> int:
         """What a peer's MSS counts for at most: the route's MTU less headers."""
         return max(self._paths.mtu(Path.of(key)) - (60 if segment.ipv6 else 40), 88)
 
-    # -- the end of attempts
+    # -- what is known of attempts, and their end
+
+    def keys(self) -> list[bytes]:
+        """The connections whose handshake is under way, ours first."""
+        return [*self.dialling, *self.answering]
+
+    def connections(self, now: float) -> Iterator[Connection]:
+        """A line of a status for each."""
+        attempts: Iterable[tuple[bytes, Dialling | Answering]]
+        attempts = chain(self.dialling.items(), self.answering.items())
+        for key, attempt in attempts:
+            local, remote = endpoints(key)
+            yield Connection(local, remote, State.HANDSHAKE, b"", now - attempt.begun)
+
+    def leave_all_but(self, ports: Collection[int]) -> None:
+        """Forget attempts on other ports, so that none becomes a connection by a packet that was on its way."""
+        for key in [key for key in self.dialling if not on_ports(key, ports)]:
+            del self.dialling[key]
+        for key in [key for key in self.answering if not on_ports(key, ports)]:
+            self.forget_answering(key)
 
     def expire(self, now: float) -> None:
         """Give up attempts that took too long."""

@@ -9,14 +9,14 @@ is dropped wherever the policy demands encryption.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from .addresses import address_of, endpoints, on_ports, peer_of, reversed_key
-from .admission import Admission, Answering, Dialling
+from .addresses import address_of, on_ports, peer_of, reversed_key
+from .admission import Admission
 from .checksum import tcp_checksum_is_right
 from .flow import Flow
 from .handshake import HELLO_LENGTH
@@ -24,75 +24,53 @@ from .keyring import KeyRing
 from .packet import ACK, MASK32, RST, SYN, Buffer, Segment, Unusable, bare, rebuild
 from .policy import Policy, Surroundings
 from .probing import Probing
-from .status import Connection, Counters, State, Totals
-from .summary import Summary, summarize_flows
-from .verdict import ACCEPT, DROP, Closed, Encrypted, Ended, InPlaintext, Outcome, Verdict
+from .record import EPOCH_BITS
+from .status import Connection, State
+from .summary import Summary
+from .table import Table, nobody
+from .verdict import ACCEPT, DROP, Outcome, Verdict
 
 #: Bits of NFQA_SKB_INFO (linux/netfilter/nfnetlink_queue.h).
 CSUM_NOT_READY: Final = 1
 GSO: Final = 2
 CSUM_NOT_VERIFIED: Final = 4
 
-MAX_FLOWS: Final = 16384
+#: Peers that may be connected without having proven who they are.
 MAX_UNCONFIRMED: Final = 4096
-#: Seconds for which a connection that was ended here is answered with resets.
-GHOST_LIFETIME: Final = 120.0
-#: Seconds without a packet after which a connection's socket is looked up again.
-LOOK_AFTER: Final = 30.0
-#: The same once a connection has ended.  A far side that missed our last acknowledgement repeats its FIN meanwhile, and
-#: our kernel's answer, a reset, needs the flow to be translated.
-LINGER: Final = 5.0
-
-
-def _nobody(flow: Flow, present: bool) -> None:
-    """The journal of an engine that keeps none."""
-
-
-class Plaintext:
-    """A connection that runs in plaintext, with the policy's leave."""
-
-    __slots__ = ("bytes_in", "bytes_out", "created", "key", "seen")
-
-    def __init__(self, key: bytes, now: float) -> None:
-        self.key, self.created, self.seen = key, now, now
-        self.bytes_in = self.bytes_out = 0
-
-    def counters(self) -> Counters:
-        return Counters(self.bytes_out, self.bytes_in)
 
 
 class Engine:
     """All connections of one network namespace on the P2P ports."""
 
-    def __init__(self, policy: Policy, ring: KeyRing, static: X25519PrivateKey, surroundings: Surroundings) -> None:
-        self.policy = policy
+    def __init__(
+        self,
+        policy: Policy,
+        ring: KeyRing,
+        static: X25519PrivateKey,
+        surroundings: Surroundings,
+        *,
+        on_flow: Callable[[Flow, bool], None] = nobody,
+        epoch_bits: int = EPOCH_BITS,
+    ) -> None:
+        """`on_flow` is told of each flow that comes (True) and goes, for a journal.
+
+        `epoch_bits`: log2 of the wire bytes after which a direction's key changes; only tests have another.
+        """
         #: What follows from packets and calls besides verdicts; whoever drives the engine carries it out.
         self.outcome = Outcome()
         self.ring = ring
-        self.admission = Admission(
-            policy,
-            ring,
-            static,
-            surroundings,
-            self.outcome,
-            self._establish,
-            self._run_in_plaintext,
-            self._begin_plaintext,
-        )
+        self.table = Table(self.outcome, on_flow)
+        self.admission = Admission(policy, ring, static, surroundings, self.outcome, self.table, epoch_bits)
         self.probing = Probing(ring, static, surroundings, self.outcome)
-        #: Flows by key as packets of each direction show it: ours first, theirs first.
-        self._by_local: dict[bytes, Flow] = {}
-        self._by_remote: dict[bytes, Flow] = {}
-        self._plain: dict[bytes, Plaintext] = {}
-        #: Connections that must end, and whether they were encrypted; by key, with the time to forget them.
-        self._ghosts: dict[bytes, tuple[float, bool]] = {}
-        self._unconfirmed: set[bytes] = set()
-        self._dialling = self.admission.dialling
-        self._answering = self.admission.answering
-        #: Connections that are gone: encrypted ones, and those in plaintext.
-        self.gone, self.gone_plaintext = Totals(), Totals()
-        #: Told of each flow that comes and goes; the shell's journal.
-        self.on_flow: Callable[[Flow, bool], None] = _nobody
+        # Looked at for each packet:
+        self._by_local, self._by_remote = self.table.by_local, self.table.by_remote
+        self._plain, self._ghosts, self._unconfirmed = self.table.plain, self.table.ghosts, self.table.unconfirmed
+        self._dialling, self._answering = self.admission.dialling, self.admission.answering
+
+    @property
+    def policy(self) -> Policy:
+        """What the operator allows."""
+        return self.admission.policy
 
     # -- packets
 
@@ -134,9 +112,8 @@ class Engine:
         flow.seen = now
         verdict = flow.from_network(segment)
         if self._unconfirmed and flow.confirmed and flow.key in self._unconfirmed:
-            self._unconfirmed.discard(flow.key)
+            self.table.confirm(flow)
             self.admission.offers.note(flow.identity, flow.key_id, now, flow.path.peer)
-            self.outcome.events.append(Encrypted(flow.key, flow.identity))
         return verdict
 
     def _rare_in(self, segment: Segment, flow: Flow | None, now: float) -> Verdict:
@@ -175,12 +152,13 @@ class Engine:
             return rebuild(segment, segment.seq, segment.ack)
         plain = self._plain.get(key)
         if plain is None and key not in self._ghosts and self.policy.plaintext_allowed(peer_of(key)):
-            plain = self._run_in_plaintext(key, now)
+            plain = self.table.pass_in_plaintext(key, now, self.policy.enabled)
         if plain is not None:
             plain.seen = now
             plain.bytes_out += segment.end - segment.payload_at
             return ACCEPT
-        if segment.flags & RST and not self._ghosts.get(key, (0.0, False))[1]:
+        ghost = self._ghosts.get(key)
+        if segment.flags & RST and not (ghost is not None and ghost.encrypted):
             return rebuild(segment, segment.seq, segment.ack)  # tells a far side of old to go, and nothing else
         if not segment.flags & RST:
             # Whatever socket this is, it must not go on: its own acknowledgement is an exact reset's number.
@@ -197,7 +175,7 @@ class Engine:
             return self.outcome.drop("ended-by-us")
         plain = self._plain.get(key)
         if plain is None and self.policy.plaintext_allowed(address_of(segment.source_first)):
-            plain = self._run_in_plaintext(key, now)
+            plain = self.table.pass_in_plaintext(key, now, self.policy.enabled)
         if plain is not None:
             plain.seen = now
             plain.bytes_in += segment.end - segment.payload_at
@@ -206,198 +184,54 @@ class Engine:
             self.outcome.end(key, "a connection from before encryption")
         return self.outcome.drop("unknown-connection")
 
-    # -- connections
+    # -- what others decide
 
-    def _establish(self, flow: Flow) -> bool:
-        key = flow.key
-        old = self._by_local.get(key)
-        if old is None and len(self._by_local) >= MAX_FLOWS:
-            return False
-        if old is not None:
-            self._remove(old)
-        self._remove_plaintext(key)
-        self._ghosts.pop(key, None)
-        self._by_local[key] = self._by_remote[reversed_key(key)] = flow
-        self.on_flow(flow, True)
-        if flow.confirmed:
-            self.outcome.events.append(Encrypted(key, flow.identity))
-        else:
-            self._unconfirmed.add(key)
-        return True
+    def take_policy(self, policy: Policy, now: float) -> list[bytes]:
+        """Another policy, as a whole, from now on.  Returns the connections, ours first, whose sockets must go.
 
-    def _remove(self, flow: Flow) -> None:
-        self._by_local.pop(flow.key, None)
-        self._by_remote.pop(reversed_key(flow.key), None)
-        self._unconfirmed.discard(flow.key)
-        flow.ingress.fragments.clear()
-        self.gone.add(flow.counters())
-        self.on_flow(flow, False)
-
-    def _remove_plaintext(self, key: bytes) -> None:
-        plain = self._plain.pop(key, None)
-        if plain is not None:
-            self.gone_plaintext.add(plain.counters())
-
-    def _run_in_plaintext(self, key: bytes, now: float) -> Plaintext | None:
-        if key not in self._plain:
-            # Anybody can send a SYN for an encrypted connection: what its socket sends later must not leave as it is.
-            encrypted = key in self._by_local or self._ghosts.get(key, (0.0, False))[1]
-            if encrypted or len(self._plain) >= MAX_FLOWS:
-                return None
-            self._plain[key] = Plaintext(key, now)
-            if self.policy.enabled:
-                self.outcome.events.append(InPlaintext(key))
-        return self._plain[key]
-
-    def _begin_plaintext(self, key: bytes, now: float) -> None:
-        """Our own kernel has shown that a new connection begins in plaintext: what was here before is over.
-
-        It has one socket for these addresses and ports at most, and answers a SYN that does not belong to that one only
-        when it is gone (RFC 9293 section 3.10.7.4, and its own TIME-WAIT).
+        Those are encrypted ones with peers that it does not trust, proven or not; their far sides are reset.  Plaintext
+        connections that it does not allow do not pass any more; which of them have a socket only the kernel knows.
         """
-        flow = self._by_local.get(key)
-        if flow is not None:
-            self._remove(flow)
-        self._ghosts.pop(key, None)
-        self._run_in_plaintext(key, now)
-
-    def haunt(
-        self, key: bytes, seq: int, ack: int, now: float, why: str = "its keys went with the process that held them"
-    ) -> None:
-        """A connection that an earlier process encrypted: reset it at the far side, and our socket too.
-
-        `seq` and `ack` are its last known sequence numbers on the network.  If the far side disagrees it says so, and
-        is answered exactly for `GHOST_LIFETIME` seconds.  `why` is for the log.
-        """
-        self._haunt(key, seq, ack, now)
-        self.outcome.end(key, why)
-
-    def _haunt(self, key: bytes, seq: int, ack: int, now: float) -> None:
-        self._ghosts[key] = (now + GHOST_LIFETIME, True)
-        self.outcome.to_network(bare(key, seq, ack, RST | ACK))
-
-    def abort(self, key: bytes, now: float, why: str = "its rules were removed") -> None:
-        """End an encrypted connection: the far side is reset, with exact numbers.
-
-        The caller ends our socket, for only it knows what has to wait until that is done.
-        """
-        flow = self._by_local.get(key)
-        if flow is not None:
-            egress, ingress = flow.egress, flow.ingress
-            self._remove(flow)
-            self._haunt(key, egress.seq(egress.sent), ingress.isn + 1 + ingress.ledger.wire_edge, now)
-            self.outcome.events.append(Ended(key, why))
-
-    def keeps_plaintext(self, key: bytes) -> bool:
-        """Whether a connection that is not encrypted may stay as it is."""
-        return self.policy.plaintext_allowed(peer_of(key))
-
-    def disown(self, key: bytes, now: float) -> None:
-        """A plaintext connection is being ended: the socket's own reset may leave.
-
-        It can miss what the far side expects, if data was on its way; the far side then says so, and is answered
-        exactly.
-        """
-        self._remove_plaintext(key)
-        self._ghosts.setdefault(key, (now + GHOST_LIFETIME, False))
+        self.admission.take_policy(policy)
+        distrusted = [flow for flow in self._by_local.values() if not policy.trusts(flow.identity)]
+        for flow in distrusted:
+            self.table.abort(flow.key, now, "its peer is not listed any more")
+            self.admission.offers.forget(flow.identity)
+        for key in [key for key in self._plain if not policy.plaintext_allowed(peer_of(key))]:
+            self.table.disown(key, now)
+        return [flow.key for flow in distrusted]
 
     def leave_all_but(self, ports: Collection[int], now: float) -> list[bytes]:
         """Packets come here for these ports only from now on.  Returns the connections whose sockets must go.
 
-        What is encrypted on other ports is reset at the far side: nobody would translate it any more.  Attempts
-        are forgotten, so that none becomes a connection by a packet that was on its way.
+        What is encrypted on other ports is reset at the far side: nobody would translate it any more.
         """
-        for key in [key for key in self._dialling if not on_ports(key, ports)]:
-            del self._dialling[key]
+        self.admission.leave_all_but(ports)
         for key in [key for key in self._plain if not on_ports(key, ports)]:
-            self._remove_plaintext(key)
-        for key in [key for key in self._answering if not on_ports(key, ports)]:
-            self.admission.forget_answering(key)
+            self.table.leave_alone(key)
         leaving = [key for key in self._by_local if not on_ports(key, ports)]
         for key in leaving:
-            self.abort(key, now, "its port is not ours any more")
+            self.table.abort(key, now, "its port is not ours any more")
         return leaving
-
-    def end_distrusted(self, now: float) -> list[bytes]:
-        """End whatever is encrypted with peers that the policy does not trust (any more), proven or not.
-
-        Returns the connections whose sockets must go.
-        """
-        self.admission.forget_distrusted()
-        ended = [flow for flow in self._by_local.values() if not self.policy.trusts(flow.identity)]
-        for flow in ended:
-            self.abort(flow.key, now, "its peer is not listed any more")
-            self.admission.offers.forget(flow.identity)
-        return [flow.key for flow in ended]
-
-    def attempts(self) -> list[bytes]:
-        """The connections whose handshake is under way, ours first."""
-        return [*self._dialling, *self._answering]
-
-    def forget_plaintext(self) -> None:
-        """Packets do not come here any more: forget everything that was counted in passing."""
-        for key in self.plaintext_keys():
-            self._remove_plaintext(key)
 
     def tick(self, now: float) -> list[bytes]:
         """Expire what has a deadline.  Returns the connections whose sockets the caller should look up.
 
-        To be called about once a second; for each key without a socket the caller calls `forget`.
+        To be called about once a second; for each key without a socket the caller calls `table.forget`, for the others
+        `table.touch`.
         """
         self.admission.expire(now)
-        for key in [key for key, (expires, _) in self._ghosts.items() if expires <= now]:
-            del self._ghosts[key]
-        return [
-            key
-            for table in (self._by_local, self._plain)
-            for key, entry in table.items()
-            if entry.seen < now - (LINGER if isinstance(entry, Flow) and entry.is_closing() else LOOK_AFTER)
-        ]
+        self.table.expire(now)
+        return self.table.silent(now)
 
-    def forget(self, key: bytes) -> None:
-        """The kernel has no socket for this connection any more."""
-        flow = self._by_local.get(key)
-        if flow is not None:
-            self._remove(flow)
-            self.outcome.events.append(Closed(key, flow.identity if flow.confirmed else b"", flow.counters()))
-        self._remove_plaintext(key)
+    # -- what is shown
 
-    def touch(self, key: bytes, now: float) -> None:
-        """The kernel still has a socket for this connection."""
-        entry = self._by_local.get(key) or self._plain.get(key)
-        if entry is not None:
-            entry.seen = now
-
-    def encrypted_keys(self) -> list[bytes]:
-        """The connections that are encrypted, ours first."""
-        return list(self._by_local)
-
-    def plaintext_keys(self) -> list[bytes]:
-        """The connections that run in plaintext, ours first."""
-        return list(self._plain)
+    def connections(self, now: float) -> Iterator[Connection]:
+        """Everything that is shown in a status."""
+        return chain(self.table.connections(now), self.admission.connections(now))
 
     def summary(self) -> Summary:
         """All connections added up, those that are gone included in what only grows."""
-        attempts, plain = len(self._dialling) + len(self._answering), self._plain.values()
-        summary = Summary({State.HANDSHAKE: attempts, State.PLAINTEXT: len(plain)})
-        summary.encrypted = self.gone.connections
-        summary.carried.add(self.gone.counters)
-        summarize_flows(self._by_local.values(), summary)
-        summary.plaintext = self.gone_plaintext.connections + len(plain)
-        summary.plaintext_carried.add(self.gone_plaintext.counters)
-        passed = Counters(sum(one.bytes_out for one in plain), sum(one.bytes_in for one in plain))
-        summary.plaintext_carried.add(passed)
+        summary = self.table.summary()
+        summary.states[State.HANDSHAKE] = len(self._dialling) + len(self._answering)
         return summary
-
-    def connections(self, now: float) -> Iterable[Connection]:
-        """Everything that is shown in a status."""
-        for flow in self._by_local.values():
-            yield flow.describe(now)
-        for plain in self._plain.values():
-            local, remote = endpoints(plain.key)
-            yield Connection(local, remote, State.PLAINTEXT, b"", now - plain.created, plain.counters())
-        attempts: Iterable[tuple[bytes, Dialling | Answering]]
-        attempts = chain(self._dialling.items(), self._answering.items())
-        for key, attempt in attempts:
-            local, remote = endpoints(key)
-            yield Connection(local, remote, State.HANDSHAKE, b"", now - attempt.begun)

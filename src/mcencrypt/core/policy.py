@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
@@ -12,20 +12,18 @@ Network = IPv4Network | IPv6Network
 MODES = ("require", "prefer")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """Who may talk to us, and how."""
+    """Who may talk to us, and how.  A value: another policy replaces it as a whole (`Engine.take_policy`)."""
 
     #: One of `MODES`.
     mode: str = "require"
     #: Peers that may be in plaintext under "require" too.
-    allow_plaintext: Sequence[Network] = ()
+    allow_plaintext: tuple[Network, ...] = ()
     #: Public keys of the peers that may talk to us; None: whoever holds the network key.
     listed: frozenset[bytes] | None = None
     #: False while switched off: new connections are plaintext, encrypted ones go on until they close.
     enabled: bool = True
-    #: log2 of the wire bytes after which a direction's key changes; tests make it small.
-    epoch_bits: int = 32
 
     def plaintext_allowed(self, address: bytes) -> bool:
         """Whether a connection with `address` (packed) may run in plaintext."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mcencrypt.control.runlock import STATE_LOCK_NAME, RunLock
 from mcencrypt.control.server import ControlServer, Later
 from mcencrypt.core.engine import Engine
-from mcencrypt.core.policy import Policy, Surroundings
+from mcencrypt.core.policy import Surroundings
 from mcencrypt.daemon.datapath import Datapath
 from mcencrypt.daemon.events import Reporter, connections_and_totals
 from mcencrypt.daemon.journal import Journal, read_remains
@@ -28,7 +28,7 @@ from mcencrypt.daemon.notify import Heartbeat, Notifier
 from mcencrypt.daemon.prober import Prober
 from mcencrypt.daemon.readiness import announce
 from mcencrypt.daemon.rotation import Rotation
-from mcencrypt.daemon.settings import Live
+from mcencrypt.daemon.settings import Live, first_policy
 from mcencrypt.daemon.snapshot import engine_numbers, process_numbers
 from mcencrypt.daemon.switch import Position, Switch
 from mcencrypt.errors import OperatorError
@@ -93,16 +93,15 @@ class Daemon:
         self._loop = Loop()
         self._routes = Routes()
         self._sockets = Sockets()
-        policy = Policy(allow_plaintext=config.allow_plaintext)
         surroundings = Surroundings(os.urandom, lambda: time.time_ns() // 1_000_000, self._routes.mtu)
-        self._engine = Engine(policy, stored.ring, self._identity.private, surroundings)
         remains = read_remains(config.run_dir)
         self._journal = Journal(config.run_dir)
-        self._engine.on_flow = self._journal.on_flow
+        policy, private = first_policy(config, peers), self._identity.private
+        self._engine = Engine(policy, stored.ring, private, surroundings, on_flow=self._journal.on_flow)
         self._switch = Switch(
             self._engine, Firewall(ports, config.queue_number), self._sockets, self._loop, config.state_dir
         )
-        self._live = Live(config, reread, policy, self._switch, peers)
+        self._live = Live(config, reread, self._switch, peers)
         reporter = Reporter(self._live.name_of)
         self._datapath = Datapath(self._engine, config.queue_number, self._switch.destroy, reporter.handle)
         self._loop.afterwards = self._datapath.carry_out
@@ -111,7 +110,7 @@ class Daemon:
             self._engine, stored, self._prober, self._loop, lambda: self._switch.ports, self._live.name_of
         )
         for key, seq, ack in remains:
-            self._engine.haunt(key, seq, ack, self._started)
+            self._engine.table.remember(key, seq, ack, self._started)
         self._commands: dict[str, Callable[[dict[str, Any]], dict[str, Any] | Later]] = {
             "ping": self._ping,
             "status": self._status,

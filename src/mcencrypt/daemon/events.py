@@ -95,7 +95,7 @@ def connections_and_totals(
 ) -> dict[str, Any]:
     """The parts of a status that the engine knows; totals cover connections that are gone as well."""
     shown = list(engine.connections(now))
-    gone: Totals = engine.gone
+    gone: Totals = engine.table.gone
     alive = [one for one in shown if one.state.has_keys]
     totals = {"connections": gone.connections + len(alive)}
     for name in COUNTERS:

@@ -14,8 +14,8 @@ from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 
-from mcencrypt.core.engine import MAX_FLOWS
 from mcencrypt.core.flow import Flow
+from mcencrypt.core.table import MAX_FLOWS
 from mcencrypt.errors import OperatorError
 
 FILE_NAME: Final = "flows"

@@ -7,7 +7,7 @@ the new policy does not allow them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields as fields_of
 from dataclasses import replace
 from typing import Any, Final
@@ -31,17 +31,31 @@ _LIVE: Final = frozenset(
 )
 
 
+def first_policy(config: Config, peers: Mapping[bytes, str]) -> Policy:
+    """The policy with which a daemon starts.  Raises OperatorError."""
+    return _policy(config, read_mode(config.state_dir), peers)
+
+
+def _policy(config: Config, remembered: str | None, peers: Mapping[bytes, str]) -> Policy:
+    return Policy(remembered or config.mode, tuple(config.allow_plaintext), _listed(config, peers))
+
+
+def _listed(config: Config, peers: Mapping[bytes, str]) -> frozenset[bytes] | None:
+    return frozenset(peers) if config.trust == "listed" else None
+
+
 class Live:
-    """The configuration in force, and the policy that follows from it."""
+    """The configuration in force, and what of the policy follows from it."""
 
     def __init__(
-        self, config: Config, reread: Callable[[], Config], policy: Policy, switch: Switch, peers: dict[bytes, str]
+        self, config: Config, reread: Callable[[], Config], switch: Switch, peers: Mapping[bytes, str]
     ) -> None:
-        """Sets the mode of `policy`, and whom it trusts: `peers`, names by public key.  Raises OperatorError."""
-        self._config, self._reread, self._policy, self._switch = config, reread, policy, switch
+        """`switch` has the policy in force, which began as `first_policy`.  `peers`: names by public key.
+
+        Raises OperatorError.
+        """
+        self._config, self._reread, self._switch, self._peers = config, reread, switch, peers
         self._remembered = read_mode(config.state_dir)
-        policy.mode = self._remembered or config.mode
-        self._set_peers(config, peers)
 
     def name_of(self, identity: bytes) -> str | None:
         """What the peers file calls this public key."""
@@ -63,7 +77,7 @@ class Live:
 
     def _plaintext_peer(self, key: bytes) -> dict[str, Any]:
         local, remote = endpoints(key)
-        return {"peer": endpoint(remote), "local": endpoint(local), "allowed": self._policy.exempts(remote[:-2])}
+        return {"peer": endpoint(remote), "local": endpoint(local), "allowed": self._switch.policy.exempts(remote[:-2])}
 
     # -- the mode
 
@@ -83,13 +97,13 @@ class Live:
                 return {**self._mode(), "would_end": would_end}
             write_mode(self._config.state_dir, None if from_config else wanted)
             self._remembered = None if from_config else wanted
-            ended = self._enforce(mode)
+            ended = self._switch.take_policy(replace(self._switch.policy, mode=mode)).plaintext
             log.info("mode set", extra=fields(mode=mode, by=self.mode_source, plaintext_ended=len(ended)))
         return {**self._mode(), "ended": [self._plaintext_peer(key) for key in ended]}
 
     def _mode(self) -> dict[str, Any]:
         return {
-            "mode": self._policy.mode,
+            "mode": self._switch.policy.mode,
             "mode_source": self.mode_source,
             "configured": self._config.mode,
             "plaintext_peers": self.plaintext_peers(),
@@ -99,10 +113,6 @@ class Live:
         if mode != "require" or self._switch.position is not Position.ON:
             return []
         return [one for one in self.plaintext_peers() if not one["allowed"]]
-
-    def _enforce(self, mode: str) -> list[bytes]:
-        self._policy.mode = mode
-        return self._switch.end_plaintext() if self._switch.position is Position.ON else []
 
     # -- the configuration
 
@@ -127,25 +137,22 @@ class Live:
         restart = [name for name in differing if name not in _LIVE]
         config = replace(read, **{name: getattr(before, name) for name in restart})
         ports, peers = config.p2p_ports(), config.peers()
-        policy = self._policy
-        old = policy.mode, policy.allow_plaintext
-        policy.mode, policy.allow_plaintext = self._remembered or config.mode, config.allow_plaintext
         reset = 0
-        try:
-            if set(ports) != set(self._switch.ports):
-                differing = list(dict.fromkeys([*differing, "ports"]))  # a chain's files may say something else now
-                reset = self._switch.take_ports(ports)
-        except OperatorError:
-            policy.mode, policy.allow_plaintext = old
-            raise
-        ended = self._enforce(policy.mode)
+        if set(ports) != set(self._switch.ports):
+            differing = list(dict.fromkeys([*differing, "ports"]))  # a chain's files may say something else now
+            reset = self._switch.take_ports(ports)
         if peers != self._peers:
             differing.append("peers")
-        distrusted = self._set_peers(config, peers)
+        policy = _policy(config, self._remembered, peers)
+        ended = self._switch.take_policy(replace(policy, enabled=self._switch.policy.enabled))
+        self._peers = peers
         logging.getLogger().setLevel(config.log_level.upper())
         self._config = config
         changed = [name for name in differing if name not in restart]
-        numbers = {"plaintext_ended": len(ended), "encrypted_reset": reset, "distrusted_ended": distrusted}
+        numbers = {
+            "plaintext_ended": len(ended.plaintext), "encrypted_reset": reset,
+            "distrusted_ended": len(ended.distrusted),
+        }  # fmt: skip
         log.info(
             "configuration reloaded",
             extra=fields(changed=",".join(changed) or "nothing", needs_restart=",".join(restart) or None, **numbers),
@@ -161,12 +168,6 @@ class Live:
 
     # -- peers
 
-    def _set_peers(self, config: Config, peers: dict[bytes, str]) -> int:
-        """Take a list of peers; returns how many connections ended because theirs are not on it."""
-        self._peers = peers
-        self._policy.listed = frozenset(peers) if config.trust == "listed" else None
-        return self._switch.end_distrusted()
-
     def command_peers_changed(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The control command ``peers-changed``: read the peers file again, and nothing else.
 
@@ -180,8 +181,10 @@ class Live:
         except OperatorError as problem:
             log.error("peers file not reloaded, the old list stays", extra=fields(error=str(problem)))
             raise OperatorError(f"the old list stays: {problem}") from None
-        ended = self._set_peers(self._config, peers)
-        if not peers and self._policy.listed is not None:
+        listed = _listed(self._config, peers)
+        ended = len(self._switch.take_policy(replace(self._switch.policy, listed=listed)).distrusted)
+        self._peers = peers
+        if not peers and listed is not None:
             log.warning("nobody is trusted: the peers file lists nobody")
         log.info("peers file reloaded", extra=fields(peers=len(peers), ended=ended))
         return {"trust": self._config.trust, "peers": len(peers), "ended": ended}

@@ -6,11 +6,13 @@ import contextlib
 import enum
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from mcencrypt.core.addresses import Ends, reversed_key
+from mcencrypt.core.addresses import Ends, peer_of, reversed_key
 from mcencrypt.core.engine import Engine
+from mcencrypt.core.policy import Policy
 from mcencrypt.daemon.guard import Guard
 from mcencrypt.daemon.interfaces import Firewall, Loop, Sockets
 from mcencrypt.errors import OperatorError
@@ -59,6 +61,14 @@ MOVES: Final[Mapping[tuple[Position, Cause], Move]] = {
 }
 
 
+class Ended(NamedTuple):
+    """The connections, ours first, that a policy did not allow."""
+
+    plaintext: list[bytes]
+    #: Encrypted ones.
+    distrusted: list[bytes]
+
+
 class Switch:
     """Keeps kernel and engine in step with what the operator wants."""
 
@@ -87,7 +97,7 @@ class Switch:
         if read_switch(self._state_dir):
             self.on()
         else:
-            self._engine.policy.enabled = False
+            self._allow_plaintext()
             self._guard.remove()
 
     def on(self) -> None:
@@ -96,15 +106,14 @@ class Switch:
         write_switch(self._state_dir, True)
         if self._move(Cause.ON) is Position.ON:
             return
-        self._engine.policy.enabled = True
-        self.end_plaintext()
-        log.info("encryption is on", extra=fields(ports=list(self.ports), mode=self._engine.policy.mode))
+        self.take_policy(replace(self.policy, enabled=True))
+        log.info("encryption is on", extra=fields(ports=list(self.ports), mode=self.policy.mode))
 
     def take_ports(self, ports: Sequence[int]) -> int:
         """Take other ports from now on. Returns how many encrypted connections were reset.
 
         Those are on ports that are given up: without rules their sockets would go on in plaintext, in the middle of
-        a stream. Plaintext ones on new ports are left to `end_plaintext`. Raises OperatorError; then the old rules
+        a stream. Plaintext ones on new ports are left to `take_policy`. Raises OperatorError; then the old rules
         stay, or come back at the next look.
         """
         leaving: list[bytes] = []
@@ -120,18 +129,21 @@ class Switch:
         With `now` those are reset.
         """
         write_switch(self._state_dir, False)
-        self._engine.policy.enabled = False
+        self._allow_plaintext()
         if self.position is Position.OFF:
             self._guard.remove()
             self._move(Cause.OFF)
             return 0
         self._move(Cause.OFF)
         if now:
-            self._destroy_all(self._engine.encrypted_keys())
+            self._destroy_all(self._engine.table.encrypted_keys())
         left = self._drain()
         log.info("encryption is off for new connections", extra=fields(still_encrypted=left))
         self._drain_later()
         return left
+
+    def _allow_plaintext(self) -> None:
+        self._engine.take_policy(replace(self.policy, enabled=False), self._loop.now())
 
     def _move(self, cause: Cause) -> Position:
         """Take the position that `MOVES` names; returns the one before."""
@@ -157,15 +169,16 @@ class Switch:
     def _drain(self) -> int:
         """Forget flows whose sockets are done; with the last one the rules go."""
         left = 0
-        for ends, found in self._sockets.find(map(Ends.of, self._engine.encrypted_keys())):
+        for ends, found in self._sockets.find(map(Ends.of, self._engine.table.encrypted_keys())):
             if found is None or found.state in (Tcp.TIME_WAIT, Tcp.CLOSE):
-                self._engine.forget(ends.key())
+                self._engine.table.forget(ends.key())
             else:
                 left += 1
         if not left:
             self._guard.remove()
             self._move(Cause.LAST_ENDED)
-            self._engine.forget_plaintext()
+            for key in self._engine.table.plaintext_keys():
+                self._engine.table.leave_alone(key)
             log.info("rules removed")
         return left
 
@@ -175,9 +188,9 @@ class Switch:
         """Forget connections that have no socket any more."""
         for ends, found in self._sockets.find(map(Ends.of, keys)):
             if found is None:
-                self._engine.forget(ends.key())
+                self._engine.table.forget(ends.key())
             else:
-                self._engine.touch(ends.key(), now)
+                self._engine.table.touch(ends.key(), now)
 
     def destroy(self, key: bytes) -> None:
         """End a local socket; its application sees an error and redials.
@@ -197,7 +210,7 @@ class Switch:
 
     def plaintext(self) -> list[bytes]:
         """The connections on the ports that are not encrypted: all that the kernel has, idle ones from before too."""
-        known = {*self._engine.encrypted_keys(), *self._engine.attempts()}
+        known = {*self._engine.table.encrypted_keys(), *self._engine.admission.keys()}
         found = {
             Ends(one.local, one.lport, one.remote, one.rport).key(): one for one in self._sockets.connected(self.ports)
         }
@@ -211,34 +224,41 @@ class Switch:
             and not _is_loopback(one.local)
         ]
 
-    def end_plaintext(self) -> list[bytes]:
-        """End what runs in plaintext and may not; returns those connections."""
-        ended = [key for key in self.plaintext() if not self._engine.keeps_plaintext(key)]
-        # Of a connection that has no socket any more the kernel still answers what comes; that is not for us to pass.
-        gone = [key for key in self._engine.plaintext_keys() if not self._engine.keeps_plaintext(key)]
-        for key in dict.fromkeys(ended + gone):
-            self._engine.disown(key, self._loop.now())
-        self._destroy_all(ended)
-        return ended
+    # -- policy
 
-    def end_distrusted(self) -> int:
-        """End what is encrypted with peers that are not trusted (any more); returns how many connections that were."""
-        ended = self._engine.end_distrusted(self._loop.now())
-        self._destroy_all(ended)
-        return len(ended)
+    @property
+    def policy(self) -> Policy:
+        """What the operator allows; `enabled` is the switch's own part of it."""
+        return self._engine.policy
+
+    def take_policy(self, policy: Policy) -> Ended:
+        """Another policy from now on; what runs and is not allowed any more ends."""
+        now = self._loop.now()
+        distrusted = self._engine.take_policy(policy, now)
+        self._destroy_all(distrusted)
+        plaintext: list[bytes] = []
+        if policy.enabled:
+            # all that the kernel has: of idle connections the engine has seen no packet
+            plaintext = [
+                key for key in self.plaintext() if not policy.plaintext_allowed(peer_of(key)) and key not in distrusted
+            ]
+        for key in plaintext:
+            self._engine.table.disown(key, now)
+        self._destroy_all(plaintext)
+        return Ended(plaintext, distrusted)
 
     # -- rules
 
     def _rules_lost(self) -> None:
         """Somebody removed our rules: first the sockets go that would now speak in plaintext."""
-        keys = self._engine.encrypted_keys()
+        keys = self._engine.table.encrypted_keys()
         self._destroy_all(keys)
         log.error("somebody removed our rules; they are put back", extra=fields(connections_reset=len(keys)))
         self._loop.call_at(self._loop.now(), lambda: self._abort(keys))
 
     def _abort(self, keys: list[bytes]) -> None:
         for key in keys:
-            self._engine.abort(key, self._loop.now())
+            self._engine.table.abort(key, self._loop.now(), "its rules were removed")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from click.testing import CliRunner
 
 from mcencrypt.cli import cli
 from mcencrypt.core.policy import Policy
-from mcencrypt.daemon.settings import Live
-from mcencrypt.daemon.switch import Position
+from mcencrypt.daemon.settings import Live, first_policy
+from mcencrypt.daemon.switch import Ended, Position
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.config import Config
 from mcencrypt.store.position import read_mode, write_mode
@@ -33,7 +34,7 @@ class FakeSwitch:
     ports: tuple[int, ...] = (7331,)
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+        self.policy = policy
         self._plain = [KEY, EXEMPT]
         self.problem: str | None = None
         self.distrusted = 0
@@ -41,13 +42,14 @@ class FakeSwitch:
     def plaintext(self) -> list[bytes]:
         return list(self._plain)
 
-    def end_plaintext(self) -> list[bytes]:
-        ended = [key for key in self._plain if not self._policy.plaintext_allowed(key[4:8])]
-        self._plain = [key for key in self._plain if key not in ended]
-        return ended
+    def off(self) -> None:
+        self.position, self.policy = Position.OFF, replace(self.policy, enabled=False)
 
-    def end_distrusted(self) -> int:
-        return self.distrusted if self._policy.listed is not None else 0
+    def take_policy(self, policy: Policy) -> Ended:
+        self.policy = policy
+        ended = [key for key in self._plain if not policy.plaintext_allowed(key[4:8])]
+        self._plain = [key for key in self._plain if key not in ended]
+        return Ended(ended, [KEY] * self.distrusted if policy.listed is not None else [])
 
     def take_ports(self, ports: tuple[int, ...]) -> int:
         if self.problem:
@@ -61,11 +63,14 @@ class Bench:
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.config = Config(**{"ports": (7331,), "state_dir": directory, "mode": "prefer"} | settings)
-        self.policy = Policy(allow_plaintext=self.config.allow_plaintext)
-        self.switch = FakeSwitch(self.policy)
-        self.next: Callable[[], Config] = lambda: self.config
         peers = self.config.peers()
-        self.live = Live(self.config, lambda: self.next(), self.policy, self.switch, peers)  # type: ignore[arg-type]
+        self.switch = FakeSwitch(first_policy(self.config, peers))
+        self.next: Callable[[], Config] = lambda: self.config
+        self.live = Live(self.config, lambda: self.next(), self.switch, peers)  # type: ignore[arg-type]
+
+    @property
+    def policy(self) -> Policy:
+        return self.switch.policy
 
     def reload(self, **settings: Any) -> dict[str, Any]:
         changed = Config(**{"ports": (7331,), "state_dir": self.config.state_dir, "mode": "prefer"} | settings)
@@ -100,7 +105,7 @@ def test_the_mode_is_remembered_until_the_configuration_decides_again(tmp_path: 
 
 def test_switched_off_nothing_ends_and_nothing_is_asked(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    bench.switch.position = Position.OFF
+    bench.switch.off()
     done = bench.live.command_mode({"mode": "require"})
     assert (done["mode"], done["ended"]) == ("require", [])
     assert len(bench.switch.plaintext()) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
 from random import Random
 from typing import Any
@@ -12,7 +13,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 
-from mcencrypt.core import admission, engine
+from mcencrypt.core import admission, engine, table
 from mcencrypt.core.addresses import reversed_key
 from mcencrypt.core.engine import CSUM_NOT_READY, CSUM_NOT_VERIFIED, GSO, Engine
 from mcencrypt.core.handshake import HELLO_LENGTH, NetworkSecret
@@ -39,8 +40,7 @@ class Node:
         entropy = Random(seed)
         self.static = X25519PrivateKey.from_private_bytes(entropy.randbytes(32))
         around = Surroundings(entropy.randbytes, lambda: Clock.unix_ms, lambda peer, own: mtu)
-        self.policy = Policy(**policy)
-        self.engine = Engine(self.policy, KeyRing([NetworkSecret(key)]), self.static, around)
+        self.engine = Engine(Policy(**policy), KeyRing([NetworkSecret(key)]), self.static, around)
         self.now = 100.0
 
     def egress(self, packet: Any, info: int = CSUM_NOT_READY) -> Any:
@@ -252,7 +252,7 @@ def test_prefer_encrypts_where_it_can() -> None:
 
 
 def test_plaintext_is_allowed_for_named_networks_only() -> None:
-    server = Node(2, allow_plaintext=[ip_network("10.0.0.0/30"), ip_network("fd00::/8")])
+    server = Node(2, allow_plaintext=(ip_network("10.0.0.0/30"), ip_network("fd00::/8")))
     assert server.ingress(syn()) is ACCEPT
     assert server.ingress(syn(source=OTHER)) is DROP
     six = IPv6(src="fd00::1", dst="fd00::2") / TCP(sport=1, dport=8571, flags="S", seq=5)
@@ -335,7 +335,7 @@ def test_a_connection_in_time_wait_is_reused() -> None:
     connect(client, server, 300000, 700000)
     wire = client.egress(segment("PA", 300001, 700001, b"new"))
     assert data(server.ingress(wire)) == b"new"
-    assert len(client.engine.encrypted_keys()) == len(server.engine.encrypted_keys()) == 1
+    assert len(client.engine.table.encrypted_keys()) == len(server.engine.table.encrypted_keys()) == 1
 
 
 def test_a_stray_syn_ack_does_not_harm_a_live_connection() -> None:
@@ -394,8 +394,8 @@ def test_prefer_takes_unknown_connections_for_plaintext() -> None:
 def test_ghosts_are_answered_with_exact_resets() -> None:
     node = Node(1)
     client, _ = connected()
-    (key,) = client.engine.encrypted_keys()
-    node.engine.haunt(key, 111, 222, node.now)
+    (key,) = client.engine.table.encrypted_keys()
+    node.engine.table.remember(key, 111, 222, node.now)
     ((toward, first),) = node.injected()
     assert toward == "network" and (first[TCP].seq, first[TCP].ack) == (111, 222)
     assert [kind for kind, _ in node.events()] == [Ended]
@@ -404,8 +404,8 @@ def test_ghosts_are_answered_with_exact_resets() -> None:
     assert toward == "network" and exact[TCP].flags == "R" and exact[TCP].seq == 4242
     assert node.egress(segment("PA", 1000, 2000, b"x")) is DROP
     node.injected()
-    node.engine.tick(node.now + engine.GHOST_LIFETIME + 1)
-    node.policy.mode = "prefer"
+    node.engine.tick(node.now + table.GHOST_LIFETIME + 1)
+    node.engine.take_policy(replace(node.engine.policy, mode="prefer"), node.now)
     assert node.ingress(segment("PA", 5, 4242, b"x", back=True)) is ACCEPT
 
 
@@ -589,10 +589,10 @@ def test_answers_to_one_syn_are_bounded() -> None:
 
 def test_flows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     client, server = connected()
-    monkeypatch.setattr(engine, "MAX_FLOWS", 1)
+    monkeypatch.setattr(table, "MAX_FLOWS", 1)
     server.ingress(client.egress(syn(ports=(2, 8571))))
     client.ingress(server.egress(syn_ack(ports=(2, 8571))))
-    assert len(client.engine.encrypted_keys()) == 1
+    assert len(client.engine.table.encrypted_keys()) == 1
     assert data(say(client, server, b"as before")) == b"as before"
 
 
@@ -605,11 +605,11 @@ def test_unconfirmed_peers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_plaintext_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "MAX_FLOWS", 2)
+    monkeypatch.setattr(table, "MAX_PLAINTEXT", 2)
     node = Node(1, mode="prefer")
     for port in range(1, 6):
         node.ingress(segment("PA", 1, 2, b"x", back=True, ports=(port, 8571)))
-    assert len(node.engine.plaintext_keys()) == 2
+    assert len(node.engine.table.plaintext_keys()) == 2
 
 
 # -- on, off, and the end
@@ -617,7 +617,8 @@ def test_plaintext_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_switched_off_new_connections_are_plaintext_and_old_ones_go_on() -> None:
     client, server = connected()
-    client.policy.enabled = server.policy.enabled = False
+    for node in (client, server):
+        node.engine.take_policy(replace(node.engine.policy, enabled=False), node.now)
     passed = client.egress(syn(ports=(2, 8571)))
     assert passed is ACCEPT and server.ingress(syn(ports=(2, 8571))) is ACCEPT
     assert data(say(client, server, b"still secret")) == b"still secret"
@@ -626,11 +627,11 @@ def test_switched_off_new_connections_are_plaintext_and_old_ones_go_on() -> None
 def test_a_connection_is_forgotten_when_its_socket_is_gone() -> None:
     client, server = connected()
     say(client, server, b"12345")
-    (key,) = client.engine.encrypted_keys()
-    assert client.engine.tick(client.now + engine.LOOK_AFTER + 1) == [key]
-    client.engine.forget(key)
-    assert client.engine.encrypted_keys() == [] and (Closed, "") in client.events()
-    assert (client.engine.gone.connections, client.engine.gone.counters.bytes_out) == (1, 5)
+    (key,) = client.engine.table.encrypted_keys()
+    assert client.engine.tick(client.now + table.LOOK_AFTER + 1) == [key]
+    client.engine.table.forget(key)
+    assert client.engine.table.encrypted_keys() == [] and (Closed, "") in client.events()
+    assert (client.engine.table.gone.connections, client.engine.table.gone.counters.bytes_out) == (1, 5)
     assert client.egress(segment("PA", ISN_C + 6, ISN_S + 1, b"x")) is DROP
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
 from random import Random
 from struct import pack
@@ -9,14 +10,15 @@ from struct import pack
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from mcencrypt.core import admission, engine
+from mcencrypt.core import admission, engine, table
 from mcencrypt.core.checksum import ipv4_header_checksum, tcp_checksum_is_right, write_tcp_checksum
-from mcencrypt.core.engine import CSUM_NOT_VERIFIED, GHOST_LIFETIME, Engine
+from mcencrypt.core.engine import CSUM_NOT_VERIFIED, Engine
 from mcencrypt.core.handshake import HELLO_LENGTH, Answer, NetworkSecret, ephemeral_key
 from mcencrypt.core.keyring import KeyRing
 from mcencrypt.core.options import walk
 from mcencrypt.core.packet import ACK, FIN, PSH, RST, SYN, URG, Segment, rebuild
 from mcencrypt.core.policy import Policy, Surroundings
+from mcencrypt.core.table import GHOST_LIFETIME
 from mcencrypt.core.verdict import (
     ACCEPT,
     DROP,
@@ -222,7 +224,7 @@ def test_a_true_message_in_an_answer_that_does_not_count_ours_is_refused(mode: s
     seen = read(a.ingress(make(B, A, ISN_B, ISN_A + 1, SYN | ACK, message), 0, 0.0))
     assert (seen.flags, seen.ack) == (RST | ACK, ISN_A + 1)
     assert a.outcome.refused == {"not-a-handshake": 1}
-    assert a.encrypted_keys() == a.plaintext_keys() == []
+    assert a.table.encrypted_keys() == a.table.plaintext_keys() == []
 
 
 @pytest.mark.parametrize("acked", [0, 2, 100, HELLO_LENGTH, HELLO_LENGTH + 2])
@@ -233,7 +235,7 @@ def test_an_answer_to_something_else_ends_nothing(acked: int) -> None:
     assert (seen.seq, seen.ack, seen.flags) == (ISN_B + 9, ISN_A + acked, SYN | ACK), "the kernel knows what to answer"
     answer = b.egress(make(B, A, ISN_B, ISN_A + 1, SYN | ACK), 0, 0.0)
     assert read(a.ingress(answer, 0, 0.0)).flags == SYN | ACK
-    assert a.encrypted_keys() == [key_of(A, B)]
+    assert a.table.encrypted_keys() == [key_of(A, B)]
 
 
 def test_a_refusing_peer_is_understood() -> None:
@@ -314,7 +316,7 @@ def test_prefer_talks_plaintext_with_whom_does_not_answer() -> None:
     assert [type(event) for event in a.outcome.events] == [InPlaintext]
     (shown,) = a.connections(0.0)
     assert (shown.state, shown.counters.bytes_out, shown.counters.bytes_in) == ("plaintext", 7, 6)
-    assert a.plaintext_keys() == [key_of(A, B)]
+    assert a.table.plaintext_keys() == [key_of(A, B)]
 
 
 def test_prefer_answers_a_stranger_in_plaintext() -> None:
@@ -332,8 +334,8 @@ def test_prefer_still_encrypts_with_whom_can() -> None:
     a, b = new("prefer", seed=1), new("prefer", seed=2)
     connect(a, b)
     assert b"in clear" not in from_b(b, b"in clear")
-    assert a.plaintext_keys() == b.plaintext_keys() == []
-    assert a.encrypted_keys() == [key_of(A, B)]
+    assert a.table.plaintext_keys() == b.table.plaintext_keys() == []
+    assert a.table.encrypted_keys() == [key_of(A, B)]
 
 
 @pytest.mark.parametrize("payload", [b"", bytes(HELLO_LENGTH)])
@@ -342,7 +344,7 @@ def test_prefer_does_not_fall_back_where_the_peer_took_our_message(payload: byte
     a = new("prefer")
     dialled(a)
     assert read(a.ingress(make(B, A, ISN_B, ISN_A + 1 + HELLO_LENGTH, SYN | ACK, payload), 0, 0.0)).flags == RST | ACK
-    assert a.plaintext_keys() == []
+    assert a.table.plaintext_keys() == []
 
 
 def test_prefer_does_not_fall_back_for_a_forged_message() -> None:
@@ -351,15 +353,13 @@ def test_prefer_does_not_fall_back_for_a_forged_message() -> None:
     damaged[-1] ^= 1
     assert b.ingress(damaged, 0, 0.0) is DROP
     assert b.outcome.refused == {"forged-handshake": 1}
-    assert b.plaintext_keys() == []
+    assert b.table.plaintext_keys() == []
 
 
 def test_prefer_lets_connections_of_before_go_on() -> None:
     a = new("prefer")
     assert a.ingress(make(B, A, 700, 800, ACK | PSH, b"old"), 0, 0.0) is ACCEPT
     assert a.egress(make(A, B, 800, 703, ACK), 0, 0.0) is ACCEPT
-    assert a.keeps_plaintext(key_of(A, B))
-    assert not new().keeps_plaintext(key_of(A, B))
 
 
 @pytest.mark.parametrize(
@@ -374,13 +374,13 @@ def test_prefer_lets_connections_of_before_go_on() -> None:
     ],
 )
 def test_plaintext_is_allowed_by_network(peer: Host, local: Host, allowed: bool) -> None:
-    networks = [ip_network("10.0.0.0/24"), ip_network("192.0.2.1/32"), ip_network("fd00::/16")]
+    networks = (ip_network("10.0.0.0/24"), ip_network("192.0.2.1/32"), ip_network("fd00::/16"))
     b = new(allow_plaintext=networks)
     expected = ACCEPT if allowed else DROP
     assert b.ingress(make(peer, local, ISN_A, 0, SYN), 0, 0.0) is expected
     assert b.egress(make(local, peer, ISN_B, ISN_A + 1, SYN | ACK), 0, 0.0) is expected
     assert b.ingress(make(peer, local, ISN_A + 1, ISN_B + 1, ACK | PSH, b"x"), 0, 0.0) is expected
-    assert b.keeps_plaintext(key_of(local, peer)) is allowed
+    assert b.policy.plaintext_allowed(peer[0]) is allowed
 
     a = new(allow_plaintext=networks)
     dialled(a, local=local, remote=peer)
@@ -401,7 +401,7 @@ def test_data_in_a_plaintext_syn_is_taken_out() -> None:
 def test_switched_off_new_connections_are_plaintext_and_encrypted_ones_go_on() -> None:
     a, b = pair()
     for at in (a, b):
-        at.policy.enabled = False
+        at.take_policy(replace(at.policy, enabled=False), 0.0)
         at.outcome.events.clear()
     other: Host = (A[0], 40001)
     syn = make(other, B, ISN_A, 0, SYN)
@@ -420,17 +420,17 @@ def test_a_strangers_syn_does_not_make_an_encrypted_connection_plaintext(payload
     a, b = new("prefer", seed=1), new("prefer", seed=2)
     connect(a, b)
     b.ingress(make(A, B, 77, 0, SYN, payload), 0, 0.0)
-    assert b.plaintext_keys() == []
+    assert b.table.plaintext_keys() == []
     assert b"confidential" not in from_b(b, b"confidential")
-    b.abort(key_of(B, A), 0.0)
+    b.table.abort(key_of(B, A), 0.0, "a test")
     assert b.egress(make(B, A, ISN_B + 1, ISN_A + 1, ACK | PSH, b"confidential"), 0, 0.0) is DROP
 
 
 def test_a_strangers_syn_does_not_bring_an_ended_connection_back_in_plaintext() -> None:
     b = new("prefer")
-    b.haunt(key_of(B, A), 111, 222, 0.0)
+    b.table.remember(key_of(B, A), 111, 222, 0.0)
     b.ingress(make(A, B, 77, 0, SYN), 0, 1.0)
-    assert b.plaintext_keys() == []
+    assert b.table.plaintext_keys() == []
     assert b.egress(make(B, A, 1, 2, ACK | PSH, b"confidential"), 0, 1.0) is DROP
 
 
@@ -460,16 +460,16 @@ def test_prefer_forgets_an_encrypted_connection_once_its_peer_is_answered_in_pla
     a, b = new("prefer", seed=1), new("prefer", seed=2)
     connect(a, b)
     talks_plaintext(b, 77, 3.0)
-    assert b.gone.connections == 1
+    assert b.table.gone.connections == 1
 
 
 @pytest.mark.parametrize("encrypted", [True, False])
 def test_prefer_forgets_an_ended_connection_once_its_peer_is_answered_in_plaintext(encrypted: bool) -> None:
     b = new("prefer")
     if encrypted:
-        b.haunt(key_of(B, A), 111, 222, 0.0)
+        b.table.remember(key_of(B, A), 111, 222, 0.0)
     else:
-        b.disown(key_of(B, A), 0.0)
+        b.table.disown(key_of(B, A), 0.0)
     talks_plaintext(b, 77, 3.0)
 
 
@@ -481,29 +481,29 @@ def test_a_strangers_syn_does_not_end_a_half_open_attempt() -> None:
     assert b.ingress(make(A, B, 77, 0, SYN), 0, 0.0) is ACCEPT
     read(a.ingress(answer, 0, 0.0))
     read(b.ingress(a.egress(make(A, B, ISN_A + 1, ISN_B + 1, ACK), 0, 0.0), 0, 0.0))
-    assert b.encrypted_keys() == [key_of(B, A)]
+    assert b.table.encrypted_keys() == [key_of(B, A)]
     assert b"confidential" not in from_b(b, b"confidential")
-    assert b.plaintext_keys() == []
+    assert b.table.plaintext_keys() == []
 
 
 def test_an_answer_in_plaintext_needs_the_policys_leave_when_it_is_given() -> None:
     a, b = new("prefer", seed=1), new("prefer", seed=2)
     connect(a, b)
     assert b.ingress(make(A, B, 77, 0, SYN), 0, 0.0) is ACCEPT
-    b.policy.mode = "require"
+    b.take_policy(replace(b.policy, mode="require"), 0.0)
     assert b.egress(make(B, A, 9000, 78, SYN | ACK), 0, 0.0) is DROP
-    assert b.encrypted_keys() == [key_of(B, A)]
+    assert b.table.encrypted_keys() == [key_of(B, A)]
 
 
 def test_prefer_forgets_an_encrypted_connection_when_its_own_socket_dials_anew_and_is_answered_in_plaintext() -> None:
     a, b = new("prefer", seed=1), new("prefer", seed=2)
     connect(a, b)
     dialled(a, 77)
-    assert a.encrypted_keys(), "not before the answer"
+    assert a.table.encrypted_keys(), "not before the answer"
     assert a.ingress(make(B, A, 9000, 78, SYN | ACK), 0, 0.0) is ACCEPT
     assert a.egress(make(A, B, 78, 9001, ACK | PSH, b"version"), 0, 0.0) is ACCEPT
     assert a.ingress(make(B, A, 9001, 85, ACK | PSH, b"verack"), 0, 0.0) is ACCEPT
-    assert a.plaintext_keys() == [key_of(A, B)] and a.encrypted_keys() == []
+    assert a.table.plaintext_keys() == [key_of(A, B)] and a.table.encrypted_keys() == []
 
 
 def test_plaintext_syns_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -651,7 +651,7 @@ def test_a_recorded_syn_opens_nothing_once_its_connection_is_gone() -> None:
     a, b = new(seed=1), new(seed=2)
     hello = bytes(read(dialled(a)).payload())
     connect(a, b)
-    b.forget(key_of(B, A))
+    b.table.forget(key_of(B, A))
     assert b.ingress(make((bytes((10, 0, 0, 9)), 1), B, ISN_A, 0, SYN, hello), 0, 0.0) is DROP
     assert b.outcome.refused == {"replayed": 1}
 
@@ -664,7 +664,7 @@ def test_both_dialling_at_once_is_refused() -> None:
     assert b.ingress(syn_a, 0, 0.0) is DROP
     assert a.outcome.refused == b.outcome.refused == {"simultaneous-open": 1}
     assert rejected(a.outcome.events[-1]).reason == "simultaneous-open"
-    assert a.encrypted_keys() == []
+    assert a.table.encrypted_keys() == []
 
 
 def test_a_new_attempt_on_the_same_ports_does_not_harm_the_connection() -> None:
@@ -672,17 +672,17 @@ def test_a_new_attempt_on_the_same_ports_does_not_harm_the_connection() -> None:
     b.ingress(dialled(new(seed=3), 31337), 0, 0.0)
     for isn in (1, 2**31):
         assert b.ingress(make(A, B, isn, 0, SYN), 0, 0.0) is DROP
-    assert b.encrypted_keys() == [key_of(B, A)]
+    assert b.table.encrypted_keys() == [key_of(B, A)]
     assert bytes(read(a.ingress(from_b(b, b"alive"), 0, 0.0)).payload()) == b"alive"
 
 
 def test_a_connection_is_replaced_by_a_new_one_on_the_same_ports() -> None:
     a, b = pair()
     connect(a, b, 900_000, 800_000)
-    assert len(b.encrypted_keys()) == 1
+    assert len(b.table.encrypted_keys()) == 1
     wire = b.egress(make(B, A, 800_001, 900_001, ACK | PSH, b"new"), 0, 0.0)
     assert bytes(read(a.ingress(wire, 0, 0.0)).payload()) == b"new"
-    assert (a.gone.connections, b.gone.connections) == (1, 1)
+    assert (a.table.gone.connections, b.table.gone.connections) == (1, 1)
 
 
 def test_fast_open_is_stripped() -> None:
@@ -805,7 +805,7 @@ def test_a_reset_is_exact_only_if_it_was(off: int) -> None:
     else:
         assert (read(verdict).seq == ISN_B + 1) is (off == 0)
         assert read(verdict).flags & RST
-    assert a.encrypted_keys() == [key_of(A, B)], "only the kernel's socket table ends a flow"
+    assert a.table.encrypted_keys() == [key_of(A, B)], "only the kernel's socket table ends a flow"
 
 
 # -- bounds
@@ -855,14 +855,15 @@ def test_who_has_proven_nothing_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "MAX_FLOWS", 1)
+    monkeypatch.setattr(table, "MAX_FLOWS", 1)
+    monkeypatch.setattr(table, "MAX_PLAINTEXT", 1)
     a, b = pair()
     second: Host = (A[0], 40001)
     b.ingress(dialled(a, local=second), 0, 0.0)
     answer = b.egress(make(B, second, ISN_B, ISN_A + 1, SYN | ACK), 0, 0.0)
     assert a.ingress(answer, 0, 0.0) is DROP
     assert a.outcome.refused == {"too-many-connections": 1}
-    assert len(a.encrypted_keys()) == 1
+    assert len(a.table.encrypted_keys()) == 1
 
     plain = new("prefer")
     assert plain.ingress(make(A, B, 1, 1, ACK), 0, 0.0) is ACCEPT
@@ -875,7 +876,7 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_connections_of_an_earlier_process_are_answered_exactly() -> None:
     a = new("prefer")
     key = key_of(A, B)
-    a.haunt(key, 111, 222, 0.0)
+    a.table.remember(key, 111, 222, 0.0)
     (injection,) = a.outcome.injections
     assert injection.toward == "network"
     assert (read(injection.packet).seq, read(injection.packet).ack) == (111, 222)
@@ -900,23 +901,23 @@ def test_connections_of_an_earlier_process_are_answered_exactly() -> None:
 def test_an_aborted_connection_is_reset_with_exact_numbers() -> None:
     a, b = pair()
     a.ingress(from_b(b, b"12345"), 0, 0.0)
-    a.abort(key_of(A, B), 0.0)
+    a.table.abort(key_of(A, B), 0.0, "a test")
     (injection,) = a.outcome.injections
     reset = read(injection.packet)
     assert (reset.seq, reset.ack, reset.flags) == (EDGE_A, EDGE_B + 5 + 22, RST | ACK)
     seen = read(b.ingress(injection.packet, 0, 0.0))
     assert (seen.seq, seen.flags & RST) == (ISN_A + 1, RST)
-    assert a.encrypted_keys() == []
-    assert a.gone.counters.bytes_in == 5
+    assert a.table.encrypted_keys() == []
+    assert a.table.gone.counters.bytes_in == 5
 
 
 def test_a_silent_connection_is_looked_up_and_forgotten() -> None:
     a, _ = pair()
-    assert a.tick(engine.LOOK_AFTER - 1) == []
-    assert a.tick(engine.LOOK_AFTER + 1) == [key_of(A, B)]
-    a.touch(key_of(A, B), engine.LOOK_AFTER)
-    assert a.tick(engine.LOOK_AFTER + 1) == []
-    a.forget(key_of(A, B))
+    assert a.tick(table.LOOK_AFTER - 1) == []
+    assert a.tick(table.LOOK_AFTER + 1) == [key_of(A, B)]
+    a.table.touch(key_of(A, B), table.LOOK_AFTER)
+    assert a.tick(table.LOOK_AFTER + 1) == []
+    a.table.forget(key_of(A, B))
     assert type(a.outcome.events[-1]) is Closed
     untouched(a)
     assert a.egress(make(A, B, ISN_A + 1, ISN_B + 1, ACK | PSH, b"confidential"), 0, 0.0) is DROP

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -84,6 +85,9 @@ class Station:
         import time
 
         self.engine.admission.offers.note(identity, key_id, time.monotonic(), address)
+
+    def trusts(self, *identities: bytes) -> None:
+        self.engine.take_policy(replace(self.engine.policy, listed=frozenset(identities)), 0.0)
 
     def peer(self, identity: bytes, address: str, *accepts: bytes, offers: bytes = OLD_ID) -> None:
         self.network.peers[address] = (identity, set(accepts), offers)
@@ -207,10 +211,10 @@ def test_a_peer_that_is_trusted_no_more_holds_nothing_up(node: Station) -> None:
     node.order("use", NEW_ID, force=True)
     node.offered_by(ALICE, ALICE_AT)
     node.offered_by(BOB, BOB_AT)
-    node.engine.policy.listed = frozenset({BOB})
+    node.trusts(BOB)
     with pytest.raises(OperatorError, match=r"1 of 1 peer .* bob at 10\.0\.0\.3"):
         node.order("retire", OLD_ID)
-    node.engine.policy.listed = frozenset()
+    node.trusts()
     node.order("retire", OLD_ID)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -34,8 +35,8 @@ class Bench:
         self.kernel = FakeKernel(self.loop)
         self.sockets = FakeSockets(self.kernel)
         self.encrypted = self.sockets.add(OWN, PORT, PEER, 40000)
-        assert self.engine.encrypted_keys() == [self.encrypted]
-        self.engine.policy.enabled = False
+        assert self.engine.table.encrypted_keys() == [self.encrypted]
+        self.engine.take_policy(replace(self.engine.policy, enabled=False), self.loop.now())
         firewall = FakeFirewall(self.kernel, (PORT,))
         self.switch = Switch(self.engine, firewall, self.sockets, self.loop, state_dir)
 
@@ -116,12 +117,12 @@ def test_on_ends_plaintext_after_the_rules_are_in(bench: Bench) -> None:
     plain = bench.sockets.add(OWN, 50000, STRANGER, PORT)
     bench.switch.on()
     assert bench.kernel.acts == ["rules in", f"socket 50000-{PORT} ended"]
-    assert bench.engine.encrypted_keys() == [bench.encrypted]
+    assert bench.engine.table.encrypted_keys() == [bench.encrypted]
     assert plain not in bench.switch.plaintext()
 
 
 def test_on_leaves_what_may_be_in_plaintext(bench: Bench) -> None:
-    bench.engine.policy.allow_plaintext = (ip_network("10.0.0.99/32"),)
+    bench.switch.take_policy(replace(bench.switch.policy, allow_plaintext=(ip_network("10.0.0.99/32"),)))
     plain = bench.sockets.add(OWN, 50000, STRANGER, PORT)
     bench.switch.on()
     assert bench.kernel.acts == ["rules in"]
@@ -173,7 +174,7 @@ def test_off_waits_for_the_last_encrypted_connection(bench: Bench) -> None:
     bench.loop.run(DRAIN_EVERY)
     assert bench.switch.position is Position.OFF
     assert bench.kernel.installed is None
-    assert bench.engine.encrypted_keys() == []
+    assert bench.engine.table.encrypted_keys() == []
 
 
 def test_off_now_resets_first_and_takes_the_rules_out_last(bench: Bench) -> None:
@@ -233,7 +234,7 @@ def test_lost_rules_end_what_is_encrypted_before_they_come_back(bench: Bench, po
     assert bench.kernel.acts == [f"socket {PORT}-40000 ended", "rules in"]
     assert bench.switch.rules_lost == 1
     bench.loop.run()
-    assert bench.engine.encrypted_keys() == []
+    assert bench.engine.table.encrypted_keys() == []
     assert [one.toward for one in bench.engine.outcome.injections] == ["network"]
 
 
@@ -252,14 +253,14 @@ def test_a_port_that_is_given_up_takes_its_connections_along(bench: Bench) -> No
     assert bench.switch.take_ports([OTHER_PORT]) == 1
     assert bench.kernel.acts == [f"socket {PORT}-40000 ended", "rules in"]
     assert bench.switch.ports == bench.kernel.installed == (OTHER_PORT,)
-    assert bench.engine.encrypted_keys() == []
+    assert bench.engine.table.encrypted_keys() == []
 
 
 def test_a_port_that_stays_keeps_its_connections(bench: Bench) -> None:
     bench.bring_to(Position.ON)
     assert bench.switch.take_ports([OTHER_PORT, PORT]) == 0
     assert bench.kernel.acts == ["rules in"]
-    assert bench.engine.encrypted_keys() == [bench.encrypted]
+    assert bench.engine.table.encrypted_keys() == [bench.encrypted]
 
 
 def test_ports_taken_while_off_are_for_the_next_time(bench: Bench) -> None:
@@ -282,15 +283,14 @@ def test_ports_that_cannot_be_taken_leave_the_old_ones(bench: Bench) -> None:
 
 def test_what_has_no_socket_any_more_is_forgotten_and_the_rest_is_touched(bench: Bench) -> None:
     bench.switch.look_up([bench.encrypted], bench.loop.now())
-    assert bench.engine.encrypted_keys() == [bench.encrypted]
+    assert bench.engine.table.encrypted_keys() == [bench.encrypted]
     bench.end_encrypted()
     bench.switch.look_up([bench.encrypted], bench.loop.now())
-    assert bench.engine.encrypted_keys() == []
+    assert bench.engine.table.encrypted_keys() == []
 
 
 def test_peers_that_are_not_listed_any_more_lose_their_sockets(bench: Bench) -> None:
     bench.bring_to(Position.ON)
-    assert bench.switch.end_distrusted() == 0
-    bench.engine.policy.listed = frozenset()
-    assert bench.switch.end_distrusted() == 1
+    ended = bench.switch.take_policy(replace(bench.switch.policy, listed=frozenset()))
+    assert (ended.plaintext, ended.distrusted) == ([], [bench.encrypted])
     assert bench.kernel.acts == [f"socket {PORT}-40000 ended"]

@@ -85,7 +85,7 @@ def test_counters_keep_what_is_gone() -> None:
     client, server = connected()
     say(client, server, b"hello")
     before = server.engine.summary()
-    server.engine.forget(server.engine.encrypted_keys()[0])
+    server.engine.table.forget(server.engine.table.encrypted_keys()[0])
     after = server.engine.summary()
     assert (after.encrypted, after.carried) == (before.encrypted, before.carried) == (1, before.carried)
     assert after.states["encrypted"] == after.peers == 0
@@ -99,7 +99,8 @@ def test_plaintext_is_counted_and_stays_counted() -> None:
     server.ingress(segment("A", ISN_C + 1, ISN_S + 1, b"plain"))
     summary = server.engine.summary()
     assert (summary.plaintext, summary.states["plaintext"], summary.plaintext_carried.bytes_in) == (1, 1, 5)
-    server.engine.forget_plaintext()
+    [key] = server.engine.table.plaintext_keys()
+    server.engine.table.leave_alone(key)
     summary = server.engine.summary()
     assert (summary.plaintext, summary.states["plaintext"], summary.plaintext_carried.bytes_in) == (1, 0, 5)
     assert summary.encrypted == summary.carried.bytes_in == 0

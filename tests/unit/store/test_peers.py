@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,7 +179,7 @@ def test_a_peer_that_we_dialled_and_is_not_listed_is_told_to_go(mode: str) -> No
     [reset] = a.outcome.injections
     assert (read(reset.packet).flags, read(reset.packet).seq) == (RST, EDGE_A)
     read(b.ingress(reset.packet, 0, 0.0))
-    assert b.attempts() == [], "its half-open attempt ended"
+    assert b.admission.keys() == [], "its half-open attempt ended"
 
 
 def test_revoking_ends_connections_at_once_and_those_of_others_go_on() -> None:
@@ -189,9 +190,8 @@ def test_revoking_ends_connections_at_once_and_those_of_others_go_on() -> None:
     connect(c, b, local=other)
     read(b.ingress(a.egress(make(A, B, ISN_A + 1, ISN_B + 1, ACK | PSH, b"proof"), 0, 0.0), 0, 0.0))
     b.outcome.events.clear()
-    b.policy.listed = frozenset([identity(3)])
-    assert b.end_distrusted(1.0) == [key_of(B, A)]
-    assert b.encrypted_keys() == [key_of(B, other)]
+    assert b.take_policy(replace(b.policy, listed=frozenset([identity(3)])), 1.0) == [key_of(B, A)]
+    assert b.table.encrypted_keys() == [key_of(B, other)]
     assert [one.why for one in b.outcome.events if isinstance(one, Ended)] == ["its peer is not listed any more"]
     [reset] = b.outcome.injections
     assert read(a.ingress(reset.packet, 0, 1.0)).flags & RST
@@ -206,10 +206,9 @@ def test_revoking_ends_what_is_unconfirmed_and_what_is_half_open() -> None:
     other = (A[0], 40001)
     b.ingress(dialled(a, 5, other), 0, 0.0)
     b.egress(make(B, other, 6, 6, SYN | ACK), 0, 0.0)
-    assert b.attempts() == [key_of(B, other)]
-    b.policy.listed = frozenset([identity(3)])
-    assert b.end_distrusted(1.0) == [key_of(B, A)]
-    assert b.attempts() == [] and b.encrypted_keys() == []
+    assert b.admission.keys() == [key_of(B, other)]
+    assert b.take_policy(replace(b.policy, listed=frozenset([identity(3)])), 1.0) == [key_of(B, A)]
+    assert b.admission.keys() == [] and b.table.encrypted_keys() == []
 
 
 # -- the daemon's commands
