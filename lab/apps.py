@@ -165,10 +165,7 @@ def blast(options: argparse.Namespace) -> int:
 
 
 def receive(sock: socket.socket, size: int) -> bytes:
-    """Exactly that many bytes.
-
-    :raises ConnectionError: the connection ended before.
-    """
+    """Exactly that many bytes. Raises ConnectionError if the connection ended before."""
     got = bytearray()
     while len(got) < size:
         more = sock.recv(size - len(got))

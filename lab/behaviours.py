@@ -212,8 +212,8 @@ class Record:
 
     def __init__(self, choose: Chooser = with_data, limit: int = 10_000) -> None:
         self._choose, self._limit = choose, limit
+        #: Direction and frame, in the order they came.
         self.frames: list[tuple[str, bytes]] = []
-        """Direction and frame, in the order they came."""
 
     def __call__(self, frame: bytes, toward: str, now: float) -> Frames:
         if len(self.frames) < self._limit and locate(frame):

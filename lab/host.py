@@ -62,8 +62,8 @@ class Host:
         self.lab = lab
         self.name = name
         self.namespace = f"{namespace.owner()}-{lab.name}-{name}"
+        #: Addresses with prefix length by interface, in the order in which they were made.
         self.interfaces: dict[str, list[str]] = {}
-        """Addresses with prefix length by interface, in the order in which they were made."""
         lab.hosts.append(self)
         namespace.create(self.namespace)
         for area in ("all", "default"):
@@ -87,8 +87,7 @@ class Host:
     ) -> subprocess.CompletedProcess[str]:
         """Run a program on this host to its end. `env` is added to the environment.
 
-        :raises LabError: it failed (unless not `check`), with its stderr; or took longer than `timeout`
-            seconds.
+        Raises LabError, with its stderr, if it failed (unless not `check`) or took longer than `timeout` seconds.
         """
         with self.enter():
             return run([str(word) for word in argv], stdin=stdin, timeout=timeout, check=check, env=_environment(env))
@@ -135,10 +134,7 @@ class Host:
         return any(int(row[1].rpartition(":")[2], 16) == port and row[3] == "0A" for row in rows)
 
     def wait_listening(self, port: int, seconds: float = 10) -> None:
-        """Wait until `listening(port)`.
-
-        :raises LabError: it did not happen within `seconds`.
-        """
+        """Wait until `listening(port)`. Raises LabError if it did not happen within `seconds`."""
         wait_for(lambda: self.listening(port), f"port {port} of host {self.name} to listen", seconds)
 
     # ------------------------------------------------------------ settings
@@ -158,10 +154,7 @@ class Host:
         return run(["ip", "-n", self.namespace, *map(str, words)]).stdout
 
     def address(self, version: int = 4, interface: str | None = None) -> str:
-        """The first address of that IP version, on `interface` or any.
-
-        :raises LabError: there is none.
-        """
+        """The first address of that IP version, on `interface` or any. Raises LabError if there is none."""
         for name, addresses in self.interfaces.items():
             for text in addresses:
                 found = ipaddress.ip_interface(text)
@@ -194,7 +187,7 @@ class Host:
     def shape(self, interface: str, bits_per_second: float, queue: float = 0.02) -> None:
         """Let out no more than that on an interface (token bucket, tc-tbf).
 
-        :param queue: seconds that a packet may wait before the bucket drops; the bucket itself holds 2 ms.
+        A packet may wait for `queue` seconds before the bucket drops; the bucket itself holds 2 ms.
         """
         burst = max(int(bits_per_second / 8 * 0.002), 16 * 1024)
         limit = burst + int(bits_per_second / 8 * queue)

@@ -12,15 +12,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: A `network-message-start`, as params.dat of a chain has it.
 MAGIC = bytes.fromhex("f7c0eef2")
-"""A `network-message-start`, as params.dat of a chain has it."""
 HEADER = 24
+#: MAX_SIZE of MultiChain: a longer message ends the connection.
 LARGEST = 32 << 20
-"""MAX_SIZE of MultiChain: a longer message ends the connection."""
 PROTOCOL_VERSION = 70002
 AGENT = b"/MultiChain:0.2.0.13/"
+#: Kinds of inventory: a transaction (stream item), a block.
 ITEM, BLOCK = 1, 2
-"""Kinds of inventory: a transaction (stream item), a block."""
 
 
 class MessageError(ValueError):
@@ -50,7 +50,7 @@ def frame(magic: bytes, command: str, payload: bytes = b"") -> bytes:
 def read_header(magic: bytes, data: bytes) -> Header:
     """Read the 24 bytes before a payload.
 
-    :raises MessageError: another magic, a command that is none, or a length above 32 MiB.
+    Raises MessageError for another magic, a command that is none, or a length above 32 MiB.
     """
     if data[:4] != magic:
         raise MessageError(f"magic is {data[:4].hex()}, not {magic.hex()}")
@@ -62,10 +62,7 @@ def read_header(magic: bytes, data: bytes) -> Header:
 
 
 def check(header: Header, payload: bytes) -> None:
-    """Compare a payload with its checksum.
-
-    :raises MessageError: they do not agree.
-    """
+    """Compare a payload with its checksum. Raises MessageError if they do not agree."""
     if double_sha256(payload)[:4] != header.checksum:
         raise MessageError(f"checksum of {header.command} ({header.length} bytes) is wrong")
 
@@ -85,10 +82,7 @@ def version(here: tuple[str, int], there: tuple[str, int], nonce: int, height: i
 
 
 def agent(payload: bytes) -> str:
-    """The agent in the payload of `version`, the slashes left out.
-
-    :raises MessageError: the payload is too short.
-    """
+    """The agent in the payload of `version`, the slashes left out. Raises MessageError if that is too short."""
     if len(payload) < 81 or len(payload) < 81 + payload[80]:
         raise MessageError(f"a version of {len(payload)} bytes")
     return payload[81 : 81 + payload[80]].decode(errors="replace").strip("/")
@@ -111,10 +105,7 @@ def inventory(entries: Sequence[tuple[int, bytes]]) -> bytes:
 
 
 def read_inventory(payload: bytes) -> list[tuple[int, bytes]]:
-    """Read what `inventory` wrote.
-
-    :raises MessageError: the length does not fit the count.
-    """
+    """Read what `inventory` wrote. Raises MessageError if the length does not fit the count."""
     if not payload or len(payload) != 1 + 36 * payload[0]:
         raise MessageError(f"an inventory of {len(payload)} bytes")
     return [

@@ -28,8 +28,8 @@ _BUFFER = 64 << 20
 _TICK = 0.005
 _LARGEST = 262144
 
+#: Frames to send, each after so many seconds.
 Frames = list[tuple[float, bytes]]
-"""Frames to send, each after so many seconds."""
 
 TO_A, TO_B = "a", "b"
 
@@ -62,16 +62,14 @@ class Middlebox:
 
     def __init__(self, host: Host, behaviour: Behaviour = passing) -> None:
         self.host = host
+        #: May be replaced while it runs.
         self.behaviour = behaviour
-        """May be replaced while it runs."""
+        #: Frames sent by direction.
         self.forwarded = {TO_A: 0, TO_B: 0}
-        """Frames sent by direction."""
+        #: Frames that a link would not take, being longer than its MTU or too many at once: lost, as on any link.
         self.refused = 0
-        """Frames that a link would not take, being longer than its MTU or too many at once: lost, as on
-        any link.
-        """
+        #: What the behaviour raised, if it did; nothing is forwarded from then on.
         self.failure: BaseException | None = None
-        """What the behaviour raised, if it did; nothing is forwarded from then on."""
         self._queue: list[tuple[float, int, str, bytes]] = []
         self._order = itertools.count()
         self._lock = threading.Lock()
@@ -178,7 +176,7 @@ def insert(
 ) -> Host:
     """A host for a `Middlebox`, linked to `eth0` of two hosts. Checksums are finished before its links.
 
-    :param mtu: of both links, in bytes: a longer frame that a behaviour makes is refused by the link.
+    `mtu` is that of both links, in bytes: a longer frame that a behaviour makes is refused by the link.
     """
     box = lab.host(name)
     box.sysctl("net.ipv6.conf.default.disable_ipv6", 1)

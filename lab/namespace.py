@@ -39,9 +39,8 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end in the calling thread's namespace.
 
-    :param timeout: seconds.
-    :raises LabError: it failed (with what it wrote to stderr), is not installed, or took longer than
-        `timeout`.
+    Raises LabError if it failed (unless not `check`; with what it wrote to stderr), is not installed, or took longer
+    than `timeout` seconds.
     """
     # files, not pipes: a daemon that the program leaves behind holds its output open
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as problem:
@@ -63,7 +62,7 @@ def run(
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
     """Poll until `condition()` is true.
 
-    :raises LabError: it was not within `seconds`; `what` says what was awaited.
+    Raises LabError if it was not within `seconds`; `what` says what was awaited.
     """
     end = time.monotonic() + seconds
     pause = 0.002

@@ -54,8 +54,8 @@ class Lab:
         self.processes: list[Process] = []
         self._closers = contextlib.ExitStack()
         namespace.sweep()
+        #: Logs and captures; deleted with the lab.
         self.directory = Path(tempfile.mkdtemp(prefix=f"{namespace.owner()}-"))
-        """Logs and captures; deleted with the lab."""
 
     def host(self, name: str) -> Host:
         """A new host, with lo only."""

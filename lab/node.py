@@ -135,8 +135,8 @@ class Node:
         self.magic = bytes.fromhex(options.magic)
         self.nonce = secrets.randbits(64)
         self.height = 0
+        #: The last 32 items and blocks by hash.
         self.known: OrderedDict[bytes, bytes] = OrderedDict()
-        """The last 32 items and blocks by hash."""
         self.peers: list[Peer] = []
         self._counts: Counter[str] = Counter()
         self._begun = time.monotonic()

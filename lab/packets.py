@@ -30,8 +30,8 @@ class TcpFrame:
     """
 
     ethernet: bytes
+    #: IP header with options; its length and checksum fields are written anew by `packed`.
     ip: bytes = field(repr=False)
-    """IP header with options; its length and checksum fields are written anew by `packed`."""
     source: bytes
     destination: bytes
     ports: tuple[int, int]

@@ -68,7 +68,7 @@ class Process:
     def wait_for(self, text: str, seconds: float = 10) -> None:
         """Wait until it has written `text`.
 
-        :raises LabError: it ended first, or `seconds` passed; with the tail of its output.
+        Raises LabError, with the tail of its output, if it ended first or `seconds` passed.
         """
 
         def there() -> bool:
@@ -85,10 +85,7 @@ class Process:
             raise LabError(f"{problem}; it wrote: {self._tail()}") from None
 
     def wait(self, seconds: float = 60) -> int:
-        """Wait for its end; returns the exit code.
-
-        :raises LabError: it still runs after `seconds`.
-        """
+        """Wait for its end; returns the exit code. Raises LabError if it still runs after `seconds`."""
         try:
             return self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -97,7 +94,7 @@ class Process:
     def result(self, seconds: float = 60) -> dict[str, Any]:
         """Wait for its end and return the last JSON object it wrote.
 
-        :raises LabError: it did not end in time, wrote none, or failed.
+        Raises LabError if it did not end within `seconds`, wrote none, or failed.
         """
         code = self.wait(seconds)
         events = self.events()

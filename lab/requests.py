@@ -23,11 +23,11 @@ from dataclasses import asdict, dataclass
 
 from .node import address
 
+#: Seconds between two attempts to dial.
 _REDIAL = 0.1
-"""Seconds between two attempts to dial."""
 _DIAL_TIMEOUT = 5.0
+#: Bytes of the largest request: several segments.
 _LARGEST = 20_000
-"""Bytes of the largest request: several segments."""
 
 
 @dataclass
@@ -35,15 +35,15 @@ class Counts:
     """What one connection of ours, with all that replaced it, has done."""
 
     answered: int = 0
+    #: Connections that broke.
     lost: int = 0
-    """Connections that broke."""
+    #: Requests that were asked again on another connection, and answered there.
     retried: int = 0
-    """Requests that were asked again on another connection, and answered there."""
     failed: int = 0
+    #: Answers that were not those to the request.
     wrong: int = 0
-    """Answers that were not those to the request."""
+    #: Seconds of the slowest request, redials included.
     longest: float = 0.0
-    """Seconds of the slowest request, redials included."""
 
 
 class Requester:

@@ -55,12 +55,12 @@ def mixed_size(seed: int, side: str, index: int) -> int:
 class Plan:
     """What one side of a transfer does on each connection."""
 
+    #: "client" or "server".
     side: str
-    """"client" or "server"."""
     mode: str
     seed: int
+    #: Bytes to send on the connection of that index, in the order of dialling or accepting.
     size: Callable[[int], int]
-    """Bytes to send on the connection of that index, in the order of dialling or accepting."""
     hashing: bool = True
 
 

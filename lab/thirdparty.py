@@ -90,8 +90,8 @@ def install(cache: Path | None = None, *, seconds: float = 300) -> Bcoin:
     No script of any package is run, so nothing is compiled. Several may install at the same time: the
     directory appears whole or not at all.
 
-    :raises LabError: node or npm is missing, npm failed or took longer than `seconds`, or the directory
-        cannot be written.
+    Raises LabError if node or npm is missing, npm failed or took longer than `seconds`, or the directory cannot be
+    written.
     """
     cache = cache or cache_directory()
     there = Bcoin(cache / f"bcoin-{VERSION}")
@@ -168,7 +168,7 @@ class Node:
     def rpc(self, method: str, *parameters: object, seconds: float = 30) -> Any:
         """The result of a JSON-RPC call, made inside the host over loopback.
 
-        :raises LabError: the node did not answer within `seconds`, or answered with an error.
+        Raises LabError if the node did not answer within `seconds`, or answered with an error.
         """
         body = json.dumps({"method": method, "params": parameters})
         token = base64.b64encode(f"x:{self._key}".encode()).decode()
@@ -219,10 +219,9 @@ def start_node(
 ) -> Node:
     """Start a regtest node that keeps everything in memory; returns when it can be used.
 
-    :param dial: the address of the one peer to connect to, and to redial every 3 s for as long as there is no
-        connection; None: listen on all addresses instead.
-    :param port: the P2P port, here or there.
-    :raises LabError: it did not start, with what it wrote.
+    `dial` is the address of the one peer to connect to, and to redial every 3 s for as long as there is no connection;
+    with None it listens on all addresses instead. `port` is the P2P port, here or there. Raises LabError if it did not
+    start, with what it wrote.
     """
     key = secrets.token_hex(16)
     if dial is None:
@@ -259,10 +258,7 @@ def start_node(
 
 
 def connect(listener: Node, dialler: Node, *, seconds: float = 20) -> None:
-    """Wait until two nodes have shaken hands at both ends.
-
-    :raises LabError: they had not within `seconds`.
-    """
+    """Wait until two nodes have shaken hands at both ends. Raises LabError if they had not within `seconds`."""
     wait_for(
         lambda: dialler.peers() and listener.peers(),
         f"bcoin on {dialler.host.name} and {listener.host.name} to connect",
@@ -273,7 +269,7 @@ def connect(listener: Node, dialler: Node, *, seconds: float = 20) -> None:
 def follow(follower: Node, leader: Node, *, seconds: float = 30) -> Tip:
     """Wait until `follower` has the same best block as `leader`, and return it.
 
-    :raises LabError: it had not within `seconds`; with both tips.
+    Raises LabError, with both tips, if it had not within `seconds`.
     """
     goal = leader.tip()
     try:
@@ -304,10 +300,9 @@ def iperf3_both_ways(
 ) -> BothWays:
     """iperf3 from host a to host b, then (`-R`) from b to a. a dials in both: a NAT router may lie between.
 
-    :param seconds: for each direction.
-    :param address: of b as a sees it; its first IPv4 address by default.
-    :param streams: parallel TCP connections. iperf3 adds one for control, on the same port.
-    :raises LabError: iperf3 is missing, failed, or was not done long after it should have been.
+    Each direction takes `seconds`. `address` is b's as a sees it, its first IPv4 address by default; `streams` are
+    parallel TCP connections, and iperf3 adds one for control, on the same port. Raises LabError if iperf3 is missing,
+    failed, or was not done long after it should have been.
     """
     if reason := missing_iperf3():
         raise LabError(reason)

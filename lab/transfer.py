@@ -51,7 +51,7 @@ class Running:
     def result(self) -> Result:
         """Wait for both ends' reports. Broken transfers have reports too: look at `Result.differences`.
 
-        :raises LabError: an end gave no report.
+        Raises LabError if an end gave no report.
         """
         # the programs keep the deadline themselves and report what is missing; a moment more to start
         reports = []
@@ -83,12 +83,10 @@ def start(
 ) -> Running:
     """Start a transfer on `connections` connections that `client` dials; returns when the server listens.
 
-    :param address: what to dial; the server's first address of that IP `version` if None.
-    :param mode: one of `streams.MODES`.
-    :param size: bytes each side sends on each connection; `server_size` if the server's are others; with
-        `mixed`, 1 B to 8 MB instead.
-    :param rcvbuf: SO_RCVBUF of both ends, bytes; 0 for the kernel's default.
-    :param deadline: seconds for everything.
+    `address` is what it dials, the server's first address of that IP `version` if None; `mode` is one of
+    `streams.MODES`. Each side sends `size` bytes on each connection, the server `server_size` if that is given, and
+    with `mixed` each sends 1 B to 8 MB instead. `rcvbuf` is SO_RCVBUF of both ends and `sndbuf` SO_SNDBUF, in bytes, 0
+    for the kernel's default. All of it may take `deadline` seconds.
     """
     words: list[object] = [
         "--mode",
@@ -130,8 +128,7 @@ def measure(
 ) -> dict[str, Any]:
     """Run "blast", "ping", "connect" or "messages" of `apps` against its server; returns what it printed.
 
-    :param words: more of its command line, such as `"--seconds", 3`.
-    :raises LabError: it failed.
+    `words` are more of its command line, such as `"--seconds", 3`. Raises LabError if it failed.
     """
     serving = server.python(_APPS, "sink" if what == "blast" else "echo", port)
     try:

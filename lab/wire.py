@@ -26,8 +26,8 @@ _MAGIC = {0xA1B2C3D4: 1e-6, 0xA1B23C4D: 1e-9}
 class Segment:
     """A TCP segment as it was captured. Its checksum means nothing: offloads finish it after the capture."""
 
+    #: Seconds since the epoch.
     time: float
-    """Seconds since the epoch."""
     source: str
     source_port: int
     destination: str
@@ -50,10 +50,9 @@ class Recording:
         self.path = path
 
     def frames(self) -> Iterator[tuple[float, memoryview]]:
-        """Time (seconds since the epoch) and bytes of each frame. The views are valid during the iteration
-        only.
+        """Time (seconds since the epoch) and bytes of each frame. The views are valid during the iteration only.
 
-        :raises LabError: not a pcap file of Ethernet frames. A last frame that is cut off is left out.
+        A last frame that is cut off is left out. Raises LabError for what is no pcap file of Ethernet frames.
         """
         with open(self.path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -182,10 +181,10 @@ class Capture(Recording):
         self.host = host
         self.interface = interface
         self.snaplen = snaplen
+        #: Packets recorded, known when it has stopped.
         self.packets = 0
-        """Packets recorded, known when it has stopped."""
+        #: Packets the kernel dropped because the recorder was too slow.
         self.dropped = 0
-        """Packets the kernel dropped because the recorder was too slow."""
         self._recorder: subprocess.Popen[str] | None = None
 
     def start(self) -> None:

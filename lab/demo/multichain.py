@@ -21,11 +21,7 @@ PROGRAMS = ("multichaind", "multichain-util")
 
 
 def find(folder: str) -> Path:
-    """The folder that MULTICHAIND names, or that of the program it names.
-
-    Raises:
-        LabError: a program is missing there.
-    """
+    """The folder that MULTICHAIND names, or that of the program it names. Raises LabError if one is missing there."""
     path = Path(folder).absolute()
     path = path.parent if path.is_file() else path
     for name in PROGRAMS:
@@ -152,8 +148,7 @@ class MultiChainNodes:
     def _call(self, host: Host, method: str, *parameters: object) -> Any:
         """The result of a JSON-RPC call, over the host's own loopback.
 
-        Raises:
-            LabError: the node refused, or cannot be reached.
+        Raises LabError if the node refused, or cannot be reached.
         """
         try:
             settings = (self._data[host.name] / CHAIN / "multichain.conf").read_text()

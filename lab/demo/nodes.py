@@ -11,19 +11,19 @@ from mcencrypt.cli.text import plural
 
 P2P_PORT = 7331
 MARKER = "INVOICE-4711"
+#: Seconds that anything the nodes do may take before the demo gives up.
 PATIENCE = 20.0
-"""Seconds that anything the nodes do may take before the demo gives up."""
 
 
 class Nodes(Protocol):
     """Two nodes that are connected, or connect again by themselves."""
 
+    #: P2P ports.
     ports: tuple[int, ...]
-    """P2P ports."""
+    #: What the wire shows of their conversation in plaintext. Long enough never to appear by chance.
     markers: tuple[bytes, ...]
-    """What the wire shows of their conversation in plaintext. Long enough never to appear by chance."""
+    #: How soon they must be connected after encryption is on at both ends.
     seconds_to_reconnect: float
-    """How soon they must be connected after encryption is on at both ends."""
 
     def start(self) -> list[str]:
         """Start both and connect them; returns lines about it. Raises LabError."""

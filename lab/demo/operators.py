@@ -36,8 +36,7 @@ class Operator:
     def type(self, *words: str, show: int | None = None) -> None:
         """Run `mcencrypt WORDS` and show it as it would look in a terminal, with the last `show` lines of output.
 
-        Raises:
-            LabError: it failed.
+        Raises LabError if it failed.
         """
         lines = self._run(*words).splitlines()
         kept = lines if show is None else lines[-show:]
@@ -45,11 +44,7 @@ class Operator:
         self._screen.command(f"{self.host.name}#", self._shorten(typed), map(self._shorten, kept))
 
     def ask(self, *words: str) -> str:
-        """Run `mcencrypt WORDS` without showing it; returns its output.
-
-        Raises:
-            LabError: it failed.
-        """
+        """Run `mcencrypt WORDS` without showing it; returns its output. Raises LabError if it failed."""
         return self._run(*words)
 
     def copy_key(self, other: Operator) -> None:

@@ -18,8 +18,8 @@ class Screen:
         terminal = self._out.isatty() and os.environ.get("TERM") != "dumb"
         self._colours = terminal and not os.environ.get("NO_COLOR")  # https://no-color.org
         self._steps = 0
+        #: The checks that did not hold.
         self.failed: list[str] = []
-        """The checks that did not hold."""
 
     def title(self, text: str) -> None:
         """The first line."""

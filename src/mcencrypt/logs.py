@@ -90,8 +90,7 @@ def setup(level: str, stream: IO[str] | None = None, form: str = "text") -> None
 
     `form`: "text" or "json".  Replaces what an earlier call set up.
 
-    Raises:
-        ValueError: `level` is none of the four, or `form` none of the two.
+    Raises ValueError if `level` is none of the four, or `form` none of the two.
     """
     if form not in FORMATS:
         raise ValueError(f"log format {form!r} is none of {', '.join(FORMATS)}")
@@ -111,9 +110,8 @@ def setup(level: str, stream: IO[str] | None = None, form: str = "text") -> None
 class RateLimit:
     """A token bucket for log lines that a stranger can cause.
 
-    Args:
-        per_second: lines that may be written in the long run.
-        burst: lines that may be written at once after a quiet time, at least 1.
+    `per_second` is how many lines may be written in the long run, `burst` how many at once after a quiet time, at
+    least 1.
     """
 
     def __init__(self, per_second: float, burst: int) -> None:

@@ -14,12 +14,12 @@ _DOCKER = "docker:"
 class Kind(Enum):
     """Where a namespace is found."""
 
+    #: /run/netns/NAME, made by ``ip netns add`` (ip-netns(8)).
     NAME = "name"
-    """/run/netns/NAME, made by ``ip netns add`` (ip-netns(8))."""
+    #: /proc/PID/ns/net.
     PID = "pid"
-    """/proc/PID/ns/net."""
+    #: The one of a container's first process, which the Docker engine knows.
     DOCKER = "docker"
-    """The one of a container's first process, which the Docker engine knows."""
 
 
 @dataclass(frozen=True)

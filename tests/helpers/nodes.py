@@ -23,8 +23,8 @@ from mcencrypt.control.client import NoDaemonError, request
 
 PORTS = (7331, 7332, 7333)
 PORT = PORTS[0]
+#: A port that the daemons have nothing to do with.
 PLAIN_PORT = 9999
-"""A port that the daemons have nothing to do with."""
 FULL = os.environ.get("MCENCRYPT_FULL", "") not in ("", "0")
 SCALE = float(os.environ.get("MCENCRYPT_TEST_SCALE") or 1)
 
@@ -132,10 +132,7 @@ class Node:
     # ------------------------------------------------------------ commands
 
     def mcencrypt(self, *words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run the command line with this node's configuration.
-
-        :raises LabError: it failed, unless not `check`.
-        """
+        """Run the command line with this node's configuration. Raises LabError if it failed, unless not `check`."""
         return self.host.run(self._words(*words), check=check, env=self._env)
 
     def status(self) -> dict[str, Any]:

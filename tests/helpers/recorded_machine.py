@@ -86,8 +86,8 @@ class Recorded:
         self.user = 0
         self.hosts: dict[str, list[str]] = {}
         self.carries = "passes"
+        #: Bytes of the largest packet that the path answers; 0 for none.
         self.largest_ping = 1500
-        """Bytes of the largest packet that the path answers; 0 for none."""
         self.add_process(DAEMON, "mcencrypt", "/usr/bin/python3", "-m", "mcencrypt", "daemon", sockets=("9001",))
         self.files[f"/proc/{DAEMON}/status"] = PROC_STATUS
         self.files["/proc/1/status"] = PROC_STATUS

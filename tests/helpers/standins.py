@@ -109,14 +109,14 @@ class FakeKernel:
     def __init__(self, loop: FakeLoop, announces: bool = True) -> None:
         self.loop = loop
         self.announces = announces
+        #: The ports whose rules are in place.
         self.installed: tuple[int, ...] | None = None
-        """The ports whose rules are in place."""
         self.checks: list[FakeCheck] = []
         self.events = FakeEvents(90)
+        #: What was done to rules and sockets, in order.
         self.acts: list[str] = []
-        """What was done to rules and sockets, in order."""
+        #: Why the next changes fail, and looks do not begin.
         self.refuses = ""
-        """Why the next changes fail, and looks do not begin."""
         self._descriptors = itertools.count(100)
 
     def refuse(self) -> None:
@@ -185,8 +185,8 @@ class FakeSockets:
     def __init__(self, kernel: FakeKernel) -> None:
         self._kernel = kernel
         self.table: list[Socket] = []
+        #: What `destroy` raises.
         self.problem: Exception | None = None
-        """What `destroy` raises."""
 
     def add(self, local: bytes, lport: int, remote: bytes, rport: int, state: int = Tcp.ESTABLISHED) -> bytes:
         """A connection; returns its key as the engine has it, ours first."""

@@ -11,8 +11,8 @@ needs_bcoin = pytest.mark.skipif(thirdparty.missing_bcoin() is not None, reason=
 needs_iperf3 = pytest.mark.skipif(thirdparty.missing_iperf3() is not None, reason=str(thirdparty.missing_iperf3()))
 
 BLOCKS = 30
+#: What bcoin's messages cannot do without on regtest: the magic, a command name, every coinbase's flags.
 IN_CLEAR = (bytes.fromhex("fabfb5da"), b"version\0", b"mined by bcoin")
-"""What bcoin's messages cannot do without on regtest: the magic, a command name, every coinbase's flags."""
 
 
 def mine_and_compare(

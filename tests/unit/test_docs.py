@@ -29,8 +29,8 @@ class Invocation(NamedTuple):
 
     document: Path
     line: int
+    #: What follows the program's name, as far as the call goes.
     words: tuple[str, ...]
-    """What follows the program's name, as far as the call goes."""
 
     def __str__(self) -> str:
         return f"{self.document.name}:{self.line}: mcencrypt {' '.join(self.words)}"

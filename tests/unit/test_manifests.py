@@ -15,8 +15,8 @@ from mcencrypt.store.config import load
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = sorted((ROOT / "docs" / "kubernetes").glob("*.yaml"))
 COMPOSE = sorted((ROOT / "docker").glob("docker-compose*.yml"))
+#: Of Kubernetes: the first with sidecars by default, and a recent one.
 VERSIONS = ("1.29", "1.34")
-"""Of Kubernetes: the first with sidecars by default, and a recent one."""
 
 
 def documents(path: Path) -> list[dict[str, Any]]:

@@ -18,18 +18,18 @@ class Case:
     """One examination."""
 
     machine: Machine
+    #: As configured; defaults where `config_error` says why there is none.
     config: Config
-    """As configured; defaults where `config_error` says why there is none."""
     config_error: str = ""
+    #: The daemon's answer to `status`, None if none answers.
     status: dict[str, Any] | None = None
-    """The daemon's answer to `status`, None if none answers."""
+    #: Why no daemon answered.
     silence: str = ""
-    """Why no daemon answered."""
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    #: The network namespace that had to be entered, in words; "" if the daemon is in this one.
     elsewhere: str = ""
-    """The network namespace that had to be entered, in words; "" if the daemon is in this one."""
+    #: Why it could not be entered, so that what is seen may be of another one.
     not_entered: str = ""
-    """Why it could not be entered, so that what is seen may be of another one."""
     _processes: list[Process] | None = None
 
     def processes(self) -> list[Process]:

@@ -13,6 +13,7 @@ from mcencrypt.doctor.peer import MAX_ADDRESSES, Ask, Peer, check_peer
 
 Check = Callable[[Case], Iterator[Finding]]
 
+#: In the order in which they are shown.
 TOPICS: dict[str, tuple[Check, ...]] = {
     "configuration": (configuration.check_configuration, configuration.check_files),
     "daemon": (running.check_daemon, running.check_refusals, kernel.check_process),
@@ -23,7 +24,6 @@ TOPICS: dict[str, tuple[Check, ...]] = {
     "network": (network.check_interfaces, network.check_tracking, network.check_settings),
     "clock": (clock.check_clock,),
 }
-"""In the order in which they are shown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ class Severity(enum.IntEnum):
     """How much it matters; a larger value is worse."""
 
     OK = 0
+    #: Worth knowing; nothing to do unless the rest of the picture says so.
     NOTE = 1
-    """Worth knowing; nothing to do unless the rest of the picture says so."""
+    #: Works, but worse than it could, or not for everybody.
     WARNING = 2
-    """Works, but worse than it could, or not for everybody."""
+    #: Connections fail, or packets leave in plaintext.
     PROBLEM = 3
-    """Connections fail, or packets leave in plaintext."""
 
 
 @dataclass(frozen=True, slots=True)

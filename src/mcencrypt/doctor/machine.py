@@ -35,15 +35,15 @@ class Output(NamedTuple):
 class Saved(NamedTuple):
     """The rules that one iptables backend holds for one IP version, as iptables-save shows them."""
 
+    #: Its iptables-save.
     command: str
-    """Its iptables-save."""
+    #: "nft" or "legacy".
     kind: str
-    """"nft" or "legacy"."""
+    #: "ipv4" or "ipv6".
     family: str
-    """"ipv4" or "ipv6"."""
     text: str
+    #: Why there is no text.
     error: str
-    """Why there is no text."""
 
 
 class Machine(Protocol):

@@ -29,11 +29,11 @@ class Node:
 
     process: Process
     chain: str
+    #: Ports that its arguments and files name for peers.
     p2p: set[int] = field(default_factory=set)
-    """Ports that its arguments and files name for peers."""
     rpc: set[int] = field(default_factory=set)
+    #: None if they cannot be told from others'.
     sockets: list[TcpSocket] | None = None
-    """None if they cannot be told from others'."""
 
     @property
     def named(self) -> str:

@@ -17,8 +17,8 @@ from random import SystemRandom
 from mcencrypt.core.handshake import HELLO_LENGTH
 from mcencrypt.core.packet import ACK, MASK32, RST, SYN, Segment, bare, rebuild
 
+#: Seconds that an answer may take.
 PATIENCE = 1.0
-"""Seconds that an answer may take."""
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PROBE = 10, 23, 3
 _IPV6_HDRINCL = 36
 _PORTS = struct.Struct("!HHIIBB")

@@ -13,8 +13,8 @@ from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, Severity, note, ok, problem, warning
 from mcencrypt.errors import OperatorError
 
+#: A control command of the daemon: its name, its arguments as keywords; raises OperatorError.
 Ask = Callable[..., dict[str, Any]]
-"""A control command of the daemon: its name, its arguments as keywords; raises OperatorError."""
 
 MAX_ADDRESSES = 4
 MAX_KEYS = 3

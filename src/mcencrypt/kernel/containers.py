@@ -41,9 +41,7 @@ class Engine:
     def first_process(self, container: str) -> int | None:
         """The process id of a running container, 0 if it does not run, None if there is none of that name.
 
-        Raises:
-            NoEngineError: the engine does not answer now.
-        OperatorError: it may not be asked by this user.
+        Raises NoEngineError if the engine does not answer now, OperatorError if this user may not ask it.
         """
         connection = self._ask(f"/containers/{quote(container, safe='')}/json")
         try:

@@ -123,9 +123,8 @@ class Namespace:
 def find(target: Target, engine: Engine | None = None) -> Namespace:
     """Open the namespace that `target` names now.
 
-    Raises:
-        AbsentError: there is none now.
-        OperatorError: it may not be opened, or the Docker engine cannot be asked.
+    Raises AbsentError if there is none now; OperatorError if it may not be opened, or the Docker engine cannot be
+    asked.
     """
     if target.kind is Kind.NAME:
         return _find_named(target)

@@ -32,14 +32,14 @@ from mcencrypt.metrics.families import families
 
 log = logging.getLogger(__name__)
 
+#: Connections at one time; one more closes the oldest.
 MAX_CLIENTS: Final = 8
-"""Connections at one time; one more closes the oldest."""
+#: Seconds that a client may be silent.
 CLIENT_TIMEOUT: Final = 5.0
-"""Seconds that a client may be silent."""
+#: Seconds that the daemon may take for its answer; then the scrape fails.
 DAEMON_TIMEOUT: Final = 3.0
-"""Seconds that the daemon may take for its answer; then the scrape fails."""
+#: Seconds for which a snapshot is served again: however many clients ask, the daemon hears of five a second.
 FRESH: Final = 0.2
-"""Seconds for which a snapshot is served again: however many clients ask, the daemon hears of five a second."""
 NOBODY: Final = 65534
 MAX_MESSAGE: Final = 1 << 16
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"

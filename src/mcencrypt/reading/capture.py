@@ -40,8 +40,8 @@ class Segment(NamedTuple):
     acknowledgement: int
     flags: int
     payload: bytes
+    #: Bytes of the payload that the capture cut off.
     missing: int
-    """Bytes of the payload that the capture cut off."""
 
 
 def address_text(address: bytes, port: int) -> str:
@@ -57,8 +57,7 @@ def segments(path: str, oddities: Counter[str]) -> Iterator[Segment]:
     `oddities` counts what could not be read as a segment though it may carry one: fragments, cut headers, a
     damaged file.
 
-    Raises:
-        OperatorError: no such file, no capture file, or a link type that is not known.
+    Raises OperatorError if there is no such file, it is no capture, or its link type is not known.
     """
     reader = _open(path)
     try:

@@ -103,19 +103,17 @@ class Bounds:
     """What a reader without end keeps at most."""
 
     connections: int
+    #: Bytes held back or kept for comparison, of all connections together.
     memory: int
-    """Bytes held back or kept for comparison, of all connections together."""
+    #: Called with each connection that had to make room: one that is over, or that had no data.
     leaves: Callable[[Conversation], None]
-    """Called with each connection that had to make room: one that is over, or that had no data."""
 
 
 class Conversations:
     """All connections of a capture; feed it segments, then call `close`.
 
-    Args:
-        ports: only connections with one of these ports at either end; None for all.
-        on_record: called for each record, if given.
-        bounds: for a reader without end; by default all connections are kept.
+    Only connections with one of `ports` at either end count; all with None. `on_record` is called for each record.
+    `bounds` is for a reader without end; without it all connections are kept.
     """
 
     def __init__(
@@ -125,8 +123,8 @@ class Conversations:
         bounds: Bounds | None = None,
     ) -> None:
         self.all: list[Conversation] = []
+        #: Packets of connections for which there was no room.
         self.beyond = 0
-        """Packets of connections for which there was no room."""
         self._bounds = bounds
         self._memory = Memory(bounds.memory if bounds else None)
         self._count = 0

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 MAX_CONNECTIONS = 512
 MEMORY = 64 << 20
+#: Connections of one kind that are named; the others are counted.
 MAX_NAMED = 50
-"""Connections of one kind that are named; the others are counted."""
 
 Network = IPv4Network | IPv6Network
 
@@ -47,18 +47,18 @@ class Judged:
     kind: Kind
     local: str
     peer: str
+    #: Neither end is an address of this network namespace.
     forwarded: bool
-    """Neither end is an address of this network namespace."""
+    #: Its handshake is in the capture; otherwise record boundaries were found on the way.
     from_start: bool
-    """Its handshake is in the capture; otherwise record boundaries were found on the way."""
+    #: At least one handshake message was seen.
     handshake: bool
-    """At least one handshake message was seen."""
     records: int
+    #: Plaintext bytes that the records carried.
     encrypted_bytes: int
-    """Plaintext bytes that the records carried."""
     unencrypted_bytes: int
+    #: Bytes that were not captured, or that came before the first boundary of a record was found.
     missing_bytes: int
-    """Bytes that were not captured, or that came before the first boundary of a record was found."""
     detail: str
 
 
@@ -69,22 +69,22 @@ class Outcome:
     seconds: float
     ports: tuple[int, ...]
     packets: int
+    #: Packets that passed faster than they could be looked at.
     dropped: int
-    """Packets that passed faster than they could be looked at."""
     oddities: dict[str, int]
     counts: Counter[Kind] = field(default_factory=Counter)
+    #: Those that are named: at most `MAX_NAMED` of a kind.
     connections: list[Judged] = field(default_factory=list)
-    """Those that are named: at most `MAX_NAMED` of a kind."""
     records: int = 0
+    #: Bytes that were not captured, or that came before the first boundary of a record was found.
     missing: int = 0
-    """Bytes that were not captured, or that came before the first boundary of a record was found."""
     handshakes: int = 0
+    #: Encrypted connections whose start was not captured.
     mid_stream: int = 0
-    """Encrypted connections whose start was not captured."""
+    #: Packets of connections that were too many to be judged.
     beyond: int = 0
-    """Packets of connections that were too many to be judged."""
+    #: What the daemon's counters grew by meanwhile: records_in, records_out, auth_failures; None without a daemon.
     authentic: dict[str, int] | None = None
-    """What the daemon's counters grew by meanwhile: records_in, records_out, auth_failures; None without a daemon."""
 
     @property
     def complete(self) -> bool:

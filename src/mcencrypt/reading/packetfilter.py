@@ -6,8 +6,8 @@ import struct
 from collections.abc import Sequence
 
 VLAN = (0x8100, 0x88A8)
+#: With more ports than that all TCP is passed on, and the reader chooses.
 MAX_PORTS = 40
-"""With more ports than that all TCP is passed on, and the reader chooses."""
 
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE = 0x20, 0x28, 0x30
 _LOAD_HALF_INDEXED = 0x48
@@ -23,8 +23,8 @@ _EXTENSIONS = (0, 43, 44, 60)
 _ALL = 0x40000
 _INSTRUCTION = struct.Struct("=HBBI")
 
+#: The filter that passes no packet.
 NOTHING = _INSTRUCTION.pack(_RETURN, 0, 0, 0)
-"""The filter that passes no packet."""
 
 # An instruction: code, value, label for yes, label for no ("" goes on with the next).
 _Line = tuple[int, int, str, str]

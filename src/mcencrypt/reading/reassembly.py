@@ -22,14 +22,14 @@ from mcencrypt.reading.streamparser import (
     parse_greeting,
 )
 
+#: Bytes of one direction kept while something before them is missing.
 MAX_HELD = 16 * 1024 * 1024
-"""Bytes of one direction kept while something before them is missing."""
+#: Bytes kept before something that was acknowledged, but not captured, is given up.
 MAX_PATIENCE = 256 * 1024
-"""Bytes kept before something that was acknowledged, but not captured, is given up."""
+#: Bytes of one direction kept to compare retransmissions with.
 MAX_REMEMBERED = 256 * 1024
-"""Bytes of one direction kept to compare retransmissions with."""
+#: Runs of records and other pieces kept per direction for the report.
 MAX_LISTED = 12
-"""Runs of records and other pieces kept per direction for the report."""
 _HALF = 1 << 31
 
 
@@ -62,15 +62,15 @@ class Half:
         self.name = name
         self._memory = memory or Memory()
         self.started = False
+        #: Sequence number of the SYN; None if the SYN is not in the capture.
         self.initial: int | None = None
-        """Sequence number of the SYN; None if the SYN is not in the capture."""
         self.greeting: Greeting | None = None
         self.records = self.plain = self.bytes = 0
         self.found: dict[Finding, int] = dict.fromkeys(Finding, 0)
         self.retransmitted = self.altered = self.stray = 0
         self.final = self.fin = self.reset = False
+        #: It sent something, be it an acknowledgement; resets do not count.
         self.spoke = False
-        """It sent something, be it an acknowledgement; resets do not count."""
         self.listed: list[Run | Piece] = []
         self.unlisted = 0
         self._on_record = on_record

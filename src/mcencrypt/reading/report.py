@@ -16,8 +16,8 @@ class Report:
     """What a capture holds."""
 
     conversations: list[Conversation]
+    #: Packets that may belong to a connection but cannot be read, by reason.
     oddities: dict[str, int]
-    """Packets that may belong to a connection but cannot be read, by reason."""
 
     def of(self, *verdicts: Verdict) -> list[Conversation]:
         """The connections with one of these verdicts."""
@@ -35,12 +35,8 @@ class Report:
 def decode(path: str, ports: Collection[int] | None = None, on_record: RecordSink | None = None) -> Report:
     """Read the capture file `path` (pcap or pcapng; ``-`` is standard input).
 
-    Args:
-        ports: only connections with one of these ports at either end; None for all.
-        on_record: called for each record, in the order of the wire per direction.
-
-    Raises:
-        OperatorError: the file cannot be read or is no capture.
+    Only connections with one of `ports` at either end are read; all with None. `on_record` is called for each record,
+    in the order of the wire per direction. Raises OperatorError if the file cannot be read or is no capture.
     """
     oddities: Counter[str] = Counter()
     table = Conversations(ports, on_record)

@@ -18,10 +18,10 @@ from mcencrypt.core.record import FINAL, HEADER, LENGTH_MASK, OVERHEAD
 
 _KEY_ID = slice(6, CLEAR_LENGTH)
 MASK = 0xFFFFFFFF
+#: Bytes without a record in sight before a direction counts as no longer understood: four of the longest.
 SEARCH_LIMIT = 128 * 1024
-"""Bytes without a record in sight before a direction counts as no longer understood: four of the longest."""
+#: Searches in vain per direction, which bounds the work that a capture full of gaps can cause.
 MAX_SEARCHES = 64
-"""Searches in vain per direction, which bounds the work that a capture full of gaps can cause."""
 _MESSAGE_LIMIT = 1024 * 1024  # bytes not understood in which a plaintext message is looked for
 
 _HEADER = struct.Struct("!HI")
@@ -38,8 +38,8 @@ class Greeting(NamedTuple):
     """The clear part of a handshake message."""
 
     version: int
+    #: 1: in the SYN, 2: in the SYN-ACK.
     kind: int
-    """1: in the SYN, 2: in the SYN-ACK."""
     key_id: bytes
     length: int
 
@@ -47,12 +47,12 @@ class Greeting(NamedTuple):
 class Record(NamedTuple):
     """One record. Offsets and lengths in bytes."""
 
+    #: Offset of its header in wire space.
     wire: int
-    """Offset of its header in wire space."""
+    #: Of its plaintext; on the wire it is `OVERHEAD` longer.
     length: int
-    """Of its plaintext; on the wire it is `OVERHEAD` longer."""
+    #: Offset of its plaintext in plain space; modulo 2^32 if the start of the direction was not seen.
     plain: int
-    """Offset of its plaintext in plain space; modulo 2^32 if the start of the direction was not seen."""
     final: bool
 
 
@@ -61,8 +61,8 @@ class Finding(enum.Enum):
 
     PLAINTEXT = "PLAINTEXT"
     UNKNOWN = "not understood"
+    #: The end of a record, most likely, whose start was not captured.
     HEAD = "before the first record found"
-    """The end of a record, most likely, whose start was not captured."""
     GAP = "not in the capture"
     INCOMPLETE = "incomplete record"
 
@@ -100,13 +100,10 @@ class _State(enum.Enum):
 class StreamParser:
     """Names the bytes of one direction, given in order.
 
-    Args:
-        start: wire offset of the first byte to come.
-        plain: the plain offset that belongs there; None if unknown (the capture began in mid-stream), and
-            then a record boundary is searched for.
-        encrypted: False if there was no handshake, so that nothing can be a record.
-        on_record: called for each whole record.
-        on_piece: called for every other stretch.
+    `start` is the wire offset of the first byte to come, and `plain` the plain offset that belongs there: None if it is
+    not known (the capture began in mid-stream), and then a record boundary is searched for. Without `encrypted` there
+    was no handshake, so nothing can be a record. `on_record` is called for each whole record, `on_piece` for every
+    other stretch.
     """
 
     def __init__(

@@ -23,8 +23,8 @@ _PACKET_STATISTICS = 6
 _SO_ATTACH_FILTER = 26
 _SO_RCVBUFFORCE = 33
 _LARGEST = 256 * 1024
+#: Bytes of packets that may wait for us in the kernel.
 BUFFER = 32 << 20
-"""Bytes of packets that may wait for us in the kernel."""
 BURST = 256
 
 # struct sockaddr_ll: family, protocol (big-endian), interface (0: all), hardware type, packet type, address.
@@ -39,12 +39,12 @@ class Tap:
     def __init__(self, ports: Sequence[int]) -> None:
         """Raises OperatorError without CAP_NET_RAW."""
         self._ports = frozenset(ports)
+        #: Packets that could not be read, by reason.
         self.oddities: Counter[str] = Counter()
-        """Packets that could not be read, by reason."""
+        #: Packets that came in.
         self.packets = 0
-        """Packets that came in."""
+        #: Packets for which there was no room while we were busy, known once it has stopped.
         self.dropped = 0
-        """Packets for which there was no room while we were busy, known once it has stopped."""
         self._buffer = bytearray(_LARGEST)
         self._view = memoryview(self._buffer)
         try:

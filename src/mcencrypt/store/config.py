@@ -23,8 +23,8 @@ from mcencrypt.store.peers import load_peers
 from mcencrypt.target import Target
 
 DEFAULT_FILE = Path("/etc/mcencrypt/config.toml")
+#: Name of the systemd credential that holds the network key where network_key_file is not set.
 CREDENTIAL = "network.key"
-"""Name of the systemd credential that holds the network key where network_key_file is not set."""
 TRUST = ("network-key", "listed")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
@@ -52,30 +52,30 @@ class Listen(NamedTuple):
 class Config:
     """What the operator set. `load` checks every value; files that values name are read by the methods."""
 
+    #: P2P ports as set; `p2p_ports` adds those of `chains`.
     ports: tuple[int, ...] = ()
-    """P2P ports as set; `p2p_ports` adds those of `chains`."""
     chains: tuple[str, ...] = ()
     multichain_dir: Path = Path("~/.multichain")
+    #: Not set, and a systemd credential network.key is there: that.
     network_key_file: Path = Path("/etc/mcencrypt/network.key")
-    """Not set, and a systemd credential network.key is there: that."""
+    #: "require": only encrypted connections. "prefer": plaintext with peers that have no mcencrypt.
     mode: str = "require"
-    """"require": only encrypted connections. "prefer": plaintext with peers that have no mcencrypt."""
     allow_plaintext: tuple[Network, ...] = ()
+    #: "network-key": every peer that has the network key. "listed": only those in the peers file.
     trust: str = "network-key"
-    """"network-key": every peer that has the network key. "listed": only those in the peers file."""
+    #: Not set: `peers.toml` in `state_dir`. See `peers_path`.
     peers_file: Path | None = None
-    """Not set: `peers.toml` in `state_dir`. See `peers_path`."""
     state_dir: Path = Path("/var/lib/mcencrypt")
     run_dir: Path = Path("/run/mcencrypt")
     log_level: str = "info"
     log_format: str = "text"
+    #: Where Prometheus metrics are served; None: nowhere.
     metrics_listen: Listen | None = None
-    """Where Prometheus metrics are served; None: nowhere."""
     queue_number: int = 27971
+    #: The network namespace to serve; None: the one in which the daemon is started.
     netns: Target | None = None
-    """The network namespace to serve; None: the one in which the daemon is started."""
+    #: The file that was read, if any.
     file: Path | None = None
-    """The file that was read, if any."""
 
     def p2p_ports(self) -> tuple[int, ...]:
         """All ports to take, set ones first, each once. Reads the chains' files.

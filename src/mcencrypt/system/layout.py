@@ -10,8 +10,8 @@ from pathlib import Path
 CONFIG = Path("/etc/mcencrypt/config.toml")
 STATE = Path("/var/lib/mcencrypt")
 RUN = Path("/run/mcencrypt")
+#: Where the Debian package keeps the program and the Python packages that it needs.
 PACKAGE_PREFIX = Path("/usr/lib/mcencrypt")
-"""Where the Debian package keeps the program and the Python packages that it needs."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class Layout:
 
     units: Path
     share: Path
+    #: Below `share`: zsh's folder of completion functions.
     zsh: Path
-    """Below `share`: zsh's folder of completion functions."""
+    #: The tmpfiles.d(5) file.
     lock: Path
-    """The tmpfiles.d(5) file."""
+    #: A link to the command, for PATH.
     link: Path | None
-    """A link to the command, for PATH."""
+    #: How the service starts the program.
     command: tuple[str, ...]
-    """How the service starts the program."""
 
     @property
     def unit(self) -> Path:

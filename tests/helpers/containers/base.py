@@ -20,6 +20,7 @@ from lab.thirdparty import cache_directory
 from tests.helpers.containers.engine import Docker
 
 SUITE = "bookworm"
+#: What the tests' images need; with it an image can also be one that systemd runs in, as process 1.
 PACKAGES = (
     "ca-certificates",
     "dbus",
@@ -31,7 +32,6 @@ PACKAGES = (
     "python3-venv",
     "systemd-sysv",
 )
-"""What the tests' images need; with it an image can also be one that systemd runs in, as process 1."""
 _LEFT_OUT = ("var/cache/apt/*", "var/lib/apt/lists/*", "usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*")
 _CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
 
@@ -42,10 +42,7 @@ def cannot_make() -> str | None:
 
 
 def base_image(docker: Docker) -> str:
-    """The name of the base image, which is made if it is not there yet.
-
-    :raises LabError: it could not be made.
-    """
+    """The name of the base image, which is made if it is not there yet. Raises LabError if it could not be made."""
     tag = f"mcencrypt-test/base:{_key()}"
     if tag not in docker.images():
         docker.import_image(tag, _tarball())

@@ -82,7 +82,7 @@ class Docker:
     ) -> subprocess.CompletedProcess[str]:
         """`docker WORDS...` to its end.
 
-        :raises LabError: it failed (unless not `check`), with its stderr; or took longer than `timeout` seconds.
+        Raises LabError, with its stderr, if it failed (unless not `check`) or took longer than `timeout` seconds.
         """
         self._serve(on_machine=False)
         return self._client(["docker", *map(str, words)], timeout=timeout, check=check, stdin=stdin)
@@ -106,10 +106,7 @@ class Docker:
         return found
 
     def pid(self, container: str) -> int:
-        """The process id, on the machine, of a running container's first process.
-
-        :raises LabError: it does not run.
-        """
+        """The process id, on the machine, of a container's first process. Raises LabError if it does not run."""
         pid = int(self.inspect(container)["State"]["Pid"])
         if not pid:
             raise LabError(f"container {container} does not run: {self.logs(container)[-800:]}")
@@ -139,7 +136,7 @@ class Docker:
     ) -> None:
         """`docker build` with the machine's network. No container may be there meanwhile: the daemon moves.
 
-        :raises LabError: it failed, with the end of what it wrote; or there are containers.
+        Raises LabError if it failed, with the end of what it wrote, or if there are containers.
         """
         there = self._client(["docker", "ps", "-aq"], timeout=30, check=True).stdout if self._process else ""
         if there:
