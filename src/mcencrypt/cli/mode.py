@@ -82,11 +82,7 @@ def _offline(config: Config, mode: str | None, from_config: bool) -> dict[str, A
 
 
 def _confirmed(would_end: list[dict[str, Any]]) -> bool:
-    """Name them, and ask if there is somebody to ask.
-
-    Raises:
-        OperatorError: there is nobody, or the answer was no.
-    """
+    """Name them, and ask if there is somebody to ask. Raises OperatorError if there is nobody, or the answer was no."""
     named = f"{plural(len(would_end), 'plaintext connection')} would be cut: {_names(would_end)}"
     if not sys.stdin.isatty():
         raise OperatorError(f"{named}: give --yes to end them, or name their networks in allow_plaintext")
@@ -133,8 +129,7 @@ def reload(settings: Settings, as_json: bool) -> None:
 def _reload(settings: Settings) -> dict[str, Any]:
     """Ask the daemon, even if the configuration is wrong: its answer is the one that counts, and its log has it too.
 
-    Raises:
-        OperatorError: no daemon answers, or it keeps its old configuration, and why.
+    Raises OperatorError if no daemon answers, or if it keeps its old configuration, and says why.
     """
     from mcencrypt.control.client import NoDaemonError, request
     from mcencrypt.store.config import Config

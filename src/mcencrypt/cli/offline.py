@@ -16,8 +16,8 @@ _LOOPBACK = (b"\x7f", bytes(15) + b"\x01")
 def switch_off(config: Config) -> None:
     """Remember that encryption is off, and take the rules out. The caller holds the lock of `config.run_dir`.
 
-    Raises:
-        OperatorError: no permission, or old connections cannot be closed; then the rules stay and nothing leaks.
+    Raises OperatorError without permission, or if old connections cannot be closed; then the rules stay and nothing
+    leaks.
     """
     from mcencrypt.kernel.firewall import Firewall
     from mcencrypt.store.position import write_switch

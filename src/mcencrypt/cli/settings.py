@@ -25,8 +25,7 @@ class Settings:
     def load(self) -> Config:
         """The configuration that these options, the environment and the file add up to.
 
-        Raises:
-            OperatorError: something in it is wrong.
+        Raises OperatorError if something in it is wrong.
         """
         from mcencrypt.store.config import load
 

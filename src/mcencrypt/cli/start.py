@@ -20,8 +20,8 @@ from mcencrypt.system import service
 if TYPE_CHECKING:
     from mcencrypt.store.config import Config
 
+#: Seconds that a daemon may take from its start to its first answer.
 DEADLINE = 20.0
-"""Seconds that a daemon may take from its start to its first answer."""
 _POLL = 0.05
 _PATHS = ("multichain_dir", "network_key_file", "state_dir", "run_dir")
 _LOG_LIMIT = 8 * 1024 * 1024
@@ -30,8 +30,7 @@ _LOG_LIMIT = 8 * 1024 * 1024
 def ensure_daemon(settings: Settings, config: Config) -> str | None:
     """Make sure that a daemon answers at `config.run_dir`. Returns how it was started, None if it ran already.
 
-    Raises:
-        OperatorError: it could not be started, with the last line of its log; or it does not answer in time.
+    Raises OperatorError if it could not be started, with the last line of its log, or does not answer in time.
     """
     deadline = time.monotonic() + DEADLINE
     if _answers(config):
@@ -90,9 +89,7 @@ def _start_in_background(settings: Settings, config: Config, deadline: float) ->
 def _wait(config: Config, deadline: float, process: subprocess.Popen[bytes] | None) -> None:
     """Until the daemon answers.
 
-    Raises:
-        NoDaemonError: `process` ended, and no other daemon is there instead.
-        OperatorError: the deadline passed.
+    Raises NoDaemonError if `process` ended and no other daemon is there instead, OperatorError if the deadline passed.
     """
     while not _answers(config):
         if process is not None and process.poll() is not None and not is_held(config.run_dir):

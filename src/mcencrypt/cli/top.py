@@ -20,8 +20,8 @@ from mcencrypt.errors import OperatorError
 if TYPE_CHECKING:
     from mcencrypt.cli.top_screen import Sample
 
+#: Seconds that a daemon may take for its status.
 _TIMEOUT = 5.0
-"""Seconds that a daemon may take for its status."""
 
 
 @command("mcencrypt top\nmcencrypt top --once --interval 10")

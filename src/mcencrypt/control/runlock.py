@@ -15,8 +15,8 @@ from pathlib import Path
 from mcencrypt.errors import OperatorError
 
 LOCK_NAME = "daemon.lock"
+#: In the state directory: two daemons with one would share an identity, and one's `off` would be the other's.
 STATE_LOCK_NAME = "state.lock"
-"""In the state directory: two daemons with one would share an identity, and one's `off` would be the other's."""
 # struct flock of fcntl(2): l_type, l_whence, l_start, l_len (0: to the end), l_pid (0, as OFD locks want it).
 _FLOCK = struct.Struct("hhqqi4x")
 _EXCLUSIVE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -43,9 +43,8 @@ class RunLock:
 
         `name` is the lock's file, `setting` what chose its folder.
 
-        Raises:
-            LockHeldError: a daemon already runs there.
-            OperatorError: `run_dir` cannot be used, or others could write to it.
+        Raises LockHeldError if a daemon already runs there, OperatorError if `run_dir` cannot be used or others could
+        write to it.
         """
         path = run_dir / name
         try:

@@ -40,8 +40,7 @@ def serve(config: Config, reread: Callable[[], Config], target: Target, wait: bo
     `reread` gives the configuration anew. Once the namespace was there it is waited for when it has gone, and from the
     beginning if `wait`; but a process number never comes back.
 
-    Raises:
-        OperatorError: no such namespace; it has gone for good; or no daemon can run there.
+    Raises OperatorError if there is no such namespace, it has gone for good, or no daemon can run there.
     """
     notifier = Notifier()
     config.p2p_ports()

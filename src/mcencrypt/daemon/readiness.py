@@ -10,8 +10,8 @@ from __future__ import annotations
 import socket
 from typing import Final
 
+#: As /proc/net/unix shows it, with "@" in front.
 NAME: Final = "mcencrypt/ready"
-"""As /proc/net/unix shows it, with "@" in front."""
 
 
 def announce() -> socket.socket | None:

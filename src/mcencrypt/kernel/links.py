@@ -9,8 +9,8 @@ from typing import NamedTuple
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.netlink import NETLINK_ROUTE, Netlink, attributes
 
+#: GSO_LEGACY_MAX_SIZE: batches up to this size have a length that fits an IP header.
 LEGACY_MAX_SIZE = 65536
-"""GSO_LEGACY_MAX_SIZE: batches up to this size have a length that fits an IP header."""
 
 _RTM_GETLINK = 18
 _RTM_GETADDR = 22

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from mcencrypt.kernel.containers import Engine
 
 NAMED: Final = Path("/run/netns")
+#: Seconds between two looks at a name in /run/netns.
 LOOK_EVERY: Final = 0.25
-"""Seconds between two looks at a name in /run/netns."""
 CLONE_NEWNET: Final = 0x40000000  # sched.h
 
+#: That of the calling thread.
 OWN: Final = "/proc/thread-self/ns/net"
-"""That of the calling thread."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

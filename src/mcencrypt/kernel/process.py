@@ -18,8 +18,8 @@ _M_TOP_PAD: Final = -2
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
+#: Bytes of free heap that are kept, and the size from which blocks are still mapped one by one.
 KEEP: Final = 16 << 20
-"""Bytes of free heap that are kept, and the size from which blocks are still mapped one by one."""
 
 
 def keep_large_buffers() -> bool:

@@ -14,17 +14,17 @@ from typing import NamedTuple
 
 from mcencrypt.kernel.netlink import NETLINK_ROUTE, Listener
 
+#: Seconds that an answer is used. Changed routes or links end it at once, a learned path MTU does not.
 TTL = 5.0
-"""Seconds that an answer is used. Changed routes or links end it at once, a learned path MTU does not."""
 
+#: Destinations remembered; the oldest go first.
 CAPACITY = 4096
-"""Destinations remembered; the oldest go first."""
 
+#: Every IPv4 host must take datagrams of this size (RFC 791, section 3.1); the answer for lack of a route.
 LOWEST_IPV4 = 576
-"""Every IPv4 host must take datagrams of this size (RFC 791, section 3.1); the answer for lack of a route."""
 
+#: The same for IPv6 (RFC 8200, section 5).
 LOWEST_IPV6 = 1280
-"""The same for IPv6 (RFC 8200, section 5)."""
 
 _RTNLGRP_LINK = 1
 _RTNLGRP_IPV4_IFADDR = 5
