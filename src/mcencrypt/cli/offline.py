@@ -39,12 +39,13 @@ def switch_off(config: Config) -> None:
 
 
 def _rules_in_place() -> bool:
-    from mcencrypt.kernel.iptables import V4, V6, backends, ipv6_in_kernel
+    from mcencrypt.kernel.commands import perform
+    from mcencrypt.kernel.iptables import SECONDS, V4, V6, backends, ipv6_in_kernel
     from mcencrypt.kernel.ruleset import Ruleset
 
     for backend in backends(os.environ):
         for family in (V4, V6) if ipv6_in_kernel() else (V4,):
-            if backend.has(family) and Ruleset.parse(backend.save_existing(family)).ours().tables:
+            if backend.has(family) and Ruleset.parse(perform(backend.save(family), SECONDS)).ours().tables:
                 return True
     return False
 

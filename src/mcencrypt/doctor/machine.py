@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol
 
 from mcencrypt.doctor import path
 from mcencrypt.errors import OperatorError
-from mcencrypt.kernel.iptables import V4, V6, backends
+from mcencrypt.kernel.commands import perform
+from mcencrypt.kernel.iptables import V4, V6, backends, encode
 from mcencrypt.kernel.links import Link, read_links
 from mcencrypt.kernel.routes import Routes
 
@@ -143,12 +144,13 @@ class ThisMachine:
             for family in (V4, V6):
                 if not backend.has(family):
                     continue
-                command = backend.command(family, "save")
-                kind = "nft" if "nft" in os.path.basename(os.path.realpath(command)) else "legacy"
+                command, text, problem = backend.command(family, "save"), "", ""
                 try:
-                    found.append(Saved(command, kind, family, backend.save_existing(family), ""))
+                    # for people and for JSON: bytes that are no UTF-8 are shown as such
+                    text = encode(perform(backend.save(family), _COMMAND_TIMEOUT)).decode(errors="replace")
                 except OperatorError as error:
-                    found.append(Saved(command, kind, family, "", str(error)))
+                    problem = str(error)
+                found.append(Saved(command, backend.kind, family, text, problem))
         return found
 
     def links(self) -> list[Link]:

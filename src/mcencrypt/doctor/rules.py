@@ -75,8 +75,17 @@ def check_rules(case: Case) -> Iterator[Finding]:
         if family in texts
     }
     there = [one for one in saved if Ruleset.parse(one.text).ours().tables]
+    hidden = [f"{one.family} {name}" for one in saved for name in sorted(Ruleset.parse(one.text).unread)]
+    if hidden:
+        yield note(
+            "rules.hidden",
+            f"iptables-save does not show everything: {', '.join(hidden)} (rules made with nft itself are in there)",
+            "the daemon reads its own rules from the kernel there; `nft list ruleset` shows all",
+        )
     if case.status is None:
-        if there:
+        if hidden and not there:
+            yield note("rules.unseen", "no daemon; whether rules of mcencrypt are left cannot be seen", "mcencrypt off")
+        elif there:
             yield problem(
                 "rules.no-daemon",
                 "the rules are in place and no daemon answers: the kernel drops every packet on the P2P ports",
@@ -88,11 +97,13 @@ def check_rules(case: Case) -> Iterator[Finding]:
     if not case.rules_expected:
         if there:
             yield warning("rules.left", "mcencrypt is off and rules of it are still there", "run `mcencrypt off` again")
-        else:
+        elif not hidden:
             yield note("rules.off", "mcencrypt is switched off: P2P traffic is plaintext", "mcencrypt on")
         return
     for family, state in states.items():
-        if state is State.PRESENT:
+        if state is State.UNKNOWN:
+            yield note(f"rules.{family}", f"{family}: not all of the rules can be seen", "mcencrypt status --check")
+        elif state is State.PRESENT:
             yield ok(f"rules.{family}", f"{family}: all rules are in place and come first")
         elif state is State.DISPLACED:
             yield problem(

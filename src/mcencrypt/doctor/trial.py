@@ -11,8 +11,9 @@ def try_kernel(case: Case) -> str:
 
     Takes well under a second and leaves nothing behind. Not to be called while a daemon runs.
     """
+    from mcencrypt.kernel.commands import perform
     from mcencrypt.kernel.firewall import Firewall
-    from mcencrypt.kernel.iptables import backends
+    from mcencrypt.kernel.iptables import SECONDS, backends
     from mcencrypt.kernel.queue import Queue
     from mcencrypt.kernel.ruleset import Ruleset
     from mcencrypt.kernel.selftest import change, probe
@@ -32,10 +33,11 @@ def try_kernel(case: Case) -> str:
             for name, table in Ruleset.parse(text).tables.items():
                 rules = "".join(f"-A {_CHAIN} {rule.spec}\n" for rule in table.own_rules())
                 try:
-                    backend.restore(family, f"*{name}\n:{_CHAIN} - [0:0]\n{rules}COMMIT\n")
+                    perform(backend.restore(family, f"*{name}\n:{_CHAIN} - [0:0]\n{rules}COMMIT\n"), SECONDS)
                 finally:
                     # declaring it again flushes it, and makes it if it was not there
-                    backend.restore(family, f"*{name}\n:{_CHAIN} - [0:0]\n-X {_CHAIN}\nCOMMIT\n")
+                    gone = f"*{name}\n:{_CHAIN} - [0:0]\n-X {_CHAIN}\nCOMMIT\n"
+                    perform(backend.restore(family, gone), SECONDS)
         sockets = Sockets()
         try:
             if not sockets.can_destroy():

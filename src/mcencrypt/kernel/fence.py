@@ -40,8 +40,6 @@ _TCP: Final = bytes((6,))
 _ELEMENTS_AT_ONCE: Final = 1000
 """Ports in one message: an attribute is at most 64 KiB long."""
 _ATTEMPTS: Final = 5
-#: What kernels answer that do not know a flag; those without nf_tables say the same.
-_UNKNOWN_FLAG: Final = (errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class _Chain(NamedTuple):
@@ -100,7 +98,7 @@ class Fence:
                 try:
                     self._replace(flags)
                 except OSError as error:
-                    if error.errno not in _UNKNOWN_FLAG:
+                    if error.errno not in nftables.NO_SUCH_THING:
                         raise
                     self._replace(0)
             except OSError as error:
@@ -123,7 +121,7 @@ class Fence:
         except FileNotFoundError:
             return
         except OSError as error:
-            if error.errno in _UNKNOWN_FLAG:
+            if error.errno in nftables.NO_SUCH_THING:
                 return  # no nf_tables, so no fence
             raise self._explained("removed", error) from None
 
@@ -156,13 +154,11 @@ class Fence:
     def dropped(self) -> int:
         """Packets that it has dropped since it was put up. Raises OSError."""
         return sum(
-            int.from_bytes(value, "big")
+            int.from_bytes(dict(attributes(data)).get(nftables.COUNTER_PACKETS, b""), "big")
             for chain in _CHAINS
             for rule in self._rules(chain.name)
-            for element in _elements(rule)
-            if element.get(1) == string("counter")
-            for kind, value in attributes(element.get(2, b""))
-            if kind == 2
+            for name, data in nftables.expressions(dict(attributes(rule)).get(nftables.RULE_EXPRESSIONS, b""))
+            if name == "counter"
         )
 
     def close(self) -> None:
@@ -178,7 +174,7 @@ class Fence:
             if owner not in (None, self._tables.port):
                 return _cannot(what, f"it belongs to another process (netlink port {owner}): end that one, or use it")
             return _cannot(what, "run as root, or with CAP_NET_ADMIN")
-        if error.errno in (*_UNKNOWN_FLAG, errno.ENOENT, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
+        if error.errno in (*nftables.NO_SUCH_THING, errno.ENOENT, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
             return NoFenceError(
                 f"the kernel cannot have the fence ({error.strerror}): rules that others remove are only watched; "
                 "load nf_tables, or use a kernel with CONFIG_NF_TABLES_INET"
@@ -284,14 +280,6 @@ def _chain(chain: _Chain) -> Tree:
     named = ((nftables.CHAIN_TABLE, string(TABLE)), (nftables.CHAIN_NAME, string(chain.name)))
     kind = ((nftables.CHAIN_TYPE, string("filter")), (nftables.CHAIN_POLICY, u32(_ACCEPT)))
     return (*named, (nftables.CHAIN_HOOK, hook), *kind)
-
-
-def _elements(rule: bytes) -> Iterator[dict[int, bytes]]:
-    """Name and data of each expression of a rule."""
-    for kind, value in attributes(rule):
-        if kind == nftables.RULE_EXPRESSIONS:
-            for _, element in attributes(value):
-                yield dict(attributes(element))
 
 
 def _cannot(what: str, why: str) -> OperatorError:

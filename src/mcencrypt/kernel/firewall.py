@@ -9,28 +9,33 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-import subprocess
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
 from mcencrypt.errors import OperatorError
-from mcencrypt.kernel.iptables import V4, V6, Backend, backends, ipv6_in_kernel
+from mcencrypt.kernel.commands import Command, Job, Steps, perform
+from mcencrypt.kernel.iptables import SECONDS, V4, V6, Backend, backends, decode, ipv6_in_kernel
 from mcencrypt.kernel.netlink import NETLINK_NETFILTER, Listener
-from mcencrypt.kernel.ruleset import Ruleset, State, change, judge
+from mcencrypt.kernel.nftview import View
+from mcencrypt.kernel.ruleset import Ruleset, State, Table, change, change_shape, judge_shape, judge_table, worst
 
 MULTIPORT_MAX = 15
 """Ports that one multiport match takes (XT_MULTI_PORTS in xt_multiport.h)."""
 
-_CHECK_TIMEOUT = 5.0
+CHECK_SECONDS = 4.0
+"""That a look at the rules may take."""
 _INSTALL_ATTEMPTS = 5
 _NFNLGRP_NFTABLES = 7
+_TABLES = ("raw", "mangle")
 _TEMPLATES = {V4: "rules.v4", V6: "rules.v6"}
-_FAMILY_MARK = "# mcencrypt family "
-_SAVE_SCRIPT = f"""
+# $1: a word that no rule holds, in front of the name of each family; then pairs of a name and its iptables-save.
+_SAVE_SCRIPT = """
+mark=$1
+shift
 while [ $# -gt 0 ]; do
-    echo "{_FAMILY_MARK}$1"
+    echo "$mark$1"
     "$2" -t raw || exit
     "$2" -t mangle || exit
     shift 2
@@ -44,53 +49,26 @@ class Check:
     Register `fileno()` for reading in an event loop, and call `poll()` when it is readable.
     """
 
-    def __init__(self, firewall: Firewall, command: Sequence[str]) -> None:
-        self._firewall = firewall
-        self._deadline = time.monotonic() + _CHECK_TIMEOUT
-        self._text = b""
-        self._state: State | None = None
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        assert self._process.stdout is not None
-        self._pipe = self._process.stdout
-        os.set_blocking(self._pipe.fileno(), False)
+    def __init__(self, steps: Steps[State]) -> None:
+        self._job = Job(steps, CHECK_SECONDS)
 
     def fileno(self) -> int:
-        return self._pipe.fileno()
+        return self._job.fileno()
 
     def poll(self) -> State | None:
         """The state of the rules, or None while the subprocess runs. Call until not None; never blocks.
 
-        UNKNOWN means that iptables-save failed, or gave no answer within five seconds (call this now and then
-        though nothing is readable) and was killed. The descriptor is closed once this has returned a state.
+        UNKNOWN means that iptables-save failed, or gave no answer in time (call this now and then though nothing is
+        readable) and was killed. The descriptor is closed once this has returned a state.
         """
-        if self._state is not None:
-            return self._state
-        while True:
-            try:
-                chunk = os.read(self._pipe.fileno(), 1 << 16)
-            except BlockingIOError:
-                if time.monotonic() < self._deadline:
-                    return None
-                self.cancel()
-                return self._state
-            if not chunk:
-                return self._finish()
-            self._text += chunk
+        try:
+            return (self._job.result or State.UNKNOWN) if self._job.poll() else None
+        except OperatorError:
+            return State.UNKNOWN
 
     def cancel(self) -> None:
         """Give the check up: the subprocess is killed and reaped."""
-        if self._state is None:
-            self._process.kill()
-            self._finish()
-            self._state = State.UNKNOWN
-
-    def _finish(self) -> State:
-        self._pipe.close()
-        failed = self._process.wait() != 0
-        self._state = State.UNKNOWN if failed else self._firewall.judge(_by_family(self._text.decode()))
-        return self._state
+        self._job.cancel()
 
 
 class Firewall:
@@ -125,7 +103,7 @@ class Firewall:
         """
         return (V4, V6) if ipv6_in_kernel() else (V4,)
 
-    def install(self) -> None:
+    def installing(self) -> Steps[None]:
         """Put the rules in, or repair them. What is right is not touched, and each table changes at once.
 
         Rules of ours that another backend (iptables-nft, iptables-legacy) holds are removed afterwards, since
@@ -133,9 +111,35 @@ class Firewall:
         """
         backend, *others = backends(self._environ)
         for family in self.families():
-            self._install(backend, family)
+            yield from self._install(backend, family)
         for other in others:
-            _remove(other, optional=True)
+            yield from _remove(other)
+
+    def removing(self) -> Steps[None]:
+        """Take out all that is ours, whichever backend holds it. Raises OperatorError; then something may be left."""
+        for backend in backends(self._environ):
+            yield from _remove(backend)
+
+    def checking(self) -> Steps[State]:
+        """Look at the rules. Raises OperatorError if they cannot be read."""
+        backend = backends(self._environ)[0]
+        words = [word for family in self.families() for word in (family, backend.command(family, "save"))]
+        mark = f"# {os.urandom(16).hex()} "
+        done = yield Command(("/bin/sh", "-c", _SAVE_SCRIPT, "sh", mark, *words), environ=backend.environ)
+        if done.status:
+            said = done.errors.decode(errors="replace").strip().replace("\n", "; ")
+            raise OperatorError(f"the rules cannot be read: {said or f'exit status {done.status}'}")
+        parts = (part.partition("\n") for part in decode(done.out).split(mark)[1:])
+        texts = {family: text for family, _, text in parts}
+        return worst(self._judge(backend, family, Ruleset.parse(texts.get(family, ""))) for family in self.families())
+
+    def install(self) -> None:
+        """`installing`, and wait for it. Raises OperatorError."""
+        perform(self.installing(), SECONDS)
+
+    def remove(self) -> None:
+        """`removing`, and wait for it. Raises OperatorError."""
+        perform(self.removing(), SECONDS)
 
     def hold(self) -> None:
         """Put the rules in as fast as can be, into a namespace that has none of ours yet: packets are dropped until a
@@ -144,20 +148,11 @@ class Firewall:
         backend = backends(self._environ)[0]
         rules = self.render()
         for family in self.families():
-            backend.restore(family, rules[family])
-
-    def remove(self) -> None:
-        """Take out all that is ours, whichever backend holds it. Raises OperatorError."""
-        backend, *others = backends(self._environ)
-        _remove(backend)
-        for other in others:
-            _remove(other, optional=True)
+            perform(backend.restore(family, rules[family]), SECONDS)
 
     def start_check(self) -> Check:
         """Begin to look at the rules without blocking. Raises OperatorError when iptables is missing."""
-        backend = backends(self._environ)[0]
-        words = [word for family in self.families() for word in (family, backend.command(family, "save"))]
-        return Check(self, ["/bin/sh", "-c", _SAVE_SCRIPT, "sh", *words])
+        return Check(self.checking())
 
     def events(self) -> Listener:
         """Events of every change that goes through nf_tables, iptables-nft included: a hint to check at once.
@@ -167,35 +162,41 @@ class Firewall:
         return Listener(NETLINK_NETFILTER, [_NFNLGRP_NFTABLES])
 
     def announces_changes(self) -> bool:
-        """Whether `events` reports every change of the rules: with iptables-nft, by what its commands are links to."""
-        save = backends(self._environ)[0].command(V4, "save")
-        return "nft" in os.path.basename(os.path.realpath(save))
+        """Whether `events` reports every change of the rules: with iptables-nft."""
+        return backends(self._environ)[0].kind == "nft"
 
-    def judge(self, saved: Mapping[str, str]) -> State:
-        """The worst state among the families that need rules, from ``iptables-save`` texts by family."""
-        states = [
-            judge(Ruleset.parse(saved.get(family, "")), self._wanted[family], self._shown.get(family))
-            for family in self.families()
-        ]
-        return max(states, key=lambda state: state.value)
+    def _judge(self, backend: Backend, family: str, saved: Ruleset) -> State:
+        states = []
+        for name, goal in self._shown.get(family, self._wanted[family]).tables.items():
+            if name not in saved.unread:
+                states.append(judge_table(saved.tables.get(name, Table()), goal))
+                continue
+            with _view(backend, family, name) as view:
+                states.append(judge_shape(view.read(name), goal))
+        return worst(states)
 
-    def _install(self, backend: Backend, family: str) -> None:
+    def _install(self, backend: Backend, family: str) -> Steps[None]:
+        wanted = self._wanted[family]
         # Somebody else may change the rules between our look and our change, which then fails as a whole.
         for attempt in range(_INSTALL_ATTEMPTS):
-            wanted = self._wanted[family]
-            text = change(Ruleset.parse(backend.save(family)), wanted)
+            saved = Ruleset.parse((yield from backend.save(family, *wanted.tables)))
+            unread = [name for name in wanted.tables if name in saved.unread]
             try:
-                if text:
-                    backend.restore(family, text)
+                if text := change(saved, wanted):
+                    yield from backend.restore(family, text)
+                for name in unread:
+                    with _view(backend, family, name) as view:
+                        text = change_shape(name, view.read(name), wanted.tables[name])
+                        yield from backend.restore(family, text)
+                        view.keep_first_jumps(name)
             except OperatorError:
                 if attempt == _INSTALL_ATTEMPTS - 1:
                     raise
                 continue
-            shown = Ruleset.parse(backend.save(family))
-            if judge(shown, wanted) is State.PRESENT:
-                return
-            if shown.same_shape(wanted):
+            shown = Ruleset.parse((yield from backend.save(family, *wanted.tables)))
+            if not unread and not shown.unread and shown.same_shape(wanted):
                 self._shown[family] = shown.ours()
+            if self._judge(backend, family, shown) is State.PRESENT:
                 return
         raise OperatorError(
             f"{family} rules are not in place after {backend.command(family, 'restore')} accepted them: "
@@ -203,26 +204,57 @@ class Firewall:
         )
 
 
-def _remove(backend: Backend, optional: bool = False) -> None:
-    """Take our rules out of one backend; if `optional`, one that cannot even be read holds none."""
+def _remove(backend: Backend) -> Steps[None]:
+    """Take our rules out of one backend."""
     for family in (V4, V6):
-        if not backend.has(family) or (family == V6 and not ipv6_in_kernel()):
+        if not backend.has(family) or (family == V6 and not ipv6_in_kernel()) or _is_empty(backend, family):
             continue
         for attempt in range(_INSTALL_ATTEMPTS):
+            saved = Ruleset.parse((yield from backend.save(family)))
             try:
-                saved = backend.save_existing(family)
-            except OperatorError:
-                if not optional:
-                    raise
-                break
-            text = change(Ruleset.parse(saved), Ruleset())
-            try:
-                if text:
-                    backend.restore(family, text)
+                if text := change(saved, Ruleset()):
+                    yield from backend.restore(family, text)
+                for name in _TABLES:
+                    if name in saved.unread:
+                        with _view(backend, family, name) as view:
+                            view.remove(name)
                 break
             except OperatorError:
                 if attempt == _INSTALL_ATTEMPTS - 1:
                     raise
+
+
+def _is_empty(backend: Backend, family: str) -> bool:
+    """Whether the kernel itself says that this backend holds nothing that could be ours; not so if it cannot tell."""
+    try:
+        if backend.kind == "nft":
+            view = View(family)
+            try:
+                return not any(view.has(name) for name in _TABLES)
+            finally:
+                view.close()
+        names = Path("/proc/thread-self/net", "ip_tables_names" if family == V4 else "ip6_tables_names")
+        return not set(_TABLES).intersection(names.read_text().split())
+    except FileNotFoundError:
+        return True  # the kernel has no ip_tables
+    except OSError:
+        return False
+
+
+@contextmanager
+def _view(backend: Backend, family: str, table: str) -> Iterator[View]:
+    """A table that iptables-save does not show, as the kernel has it. Raises OperatorError."""
+    problem = f"{backend.command(family, 'save')} cannot show table {table}, which holds rules that it does not know"
+    if backend.kind != "nft":
+        raise OperatorError(f"{problem}: repair the iptables package")
+    try:
+        view = View(family)
+        try:
+            yield view
+        finally:
+            view.close()
+    except OSError as error:
+        raise OperatorError(f"{problem}, and the kernel does not either: {error.strerror}: run as root") from None
 
 
 def _fill(name: str, ports: Sequence[int], queue_number: int) -> str:
@@ -242,7 +274,3 @@ def _template(name: str) -> str:
     if installed.is_file():
         return installed.read_text()
     return (Path(__file__).parents[3] / "iptables" / name).read_text()
-
-
-def _by_family(text: str) -> dict[str, str]:
-    return {family: body for family, _, body in (part.partition("\n") for part in text.split(_FAMILY_MARK)[1:])}

@@ -1,22 +1,23 @@
-"""Running iptables-save and iptables-restore, of whichever backend the host has."""
+"""iptables-save and iptables-restore, of whichever backend the host has, as commands for `kernel.commands`."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mcencrypt.errors import OperatorError
+from mcencrypt.kernel.commands import Command, Steps
 
 V4 = "ipv4"
 V6 = "ipv6"
 
-_TIMEOUT = 10.0
-_LOCK_TIMEOUT = "5"
+SECONDS = 20.0
+"""For all that one change of the rules takes, another program's lock included."""
+_LOCK_TIMEOUT = "15"
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 _VARIANTS = ("iptables", "iptables-nft", "iptables-legacy")
 
@@ -42,20 +43,28 @@ class Backend:
             )
         return found
 
-    def save(self, family: str) -> str:
-        """The tables raw and mangle as text. Raises OperatorError."""
-        return "".join(self._run(family, "save", ["-t", table]) for table in ("raw", "mangle"))
+    @property
+    def kind(self) -> str:
+        """ "nft" or "legacy", by what its commands are links to. Raises OperatorError without it."""
+        return "nft" if "nft" in os.path.basename(os.path.realpath(self.command(V4, "save"))) else "legacy"
 
-    def save_existing(self, family: str) -> str:
-        """All tables that exist, as text; unlike `save`, makes iptables-legacy create none.
+    def save(self, family: str, *tables: str) -> Steps[str]:
+        """These tables as text, or all that exist; naming one makes iptables-legacy create it. Raises OperatorError."""
+        if not tables:
+            return (yield from self._run(family, "save", []))
+        text = ""
+        for table in tables:
+            text += yield from self._run(family, "save", ["-t", table])
+        return text
 
-        Raises OperatorError.
-        """
-        return self._run(family, "save", [])
-
-    def restore(self, family: str, text: str) -> None:
+    def restore(self, family: str, text: str) -> Steps[str]:
         """Apply `text` on top of what is there. Raises OperatorError."""
-        self._run(family, "restore", ["--noflush", "-w", _LOCK_TIMEOUT], text)
+        return (yield from self._run(family, "restore", ["--noflush", "-w", _LOCK_TIMEOUT], text))
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What its commands are run with."""
+        return {"PATH": self.path, "LC_ALL": "C"}
 
     def _name(self, family: str, verb: str) -> str:
         directory, _, name = self.name.rpartition("/")
@@ -63,29 +72,23 @@ class Backend:
             name = "ip6" + name.removeprefix("ip")
         return f"{directory}/{name}-{verb}" if directory else f"{name}-{verb}"
 
-    def _run(self, family: str, verb: str, arguments: list[str], text: str = "") -> str:
+    def _run(self, family: str, verb: str, arguments: list[str], text: str = "") -> Steps[str]:
         command = self.command(family, verb)
-        try:
-            done = subprocess.run(
-                [command, *arguments],
-                input=text,
-                capture_output=True,
-                text=True,
-                timeout=_TIMEOUT,
-                check=False,
-                env={"PATH": self.path, "LC_ALL": "C"},
-            )
-        except subprocess.TimeoutExpired:
-            raise OperatorError(
-                f"{command} gave no answer within {_TIMEOUT:.0f} s: see which process holds /run/xtables.lock"
-            ) from None
-        except OSError as error:
-            reason = error.strerror
-            raise OperatorError(f"{command} cannot be run: {reason}: repair the iptables package") from None
-        if done.returncode:
-            reason = _one_line(done.stderr) or f"exit status {done.returncode}"
-            raise OperatorError(f"{command} failed: {reason}: {_advice(done.stderr)}")
-        return done.stdout
+        done = yield Command((command, *arguments), encode(text), self.environ)
+        if done.status:
+            said = done.errors.decode(errors="replace")
+            reason = _one_line(said) or f"exit status {done.status}"
+            raise OperatorError(f"{command} failed: {reason}: {_advice(said)}")
+        return decode(done.out)
+
+
+def decode(text: bytes) -> str:
+    """What iptables-save shows, which holds comments in whatever encoding; `encode` gives the same bytes back."""
+    return text.decode(errors="surrogateescape")
+
+
+def encode(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
 
 
 def backends(environ: Mapping[str, str]) -> list[Backend]:

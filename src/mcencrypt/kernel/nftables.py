@@ -6,15 +6,18 @@ attributes: it is sent as bytes, and what the kernel shows later is compared wit
 
 from __future__ import annotations
 
+import errno
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from mcencrypt.kernel.netlink import NETLINK_NETFILTER, NLM_F_ACK, Message, Netlink, attributes
 
 SUBSYSTEM: Final = 10
 """NFNL_SUBSYS_NFTABLES: the upper byte of every message's type."""
-NFPROTO_INET: Final = 1
+NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 = 1, 2, 10
+NO_SUCH_THING: Final = (errno.EOPNOTSUPP, errno.EINVAL)
+"""What kernels answer that do not know a flag, and those that have no nf_tables at all."""
 
 NEWTABLE, GETTABLE, DELTABLE = 0, 1, 2
 NEWCHAIN, GETCHAIN, DELCHAIN = 3, 4, 5
@@ -32,6 +35,7 @@ SET_CONSTANT = 2
 ELEMENTS_TABLE, ELEMENTS_SET, ELEMENTS = 1, 2, 3
 ELEMENT_KEY = 1
 LIST_ELEMENT = 1
+COUNTER_PACKETS = 2
 
 META_MARK, META_IIFNAME, META_OIFNAME, META_L4PROTO = 3, 6, 7, 16
 INET_SERVICE: Final = 13
@@ -110,6 +114,14 @@ def userdata(comment: str) -> bytes:
 
 def expression(name: str, data: Tree) -> Tree:
     return ((_EXPRESSION_NAME, string(name)), (_EXPRESSION_DATA, data))
+
+
+def expressions(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Name and data of each expression that the kernel shows of a rule."""
+    for _, element in attributes(data):
+        parts = dict(attributes(element))
+        name = parts.get(_EXPRESSION_NAME, b"").rstrip(b"\0")
+        yield name.decode(errors="replace"), parts.get(_EXPRESSION_DATA, b"")
 
 
 def load_meta(key: int) -> Tree:

@@ -1,17 +1,23 @@
 """Rule sets as text: what iptables-save shows, what we want, and the change that leads from one to the other.
 
-Nothing here runs a command. Only rules in chains named ``MCENCRYPT-...`` and jumps to them are ours.
+Nothing here runs a command. Only rules in chains named ``MCENCRYPT-...`` and jumps to them are ours. The others' may
+hold anything, bytes that are no UTF-8 and line feeds in a comment included.
 """
 
 from __future__ import annotations
 
 import enum
 import itertools
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 PREFIX = "MCENCRYPT-"
+
+# What iptables-nft-save shows of a table in which it does not know a rule (xtables-save.c); its exit status is 0.
+_INCOMPATIBLE = re.compile(r"# Table [`']([^']+)' is incompatible")
+_ESCAPED = re.compile(r"\\.")
 
 
 class State(enum.Enum):
@@ -22,7 +28,7 @@ class State(enum.Enum):
     DISPLACED = 1
     """All are in place, but a rule comes before a jump: packets pass us by if that rule accepts them."""
     UNKNOWN = 2
-    """iptables-save could not be asked."""
+    """They could not be read, which says nothing about whether they are there."""
     MISSING = 3
     """Some are gone or changed: packets may have passed us by."""
 
@@ -82,27 +88,38 @@ class Ruleset:
     """Tables by name."""
 
     tables: Mapping[str, Table] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
+    """Tables that are there, and whose rules could not be read."""
 
     @staticmethod
     def parse(text: str) -> Ruleset:
-        """Read iptables-save output, or iptables-restore input (``:CHAIN``, ``-A``, ``-I CHAIN 1``)."""
+        """Read iptables-save output, or iptables-restore input (``:CHAIN``, ``-A``, ``-I CHAIN 1``).
+
+        A table that does not end is one that could not be read.
+        """
         tables: dict[str, Table] = {}
+        unread: set[str] = set()
+        name: str | None = None
         chains: list[str] = []
         rules: list[Rule] = []
-        for line in text.splitlines():
+        for line in _lines(text):
             if line.startswith("*"):
+                unread.update({name} if name else ())
                 name, chains, rules = line[1:].strip(), [], []
             elif line.startswith(":"):
-                chains.append(line[1:].split()[0])
+                chains.append(line[1:].split(" ", 1)[0])
             elif line.startswith("-A "):
-                _, chain, spec = line.split(maxsplit=2)
+                _, chain, spec = _fields(line, 2)
                 rules.append(Rule(chain, spec))
             elif line.startswith("-I "):
-                _, chain, _, spec = line.split(maxsplit=3)
+                _, chain, _, spec = _fields(line, 3)
                 rules.append(Rule(chain, spec))
-            elif line.strip() == "COMMIT":
-                tables[name] = Table(tuple(chains), tuple(rules))
-        return Ruleset(tables)
+            elif line.rstrip() == "COMMIT" and name is not None:
+                tables[name], name = Table(tuple(chains), tuple(rules)), None
+            elif found := _INCOMPATIBLE.match(line):
+                unread.add(found[1])
+        unread.update({name} if name else ())
+        return Ruleset(tables, frozenset(unread))
 
     def ours(self) -> Ruleset:
         """This rule set without what belongs to others."""
@@ -111,7 +128,8 @@ class Ruleset:
                 name: Table(tuple(table.own_chains()), tuple(r for r in table.rules if r.ours or r.is_jump))
                 for name, table in self.tables.items()
                 if table.own_chains()
-            }
+            },
+            self.unread,
         )
 
     def same_shape(self, wanted: Ruleset) -> bool:
@@ -129,30 +147,55 @@ class Ruleset:
         )
 
 
+def worst(states: Iterable[State]) -> State:
+    """PRESENT if there are none."""
+    return max(states, key=lambda state: state.value, default=State.PRESENT)
+
+
 def judge(saved: Ruleset, wanted: Ruleset, shown: Ruleset | None = None) -> State:
     """Compare what iptables-save shows with what we want, or with what it showed for it earlier (`shown`)."""
+    return worst(
+        State.UNKNOWN if name in saved.unread else judge_table(saved.tables.get(name, Table()), goal)
+        for name, goal in (shown or wanted).tables.items()
+    )
+
+
+def judge_table(table: Table, goal: Table) -> State:
+    """`judge` for one table that could be read."""
+    if not _all_same(table.own_rules(), goal.own_rules()):
+        return State.MISSING
+    return _judge_jumps(table, goal, Rule.same)
+
+
+def judge_shape(table: Table, goal: Table) -> State:
+    """`judge_table` where only chains, comments and targets could be read, each version of iptables in its own way."""
+    if [rule.chain for rule in table.own_rules()] != [rule.chain for rule in goal.own_rules()]:
+        return State.MISSING
+    return _judge_jumps(table, goal, lambda rule, jump: rule.value("-j", "-g") == jump.value("-j", "-g"))
+
+
+def _judge_jumps(table: Table, goal: Table, same: Callable[[Rule, Rule], bool]) -> State:
     state = State.PRESENT
-    for name, goal in (shown or wanted).tables.items():
-        table = saved.tables.get(name, Table())
-        if not _all_same(table.own_rules(), goal.own_rules()):
+    for jump in goal.jumps():
+        there = [same(rule, jump) for rule in table.rules if rule.chain == jump.chain]
+        if not any(there):
             return State.MISSING
-        for jump in goal.jumps():
-            there = [rule.same(jump) for rule in table.rules if rule.chain == jump.chain]
-            if not any(there):
-                return State.MISSING
-            if not there[0]:
-                state = State.DISPLACED
+        if not there[0]:
+            state = State.DISPLACED
     return state
 
 
 def change(saved: Ruleset, wanted: Ruleset) -> str:
     """Input of ``iptables-restore --noflush`` that turns `saved` into `wanted` (empty: all of ours goes).
 
-    "" if nothing is to be done. Each table is one transaction: where rules replace rules, a packet meets
-    either the old or the new ones. A jump that is right and first stays; any other jump to our chains goes.
+    "" if nothing is to be done. Tables that could not be read are left out. Each table is one transaction: where rules
+    replace rules, a packet meets either the old or the new ones. A jump that is right and first stays; any other jump
+    to our chains goes.
     """
     lines: list[str] = []
     for name in dict.fromkeys([*wanted.tables, *saved.tables]):
+        if name in saved.unread:
+            continue
         goal = wanted.tables.get(name, Table())
         table = saved.tables.get(name, Table())
         chains = list(dict.fromkeys([*goal.own_chains(), *table.own_chains()]))
@@ -177,8 +220,38 @@ def change(saved: Ruleset, wanted: Ruleset) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def change_shape(name: str, table: Table, goal: Table) -> str:
+    """`change` for one table of which only the shape could be read. Other jumps than the first of their chain stay."""
+    lines = [f"*{name}", *(f":{chain} - [0:0]" for chain in goal.own_chains())]
+    for jump in goal.jumps():
+        first = table.first(jump.chain)
+        if first is None or first.value("-j", "-g") != jump.value("-j", "-g"):
+            lines.append(f"-I {jump.chain} 1 {jump.spec}")
+    lines += [f"-A {rule.chain} {rule.spec}" for rule in goal.own_rules()]
+    return "".join(f"{line}\n" for line in [*lines, "COMMIT"])
+
+
 def _all_same(some: list[Rule], others: list[Rule]) -> bool:
     return len(some) == len(others) and all(map(Rule.same, some, others))
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a rule set. Inside quotes a line feed belongs to the line, and nothing else ends one."""
+    parts: list[str] = []
+    quoted = False
+    for line in text.split("\n"):
+        parts.append(line)
+        if quoted or not line.startswith("#"):
+            quoted ^= bool(_ESCAPED.sub("", line).count('"') % 2)
+        if not quoted:
+            yield "\n".join(parts)
+            parts.clear()
+
+
+def _fields(line: str, count: int) -> list[str]:
+    """That many words of a line and the rest of it, which may be nothing: a rule may match all and do nothing."""
+    words = line.split(" ", count)
+    return words + [""] * (count + 1 - len(words))
 
 
 def _words(spec: str) -> list[str]:

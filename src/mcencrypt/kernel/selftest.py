@@ -16,7 +16,8 @@ from typing import Final
 
 from mcencrypt.core.verdict import DROP, Verdict
 from mcencrypt.errors import OperatorError
-from mcencrypt.kernel.iptables import V4, backends
+from mcencrypt.kernel.commands import perform
+from mcencrypt.kernel.iptables import SECONDS, V4, backends
 from mcencrypt.kernel.queue import Queue
 
 _SENT: Final = b"mcencrypt probe, as it was sent"
@@ -55,11 +56,11 @@ def probe(queue: Queue, environ: Mapping[str, str] = os.environ) -> None:
             f"OUTPUT -o lo -p udp -m udp --dport {receiver.getsockname()[1]} "
             f'-m comment --comment "mcencrypt probe" -j NFQUEUE --queue-num {queue.number}'
         )
-        backend.restore(V4, f"*raw\n-I {rule}\nCOMMIT\n")
+        perform(backend.restore(V4, f"*raw\n-I {rule}\nCOMMIT\n"), SECONDS)
         try:
             arrived = _pass_through(queue, sender, receiver)
         finally:
-            backend.restore(V4, f"*raw\n-D {rule}\nCOMMIT\n")
+            perform(backend.restore(V4, f"*raw\n-D {rule}\nCOMMIT\n"), SECONDS)
     if arrived != _CHANGED:
         what = "let a changed packet pass unchanged" if arrived else "drops packets that are changed in a queue"
         raise OperatorError(

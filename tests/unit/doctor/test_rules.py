@@ -44,6 +44,19 @@ def test_missing_rules_of_one_family_are_a_problem(machine: Recorded) -> None:
     assert by_id(found, "rules.ipv6").severity is Severity.PROBLEM
 
 
+def test_a_table_that_iptables_does_not_show_is_not_called_missing(machine: Recorded) -> None:
+    shown = machine.saved[0].text
+    raw = shown[shown.index("*raw") : shown.index("*mangle")]
+    machine.change_rules(V4, raw, "# Table `raw' is incompatible, use 'nft' tool.\n")
+    found = list(check_rules(case(machine, status())))
+    assert by_id(found, "rules.hidden").severity is Severity.NOTE
+    assert by_id(found, "rules.ipv4").severity is Severity.NOTE
+    assert by_id(found, "rules.ipv6").severity is Severity.OK
+    machine.saved = [one._replace(text="# Table `raw' is incompatible, use 'nft' tool.\n") for one in machine.saved]
+    assert {one.id for one in check_rules(case(machine, None))} == {"rules.hidden", "rules.unseen"}
+    assert {one.id for one in check_rules(case(machine, status(enabled=False)))} == {"rules.hidden"}
+
+
 def test_a_rule_before_ours_is_shown(machine: Recorded) -> None:
     machine.change_rules(V4, "-A OUTPUT ! -o lo", "-A OUTPUT -p tcp -m tcp --dport 7331 -j ACCEPT\n-A OUTPUT ! -o lo")
     found = by_id(list(check_rules(case(machine, status()))), "rules.ipv4")

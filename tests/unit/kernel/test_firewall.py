@@ -7,7 +7,7 @@ import pytest
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.firewall import Firewall
 from mcencrypt.kernel.iptables import V4, V6, Backend, backends
-from mcencrypt.kernel.ruleset import Ruleset, State, change, judge
+from mcencrypt.kernel.ruleset import Rule, Ruleset, State, Table, change, change_shape, judge, judge_shape
 
 
 def saved(text: str) -> Ruleset:
@@ -132,6 +132,76 @@ def test_removal_deletes_jumps_then_chains_and_nothing_else(text: str) -> None:
 
 def test_nothing_of_ours_means_nothing_to_remove() -> None:
     assert change(Ruleset.parse("*raw\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -j ACCEPT\nCOMMIT\n"), Ruleset()) == ""
+
+
+# -- what others write into their rules
+
+
+def with_rule(text: str, rule: str) -> Ruleset:
+    """Our rules, and one of somebody else's behind our jump."""
+    jump = lines_with(text, "-I OUTPUT 1")[0]
+    return saved(text.replace(jump, f"{jump}\n{rule}"))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-A OUTPUT",  # counts, and does nothing else
+        '-A OUTPUT -m comment --comment "R\udce9seau" -j ACCEPT',
+        '-A OUTPUT -m comment --comment "a\nCOMMIT\n*raw\n:OUTPUT ACCEPT [0:0]\nb" -j ACCEPT',
+        '-A OUTPUT -m comment --comment "a\n-A MCENCRYPT-OUT -j ACCEPT" -j ACCEPT',
+        '-A OUTPUT -m comment --comment "a\n# Table `raw\' is incompatible" -j ACCEPT',
+        '-A OUTPUT -m comment --comment "two\u2028lines\x85 and\x0bmore" -j ACCEPT',
+        '-A OUTPUT -m comment --comment "quote \\" and \\\\" -j ACCEPT',
+        "-A OUTPUT -m comment --comment it's -j ACCEPT",
+    ],
+)
+def test_whatever_others_write_ours_are_seen_and_theirs_are_left_alone(text: str, rule: str) -> None:
+    shown, wanted = with_rule(text, rule), Ruleset.parse(text)
+    assert judge(shown, wanted) is State.PRESENT
+    assert change(shown, wanted) == ""
+    gone = change(shown, Ruleset())
+    assert len(lines_with(gone, "-D ")) == len(lines_with(gone, "-X ")) == 2
+
+
+def test_a_table_that_is_not_shown_is_unknown_and_not_gone(text: str) -> None:
+    shown = saved("# Table `raw' is incompatible, use 'nft' tool.\n" + text[text.index("*mangle") :])
+    assert shown.unread == {"raw"}
+    assert judge(shown, Ruleset.parse(text)) is State.UNKNOWN
+    assert change(shown, Ruleset.parse(text)) == ""
+    assert "raw" not in change(shown, Ruleset())
+
+
+def test_what_is_missing_beside_a_table_that_is_not_shown_is_still_missing(text: str) -> None:
+    shown = Ruleset.parse("# Table `raw' is incompatible, use 'nft' tool.\n*mangle\n:INPUT ACCEPT [0:0]\nCOMMIT\n")
+    assert judge(shown, Ruleset.parse(text)) is State.MISSING
+
+
+@pytest.mark.parametrize("cut", ["COMMIT\n*mangle", "COMMIT\n"])
+def test_a_table_without_its_end_is_unknown(text: str, cut: str) -> None:
+    whole = text.replace("-I OUTPUT 1", "-A OUTPUT").replace("-I INPUT 1", "-A INPUT")
+    shown = Ruleset.parse(whole.replace(cut, cut.removeprefix("COMMIT\n"), 1) if "*" in cut else whole[: -len(cut)])
+    assert shown.unread == ({"raw"} if "*" in cut else {"mangle"})
+    assert judge(shown, Ruleset.parse(text)) is State.UNKNOWN
+
+
+def test_ours_are_known_by_their_shape_where_no_more_can_be_read(text: str) -> None:
+    goal = Ruleset.parse(text).tables["raw"]
+    shape = Table(goal.chains, tuple(Rule(rule.chain, f"-j {rule.value('-j')}") for rule in goal.rules))
+    assert judge_shape(shape, goal) is State.PRESENT
+    other = Rule("OUTPUT", "-j ACCEPT")
+    assert judge_shape(Table(goal.chains, (other, *shape.rules)), goal) is State.DISPLACED
+    assert judge_shape(Table(goal.chains, shape.rules[1:]), goal) is State.MISSING
+    assert judge_shape(Table(goal.chains, shape.rules[:-1]), goal) is State.MISSING
+    assert judge_shape(Table(), goal) is State.MISSING
+
+
+def test_by_shape_rules_are_written_anew_and_jumps_do_not_pile_up(text: str) -> None:
+    goal = Ruleset.parse(text).tables["raw"]
+    made = change_shape("raw", goal, goal)
+    assert not lines_with(made, "-I ")
+    assert lines_with(made, ":MCENCRYPT-OUT - [0:0]") and len(lines_with(made, "-A MCENCRYPT-OUT")) == 2
+    assert len(lines_with(change_shape("raw", Table(), goal), "-I OUTPUT 1")) == 1
 
 
 def test_command_names_of_a_backend() -> None:

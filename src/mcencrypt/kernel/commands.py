@@ -1,0 +1,200 @@
+"""Work that needs programs of the system, written from top to bottom and done without anybody waiting for it.
+
+`Steps` yields each `Command` it wants run, gets its `Output`, and returns a result. Who has nothing else to do performs
+it (`perform`); an event loop keeps a `Job` of it, and is told by a descriptor when to go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Generator, Mapping
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from mcencrypt.errors import OperatorError
+
+T = TypeVar("T")
+_CHUNK: Final = 1 << 16
+
+
+class Command(NamedTuple):
+    """A program to run: its words, what it reads, its environment."""
+
+    words: tuple[str, ...]
+    input: bytes = b""
+    environ: Mapping[str, str] = {}
+
+
+class Output(NamedTuple):
+    """How it ended, and what it wrote."""
+
+    status: int
+    out: bytes
+    errors: bytes
+
+
+Steps = Generator[Command, Output, T]
+
+
+class Job(Generic[T]):
+    """Steps under way, with one deadline for all of them.
+
+    Register `fileno` for reading, call `poll` when it is readable, and at the deadline; `fileno` changes with every
+    command.
+    """
+
+    def __init__(self, steps: Steps[T], seconds: float) -> None:
+        """Begins at once. Raises what the steps raise before their first command."""
+        self._steps = steps
+        self._seconds = seconds
+        #: time.monotonic() at which what is not done by then is given up.
+        self.deadline = time.monotonic() + seconds
+        self._process: _Process | None = None
+        self.result: T | None = None
+        """What the steps returned, once `poll` has said so."""
+        self._ended = False
+        self._advance(None)
+
+    def fileno(self) -> int:
+        assert self._process is not None, "it has ended"
+        return self._process.fileno()
+
+    def poll(self) -> bool:
+        """Go on as far as that is possible without waiting; True when all is done.
+
+        Raises what the steps raise, and OperatorError when the deadline has passed; then it has ended as well.
+        """
+        while not self._ended:
+            assert self._process is not None
+            output = self._process.poll()
+            if output is None:
+                if time.monotonic() < self.deadline:
+                    return False
+                name = self._process.name
+                self._process.kill()
+                self._throw(
+                    OperatorError(f"{name} is not done within {self._seconds:g} s: see who holds /run/xtables.lock")
+                )
+            else:
+                self._advance(output)
+        return True
+
+    def cancel(self) -> None:
+        """Give it up: the command that runs is killed and reaped."""
+        if not self._ended:
+            self._ended = True
+            if self._process is not None:
+                self._process.kill()
+            self._steps.close()
+
+    def _advance(self, output: Output | None) -> None:
+        try:
+            command = next(self._steps) if output is None else self._steps.send(output)
+        except StopIteration as stop:
+            self._ended, self.result = True, stop.value
+            return
+        except BaseException:
+            self._ended = True
+            raise
+        self._begin(command)
+
+    def _begin(self, command: Command) -> None:
+        try:
+            self._process = _Process(command)
+        except OSError as error:
+            self._throw(
+                OperatorError(f"{command.words[0]} cannot be run: {error.strerror}: repair the package it is of")
+            )
+
+    def _throw(self, problem: OperatorError) -> None:
+        try:
+            command = self._steps.throw(problem)
+        except StopIteration as stop:
+            self._ended, self.result = True, stop.value
+        except BaseException:
+            self._ended = True
+            raise
+        else:
+            self._begin(command)
+
+
+def perform(steps: Steps[T], seconds: float) -> T:
+    """Do the steps and wait for them. Raises what they raise, and OperatorError after that many seconds."""
+    job = Job(steps, seconds)
+    try:
+        while not job.poll():
+            select.select([job.fileno()], [], [], max(0.0, job.deadline - time.monotonic()))
+    except BaseException:
+        job.cancel()
+        raise
+    return job.result  # type: ignore[return-value]  # the steps' own type, None included
+
+
+class _Process:
+    """One command. What it reads and its errors are files in memory, so that nobody waits for anybody."""
+
+    def __init__(self, command: Command) -> None:
+        self.name = os.path.basename(command.words[0])
+        self._out = b""
+        source = _memory(command.input)
+        self._errors = _memory(b"")
+        try:
+            self._process = subprocess.Popen(
+                command.words,
+                stdin=source,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=dict(command.environ),
+                process_group=0,  # so that what it has started can be ended with it
+            )
+        except BaseException:
+            os.close(self._errors)
+            raise
+        finally:
+            os.close(source)
+        assert self._process.stdout is not None
+        self._pipe = self._process.stdout
+        os.set_blocking(self._pipe.fileno(), False)
+
+    def fileno(self) -> int:
+        return self._pipe.fileno()
+
+    def poll(self) -> Output | None:
+        """What came of it, or None while it runs."""
+        while True:
+            try:
+                chunk = os.read(self._pipe.fileno(), _CHUNK)
+            except BlockingIOError:
+                return None
+            if not chunk:
+                return self._end()
+            self._out += chunk
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._end()
+
+    def _end(self) -> Output:
+        self._pipe.close()
+        status = self._process.wait()
+        with open(self._errors, "rb") as file:
+            file.seek(0)
+            return Output(status, self._out, file.read())
+
+
+def _memory(data: bytes) -> int:
+    """A file in memory that holds `data`, as a descriptor at its beginning."""
+    fd = os.memfd_create("mcencrypt")
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
