@@ -13,8 +13,10 @@ import pytest
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.commands import Command, Job, Output, Steps, perform
 
+pytestmark = pytest.mark.subprocesses
+
+#: Seconds; nothing here lasts that long.
 LONG = 60.0
-"""Seconds; nothing here lasts that long."""
 
 
 def shell(script: str, data: bytes = b"") -> Steps[Output]:
