@@ -9,13 +9,14 @@ is handed the message without the payload: an id is all that it needs for a verd
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import socket
 import time
 from collections.abc import Callable
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
@@ -53,11 +54,36 @@ _native_i32 = Struct("=i").unpack_from
 _message_header = Struct("=IHHII")
 
 
+class Waiting(Protocol):
+    """What is used of a `netfilterqueue.Packet`: the verdict on a packet that waits in the kernel."""
+
+    def accept(self) -> None: ...
+
+    def drop(self) -> None: ...
+
+    def set_payload(self, payload: bytes) -> None: ...
+
+
+class Binding(Protocol):
+    """What is used of a `netfilterqueue.NetfilterQueue`."""
+
+    def bind(
+        self, queue_num: int, user_callback: Callable[[Any], None], *, max_len: int, mode: int, sock_len: int
+    ) -> None: ...
+
+    def get_fd(self) -> int: ...
+
+    def run_socket(self, s: Any) -> None:
+        """Call `s.recv(size)` until that would block, and the callback for each message."""
+
+    def unbind(self) -> None: ...
+
+
 class Queue:
     """One bound queue in the network namespace of the calling process."""
 
-    def __init__(self, number: int, decide: Decide) -> None:
-        """Raises OperatorError if the queue cannot be had."""
+    def __init__(self, number: int, decide: Decide, binding: Binding | None = None) -> None:
+        """`binding`: what stands in for the kernel in tests.  Raises OperatorError if the queue cannot be had."""
         self.number = number
         self._decide = decide
         self._buffer = bytearray(_BUFFER)
@@ -66,8 +92,8 @@ class Queue:
         self._skb_info = 0
         self._outgoing = False
         self._left = 0
-        #: Offsets of NFQA_PAYLOAD and NFQA_SKB_INFO in the last message, 0 for none.
-        self._layout = (0, 0)
+        #: Of the last message of each hook.
+        self._layouts: dict[int, _Layout] = {}
         self._pending: list[bytes] = []
         #: Times that the kernel said it had dropped packets because our socket was full.
         self.enobufs = 0
@@ -75,7 +101,7 @@ class Queue:
         self.bad_verdicts = 0
         self._logged = False
         try:
-            self._queue: Any = NetfilterQueue()
+            self._queue: Binding = binding or NetfilterQueue()
             self._queue.bind(number, self._handle, max_len=MAX_WAITING, mode=COPY_PACKET, sock_len=SOCKET_BUFFER)
         except OSError as problem:
             raise OperatorError(
@@ -117,23 +143,24 @@ class Queue:
     def _take(self, length: int) -> bytes:
         """Find packet, hook and NFQA_SKB_INFO in our buffer; returns the message without the packet."""
         buffer = self._buffer
-        payload_at, info_at = self._layout
+        hook = buffer[_HOOK_AT]
+        layout = self._layouts.get(hook)
         # The attributes mostly stand where they stood in the message before.
-        if payload_at + 4 > length or _attribute(buffer, payload_at) != (length - payload_at, _PAYLOAD):
-            payload_at, info_at = self._layout = _find(buffer, length)
-        self._outgoing = buffer[_HOOK_AT] == _LOCAL_OUT
-        self._skb_info = 0
-        if info_at and _attribute(buffer, info_at) == (8, _SKB_INFO):
-            self._skb_info = _big_u32(buffer, info_at + 4)[0]
-        elif info_at:
-            self._layout = (0, 0)
-            return self._take(length)
+        if (
+            layout is None
+            or layout.headers(buffer) != layout.expected
+            or _attribute(buffer, layout.payload_at) != (length - layout.payload_at, _PAYLOAD)
+        ):
+            layout = self._layouts[hook] = _find(buffer, length)
+        _, _, payload_at, info_at = layout
+        self._outgoing = hook == _LOCAL_OUT
+        self._skb_info = _big_u32(buffer, info_at + 4)[0] if info_at else 0
         self._packet = self._view[payload_at + 4 : length] if payload_at else self._view[0:0]
         end = payload_at or length
         _native_u32(buffer, 0, end)
         return bytes(self._view[:end])
 
-    def _handle(self, packet: Any) -> None:
+    def _handle(self, packet: Waiting) -> None:
         """NetfilterQueue's callback: whatever happens, the packet gets a verdict."""
         verdict: Verdict = DROP
         try:
@@ -146,7 +173,7 @@ class Queue:
                 log.exception("internal error; the packet was dropped, and the next such error is only counted")
         self._give(packet, verdict)
 
-    def _give(self, packet: Any, verdict: Verdict) -> None:
+    def _give(self, packet: Waiting, verdict: Verdict) -> None:
         """The one place that gives verdicts.
 
         A replacement longer than VERDICT_LIMIT would wrap nla_len: the kernel would ignore it and
@@ -175,12 +202,11 @@ class Queue:
         )
         sequence = 0x6D63
         self._socket.send(_message_header.pack(16 + len(body), _SUBSYSTEM_CONFIG, _REQUEST_ACK, sequence, 0) + body)
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:
+        while True:
             try:
                 message = self._socket.recv(_BUFFER)
-            except BlockingIOError:
-                continue
+            except BlockingIOError:  # the kernel answers before send returns (netlink_unicast_kernel)
+                break
             _, kind, _, number, _ = _message_header.unpack_from(message)
             if kind == _NLMSG_ERROR and number == sequence:
                 code = -_native_i32(message, 16)[0]
@@ -195,17 +221,37 @@ class Queue:
         raise OperatorError(f"the kernel did not answer the configuration of netfilter queue {self.number}")
 
 
-def _find(buffer: bytearray, length: int) -> tuple[int, int]:
-    """Offsets of NFQA_PAYLOAD, always the last (nfqnl_build_packet_message), and of NFQA_SKB_INFO; 0 for none."""
-    at, info_at = _FIRST_ATTRIBUTE, 0
+class _Layout(NamedTuple):
+    """Where the attributes of a message stand: their headers up to NFQA_PAYLOAD, and two offsets, 0 for none."""
+
+    headers: Callable[[bytearray], tuple[int, ...]]
+    expected: tuple[int, ...]
+    payload_at: int
+    info_at: int
+
+
+def _find(buffer: bytearray, length: int) -> _Layout:
+    """Walk the attributes of a message, of which NFQA_PAYLOAD is always the last (nfqnl_build_packet_message)."""
+    at, info_at, places = _FIRST_ATTRIBUTE, 0, []
     while at + 4 <= length:
         size, kind = _attribute(buffer, at)
         if kind == _PAYLOAD:
-            return at, info_at
-        if kind == _SKB_INFO:
+            break
+        if (size, kind) == (8, _SKB_INFO):
             info_at = at
+        places.append(at)
         at += max(size + 3 & ~3, 4)
-    return 0, info_at
+    else:
+        at = 0
+    headers = _headers(tuple(places))
+    return _Layout(headers, headers(buffer), at, info_at)
+
+
+@functools.lru_cache(maxsize=64)
+def _headers(places: tuple[int, ...]) -> Callable[[bytearray], tuple[int, ...]]:
+    """Reads the headers of the attributes that stand at these offsets."""
+    ends = (0, *(at + 4 for at in places))
+    return Struct("=" + "".join(f"{at - end}xHH" for at, end in zip(places, ends, strict=False))).unpack_from
 
 
 def _encode(kind: int, value: bytes) -> bytes:
