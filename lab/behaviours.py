@@ -223,20 +223,6 @@ class Record:
         return [(0.0, frame)]
 
 
-class Toward:
-    """A behaviour for one direction only."""
-
-    def __init__(self, side: str, behaviour: Behaviour) -> None:
-        self._side, self._behaviour = side, behaviour
-
-    def __call__(self, frame: bytes, toward: str, now: float) -> Frames:
-        return self._behaviour(frame, toward, now) if toward == self._side else [(0.0, frame)]
-
-    def tick(self, now: float) -> list[tuple[str, bytes]]:
-        """As the behaviour itself."""
-        return self._behaviour.tick(now) if isinstance(self._behaviour, Holding) else []
-
-
 def split(segment: TcpFrame, sizes: list[int]) -> list[TcpFrame]:
     """Cut a segment into pieces of these sizes, which together are its payload.
 

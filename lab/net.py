@@ -52,7 +52,6 @@ class Lab:
         self.name = secrets.token_hex(3)
         self.hosts: list[Host] = []
         self.processes: list[Process] = []
-        self._closers = contextlib.ExitStack()
         namespace.sweep()
         #: Logs and captures; deleted with the lab.
         self.directory = Path(tempfile.mkdtemp(prefix=f"{namespace.owner()}-"))
@@ -113,10 +112,6 @@ class Lab:
             host.ip("address", "add", address, "dev", interface, *(["nodad"] if ":" in address else []))
             host.interfaces[interface].append(address)
 
-    def on_close(self, closer: contextlib.AbstractContextManager[object]) -> None:
-        """End that context when the lab ends, before the hosts go."""
-        self._closers.push(closer)
-
     def log_file(self, *words: str) -> Path:
         """A new file name in the lab's directory."""
         return self.directory / f"{'-'.join(words)}-{secrets.token_hex(3)}.log"
@@ -132,7 +127,6 @@ class Lab:
                 steps.callback(namespace.delete, host.namespace)
             for process in self.processes:
                 steps.callback(process.stop)
-            steps.push(self._closers.pop_all())
         self.hosts.clear()
         self.processes.clear()
 

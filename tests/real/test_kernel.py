@@ -385,14 +385,12 @@ def test_mtu_of_link_local_peers(table_of_routes: Routes) -> None:
 def test_changes_of_routes_and_links_are_seen_at_once(table_of_routes: Routes, command: str, mtu: int) -> None:
     made = table_of_routes
     made.handle_events()
-    before = made.generation
-    assert not made.handle_events() and made.generation == before
+    assert not made.handle_events()
     assert made.mtu(pack("198.51.100.7")) == 1400
     shell(command)
     assert made.mtu(pack("198.51.100.7")) == 1400, "cached until the event is handled"
     assert select.select([made], [], [], 5)[0]
     assert made.handle_events()
-    assert made.generation > before
     assert made.mtu(pack("198.51.100.7")) == mtu
 
 

@@ -28,7 +28,6 @@ PROTOCOL_NAME: Final = b"Noise_IXpsk0_25519_AESGCM_SHA256"
 DH_LENGTH: Final = 32
 TAG_LENGTH: Final = 16
 KEY_LENGTH: Final = 32
-PSK_LENGTH: Final = 32
 
 #: A message without payload: an ephemeral key, an encrypted static key, an empty payload's tag.
 MESSAGE_OVERHEAD: Final = DH_LENGTH + DH_LENGTH + TAG_LENGTH + TAG_LENGTH

@@ -58,14 +58,12 @@ class _Answer(NamedTuple):
 class Routes:
     """Route MTUs of the network namespace that this object was made in, cached.
 
-    For an event loop: when `fileno()` is readable call `handle_events()`. `generation` grows with every
-    change, so that callers can keep an MTU for as long as it stays the same, and at most `TTL` seconds.
+    For an event loop: when `fileno()` is readable call `handle_events()`.
     """
 
     def __init__(self) -> None:
         self._listener = Listener(NETLINK_ROUTE, _GROUPS)
         self._cache: dict[tuple[bytes, bytes, int], _Answer] = {}
-        self.generation = 0
 
     def fileno(self) -> int:
         return self._listener.fileno()
@@ -75,7 +73,6 @@ class Routes:
         if not self._listener.handle_events():
             return False
         self._cache.clear()
-        self.generation += 1
         return True
 
     def mtu(self, address: bytes, source: bytes = b"", interface: int = 0, now: float | None = None) -> int:

@@ -94,10 +94,6 @@ class Half:
         """Whether no data came, in order or not."""
         return not (self.bytes or self._held)
 
-    @property
-    def handshake_bytes(self) -> int:
-        return self.greeting.length if self.greeting else 0
-
     def open(self, sequence: int, payload: bytes) -> None:
         """The SYN, with its payload."""
         if self.started and sequence == self.initial:
@@ -133,10 +129,6 @@ class Half:
         """A sequence number as an offset from the SYN: the one nearest to where the stream is."""
         delta = (sequence - self._base - self._next) & MASK
         return self._next + delta - (MASK + 1 if delta >= _HALF else 0)
-
-    def holds(self, sequence: int) -> bool:
-        """Whether a segment with this sequence number is plausible here."""
-        return self.started and -_HALF // 64 < self.offset_of(sequence) - self._next < _HALF // 64
 
     def acknowledge(self, number: int) -> None:
         """The other side has everything before `number`."""
