@@ -6,11 +6,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lab.host import Host, importable
 
 from .screen import Screen
+
+if TYPE_CHECKING:
+    from mcencrypt.control.replies import Status
 
 
 class Operator:
@@ -53,10 +56,9 @@ class Operator:
         other.key.write_bytes(self.key.read_bytes())
         self._screen.command(f"{self.host.name}#", f"scp -p network.key {other.host.name}:", [])
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """`mcencrypt status --json`."""
-        found = json.loads(self._run("status", "--json"))
-        assert isinstance(found, dict)
+        found: Status = json.loads(self._run("status", "--json"))
         return found
 
     def rules(self) -> list[str]:

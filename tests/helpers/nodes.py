@@ -20,6 +20,7 @@ import pytest
 from lab import Host, missing, wait_for
 from lab.host import importable
 from mcencrypt.control.client import NoDaemonError, request
+from mcencrypt.control.replies import Connection, Status
 
 PORTS = (7331, 7332, 7333)
 PORT = PORTS[0]
@@ -135,11 +136,11 @@ class Node:
         """Run the command line with this node's configuration. Raises LabError if it failed, unless not `check`."""
         return self.host.run(self._words(*words), check=check, env=self._env)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """What the daemon says, without the detour by the command line."""
         return request(self.run_dir, "status")
 
-    def connections(self, state: str) -> list[dict[str, Any]]:
+    def connections(self, state: str) -> list[Connection]:
         """The connections of the status that are in that state."""
         return [one for one in self.status()["connections"] if one["state"] == state]
 

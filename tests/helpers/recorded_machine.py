@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+from mcencrypt.control.replies import Status
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, Severity
 from mcencrypt.doctor.machine import Output, Saved
@@ -14,7 +15,7 @@ from mcencrypt.kernel.firewall import Firewall
 from mcencrypt.kernel.iptables import V4, V6
 from mcencrypt.kernel.links import Link
 from mcencrypt.store.config import Config
-from mcencrypt.version import VERSION
+from tests.helpers import replies
 
 QUEUE = 27971
 PORTS = (7331, 8571)
@@ -177,28 +178,12 @@ class Recorded:
         return 1
 
 
-def status(**changes: Any) -> dict[str, Any]:
+def status(**changes: Any) -> Status:
     """A healthy daemon's answer."""
-    return {
-        "enabled": True,
-        "draining": False,
-        "mode": "require",
-        "ports": list(PORTS),
-        "key_id": "1a2b3c4d5e6f7081",
-        "identity": "B" * 43 + "=",
-        "pid": DAEMON,
-        "version": VERSION,
-        "uptime": 61.2,
-        "connections": [],
-        "totals": {"auth_failures": 0},
-        "refused": {},
-        "queue": {"number": QUEUE, "waiting": 0, "dropped_kernel": 0, "dropped_user": 0, "bad_verdicts": 0},
-        "rules_lost": 0,
-        **changes,
-    }
+    return replies.status(**{"ports": list(PORTS), "pid": DAEMON, "queue": replies.queue(number=QUEUE)} | changes)
 
 
-def case(machine: Recorded, running: dict[str, Any] | None, **config: Any) -> Case:
+def case(machine: Recorded, running: Status | None, **config: Any) -> Case:
     """An examination; `running` is the daemon's status, None without a daemon."""
     made = replace(Config(ports=PORTS, queue_number=QUEUE), **config)
     silence = "" if running else "no daemon answers at /run/mcencrypt/control.sock"

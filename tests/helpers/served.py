@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from mcencrypt.control.client import SOCKET_NAME
-from mcencrypt.control.server import ControlServer
+from mcencrypt.control.server import ControlServer, Handler
 
 
 @contextmanager
-def serving(run_dir: Path, handler: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Iterator[None]:
+def serving(run_dir: Path, handler: Handler) -> Iterator[None]:
     """A daemon's control socket in a thread."""
     server = ControlServer(run_dir / SOCKET_NAME, handler)
     wake_read, wake_write = os.pipe()

@@ -27,6 +27,8 @@ class FakeLoop:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self.readers: dict[int, Callable[[], None]] = {}
+        #: Called after each callback, as the loop of the daemon does.
+        self.afterwards: Callable[[], None] = lambda: None
 
     def now(self) -> float:
         return self._now
@@ -51,15 +53,19 @@ class FakeLoop:
     def readable(self, fd: int) -> None:
         """Data has come on that descriptor."""
         self.readers[fd]()
+        self.afterwards()
 
-    def run(self, seconds: float = 0.0) -> None:
-        """Let time pass, with all that is due meanwhile."""
-        end = self._now + seconds
+    def run(self, seconds: float = 0.0) -> int:
+        """Let time pass, with all that is due meanwhile; how many calls that were."""
+        end, calls = self._now + seconds, 0
         while self._timers and self._timers[0][0] <= end:
             when, _, callback = heapq.heappop(self._timers)
             self._now = max(self._now, when)
             callback()
+            self.afterwards()
+            calls += 1
         self._now = end
+        return calls
 
     def pending(self) -> int:
         """How many timers there are."""

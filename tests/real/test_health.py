@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from lab import Lab, wait_for
 from mcencrypt.store.keys import create_network_key
@@ -58,6 +60,15 @@ def test_daemon_that_hangs_is_not_healthy(node: Node) -> None:
     finally:
         os.kill(node.pid, signal.SIGCONT)
     check(node, 0, "mcencrypt is on")
+
+
+def test_status_for_programs_is_what_the_schema_says(node: Node) -> None:
+    schema = json.loads((Path(__file__).parents[2] / "docs/status.schema.json").read_text())
+    for switched in ("on", "off"):
+        node.mcencrypt(switched)
+        status = json.loads(node.mcencrypt("status", "--json").stdout)
+        Draft202012Validator(schema).validate(status)
+        assert set(status) == set(schema["properties"])
 
 
 def test_on_without_rules_is_not_healthy(node: Node, tmp_path: Path) -> None:

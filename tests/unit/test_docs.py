@@ -246,7 +246,8 @@ def test_every_command_refuses_what_it_does_not_know(words: tuple[str, ...]) -> 
 def test_metrics_are_those_in_the_documents() -> None:
     pytest.importorskip("prometheus_client")
     from mcencrypt.metrics.families import families
-    from tests.unit.metrics.test_metrics import pair, snapshot_of
+    from tests.helpers.station import snapshot_of
+    from tests.unit.core.test_engine import pair
 
     samples = {sample.name for family in families(snapshot_of(pair()[0].engine)) for sample in family.samples}
     ours = {name for name in samples if name.startswith("mcencrypt_")}

@@ -39,12 +39,20 @@ ROOMS = (
     Room("logs", (), "whatever logs would be imported in a circle"),
     Room("core", (), "it gets packets, time, randomness and says what to do: two of it talk to each other in a test"),
     Room("kernel", ("core", "errors", "target"), "it is told what to ask the kernel: it knows no configuration"),
-    Room("control", ("errors",), "it carries commands and answers; what they mean is above it"),
+    Room("control", ("core", "errors"), "it carries commands and answers, and gives none"),
     Room("store", ("core", "errors", "target"), "files are read and written where there is no daemon and no queue"),
     Room("reading", ("core", "errors"), "captures are read without keys, without a daemon, on any machine"),
-    Room("metrics", ("core", "store", "errors", "logs"), "its exporter faces the network; it gets numbers, no objects"),
+    Room(
+        "metrics",
+        ("core", "control", "store", "errors", "logs"),
+        "its exporter faces the network; it gets numbers, no objects",
+    ),
     Room("system", ("errors", ""), "it puts files into a system where mcencrypt may never have run"),
-    Room("doctor", ("core", "kernel", "store", "errors", "target", "version"), "it examines where no daemon can run"),
+    Room(
+        "doctor",
+        ("core", "kernel", "control", "store", "errors", "target", "version"),
+        "it examines where no daemon can run",
+    ),
     Room(
         "daemon",
         ("core", "kernel", "control", "store", "metrics", "errors", "logs", "target", "version"),

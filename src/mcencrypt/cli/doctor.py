@@ -15,6 +15,9 @@ from mcencrypt.cli import text
 from mcencrypt.cli.settings import Settings, command, pass_settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mcencrypt.control.replies import Probed
     from mcencrypt.doctor.case import Case
     from mcencrypt.doctor.checks import Topic
 
@@ -40,14 +43,13 @@ def doctor(settings: Settings, peer: str | None, as_json: bool, quiet: bool) -> 
     Works with and without a running daemon. Without root it says what it could not see. It changes nothing, except that
     without a daemon it tries queue and rules for an instant. Exit status 1 if there is at least one PROBLEM.
     """
-    from mcencrypt.control.client import request
     from mcencrypt.doctor.checks import examine, examine_peer, worst
     from mcencrypt.doctor.finding import Severity
 
     asked = _parse(peer)
     case = open_case(settings)
     topics = list(examine(case))
-    about = examine_peer(case, *asked, functools.partial(request, case.config.run_dir)) if asked else []
+    about = examine_peer(case, *asked, functools.partial(_ask, case.config.run_dir)) if asked else []
     if as_json:
         click.echo(json.dumps(as_dict([*topics, *about]), indent=2))
     else:
@@ -56,6 +58,12 @@ def doctor(settings: Settings, peer: str | None, as_json: bool, quiet: bool) -> 
         click.echo("\n".join(describe([*shown, *about], lowest)))
     topics += about
     return 1 if worst(topics) is Severity.PROBLEM else 0
+
+
+def _ask(run_dir: Path, address: str, port: int, key_id: str | None = None) -> Probed:
+    from mcencrypt.control.client import request
+
+    return request(run_dir, "probe", address=address, port=port, key_id=key_id)
 
 
 def _parse(peer: str | None) -> tuple[str, int | None] | None:

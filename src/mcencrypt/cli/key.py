@@ -7,15 +7,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from mcencrypt.cli import text
 from mcencrypt.cli.settings import Settings, command, group, pass_settings
+from mcencrypt.control.client import NoDaemonError, request
 from mcencrypt.errors import OperatorError
 
 if TYPE_CHECKING:
+    from mcencrypt.control.replies import Key, Keys
+    from mcencrypt.core.handshake import NetworkSecret
     from mcencrypt.store.config import Config
     from mcencrypt.store.keyring import StoredKeyring
     from mcencrypt.store.keys import NetworkKey
@@ -45,12 +48,10 @@ def list_(settings: Settings, as_json: bool) -> None:
 
     CONNECTIONS counts those that began under a key, PEERS those known to have offered it last, within a day.
     """
-    from mcencrypt.control.client import NoDaemonError, request
-
     config = settings.load()
     try:
         status = request(config.run_dir, "status")
-        result = {name: status[name] for name in ("keys", "base_key_retired")}
+        result: Keys = {"keys": status["keys"], "base_key_retired": status["base_key_retired"]}
     except NoDaemonError:
         result = _described(_stored(config))
     if as_json:
@@ -70,8 +71,6 @@ def add(settings: Settings, file: str) -> None:
     Nothing changes for connections; this node goes on to offer the key that it offered. Without a daemon the key is
     there when it starts.
     """
-    from mcencrypt.control.client import NoDaemonError, request
-
     config = settings.load()
     new = _read(file)
     try:
@@ -96,8 +95,15 @@ def use(settings: Settings, id_: str, force: bool) -> None:
     first; if one answers with the present key and not with this one, nothing changes. Peers that cannot be dialled
     from here with any key are named and do not count.
     """
-    result = _change(settings, "use", id_, force)
-    click.echo(f"key {result['id']} is offered; {_asked(result, force)}")
+    config = settings.load()
+    try:
+        result = request(config.run_dir, "key-use", timeout=_TIMEOUT, id=id_, force=force)
+    except NoDaemonError:
+        with _without_asking(config, force) as stored:
+            before, secret = stored.ring.offered, _find(stored, id_)
+            stored.offer(secret)
+            result = {"id": secret.key_id.hex(), "before": before.key_id.hex(), "asked": 0, "unreachable": []}
+    click.echo(f"key {result['id']} is offered; {_asked(result['asked'], force)}")
     for one in result["unreachable"]:
         click.echo(f"cannot be dialled from here, with either key: {one}")
     click.echo("next: the same on the other nodes, then `mcencrypt key retire` the old key on each", err=True)
@@ -114,8 +120,17 @@ def retire(settings: Settings, id_: str, force: bool) -> None:
     asked first; one that cannot be asked counts by what it offered when it last dialled this node, within a day.
     """
     config = settings.load()
-    result = _change(settings, "retire", id_, force)
-    click.echo(f"key {result['id']} is retired; {_asked(result, force)}")
+    try:
+        result = request(config.run_dir, "key-retire", timeout=_TIMEOUT, id=id_, force=force)
+    except NoDaemonError:
+        with _without_asking(config, force) as stored:
+            secret = _find(stored, id_)
+            stored.retire(secret)
+            result = {
+                "id": secret.key_id.hex(), "offered": stored.ring.offered.key_id.hex(), "asked": 0,
+                "base": stored.base_retired, "connections": 0,
+            }  # fmt: skip
+    click.echo(f"key {result['id']} is retired; {_asked(result['asked'], force)}")
     if result["connections"]:
         click.echo(f"{text.plural(result['connections'], 'connection')} that began under it stay until closed")
     if result["base"]:
@@ -126,42 +141,14 @@ for _name, _command in (("list", list_), ("add", add), ("use", use), ("retire", 
     key.add_command(_command, _name)
 
 
-def _change(settings: Settings, what: str, id_: str, force: bool) -> dict[str, Any]:
-    """`use` or `retire` a key, by the daemon if there is one."""
-    from mcencrypt.control.client import NoDaemonError, request
-    from mcencrypt.core.keyring import RingError
-
-    config = settings.load()
-    try:
-        return request(config.run_dir, f"key-{what}", timeout=_TIMEOUT, id=id_, force=force)
-    except NoDaemonError:
-        if not force:
-            raise OperatorError(
-                f"no daemon answers at {config.run_dir}, so no peer can be asked: start it with `mcencrypt on`, or "
-                "insist with --force"
-            ) from None
-    with _offline(config) as stored:
-        try:
-            secret = stored.ring.find(id_)
-        except RingError as problem:
-            raise OperatorError(str(problem)) from None
-        before = stored.ring.offered.key_id.hex()
-        (stored.offer if what == "use" else stored.retire)(secret)
-        offered = stored.ring.offered.key_id.hex()
-        return {
-            "id": secret.key_id.hex(), "before": before, "offered": offered, "asked": 0, "unreachable": [],
-            "connections": 0, "base": stored.base_retired,
-        }  # fmt: skip
-
-
 def _stored(config: Config) -> StoredKeyring:
     from mcencrypt.store.keyring import StoredKeyring
 
     return StoredKeyring(config.state_dir, config.network_key())
 
 
-def _described(stored: StoredKeyring) -> dict[str, Any]:
-    keys = [
+def _described(stored: StoredKeyring) -> Keys:
+    keys: list[Key] = [
         {
             "id": secret.key_id.hex(), "accepted": True, "offered": secret is stored.ring.offered,
             "base": secret.key_id == stored.base.key_id, "connections": 0, "peers": 0, "last_used": None,
@@ -180,6 +167,27 @@ def _offline(config: Config) -> Iterator[StoredKeyring]:
         yield _stored(config)
 
 
+@contextmanager
+def _without_asking(config: Config, force: bool) -> Iterator[StoredKeyring]:
+    """The same for a change before which a daemon would have asked the peers. Raises OperatorError unless `force`."""
+    if not force:
+        raise OperatorError(
+            f"no daemon answers at {config.run_dir}, so no peer can be asked: start it with `mcencrypt on`, or "
+            "insist with --force"
+        )
+    with _offline(config) as stored:
+        yield stored
+
+
+def _find(stored: StoredKeyring, id_: str) -> NetworkSecret:
+    from mcencrypt.core.keyring import RingError
+
+    try:
+        return stored.ring.find(id_)
+    except RingError as problem:
+        raise OperatorError(str(problem)) from None
+
+
 def _read(file: str) -> NetworkKey:
     from mcencrypt.store.keys import load_network_key, parse_network_key
 
@@ -190,7 +198,7 @@ def _read(file: str) -> NetworkKey:
     return parse_network_key(sys.stdin.buffer.read(_LONGEST), "standard input")
 
 
-def _row(one: dict[str, Any]) -> tuple[str, ...]:
+def _row(one: Key) -> tuple[str, ...]:
     notes = [word for word, said in (("in network_key_file", one["base"]), ("retired", not one["accepted"])) if said]
     return (
         one["id"],
@@ -202,10 +210,10 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _asked(result: dict[str, Any], force: bool) -> str:
+def _asked(count: int, force: bool) -> str:
     if force:
         return "no peer was asked"
-    return f"{text.plural(result['asked'], 'peer')} asked" if result["asked"] else "there was no peer to ask"
+    return f"{text.plural(count, 'peer')} asked" if count else "there was no peer to ask"
 
 
 def _replace(config: Config, offered: str) -> str:

@@ -7,7 +7,7 @@ import os
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +16,8 @@ from mcencrypt.cli.text import plural
 from mcencrypt.errors import OperatorError
 
 if TYPE_CHECKING:
+    from mcencrypt.control.replies import ModeShown, PlaintextPeer, Reloaded
+    from mcencrypt.core.policy import Mode
     from mcencrypt.store.config import Config
 
 _TIMEOUT = 30.0  # seconds; iptables may have to wait for another program's lock
@@ -29,7 +31,7 @@ _SOURCES = {"command": "set by `mcencrypt mode`", "configuration": "as configure
 @click.option("--yes", is_flag=True, help="End plaintext connections without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @pass_settings
-def mode(settings: Settings, mode: str | None, from_config: bool, yes: bool, as_json: bool) -> None:
+def mode(settings: Settings, mode: Mode | None, from_config: bool, yes: bool, as_json: bool) -> None:
     """Show the mode, or change it at once: "require" is encrypted or not at all, "prefer" takes plaintext too.
 
     Changing to "require" ends the connections that are in plaintext, but those that allow_plaintext names; they are
@@ -55,17 +57,18 @@ def mode(settings: Settings, mode: str | None, from_config: bool, yes: bool, as_
         click.echo(f"{plural(len(left), 'connection')} in plaintext: {_names(left)}")
 
 
-def _ask(config: Config, mode: str | None, from_config: bool, confirmed: bool) -> dict[str, Any]:
+def _ask(config: Config, mode: Mode | None, from_config: bool, confirmed: bool) -> ModeShown:
     from mcencrypt.control.client import NoDaemonError, request
 
-    arguments = {"mode": mode, "from_config": from_config, "confirmed": confirmed}
     try:
-        return request(config.run_dir, "mode", timeout=_TIMEOUT, **arguments)
+        return request(
+            config.run_dir, "mode", timeout=_TIMEOUT, mode=mode, from_config=from_config, confirmed=confirmed
+        )
     except NoDaemonError:
         return _offline(config, mode, from_config)
 
 
-def _offline(config: Config, mode: str | None, from_config: bool) -> dict[str, Any]:
+def _offline(config: Config, mode: Mode | None, from_config: bool) -> ModeShown:
     """The same without a daemon: the next one starts with it."""
     from mcencrypt.control.runlock import RunLock
     from mcencrypt.store.position import read_mode, write_mode
@@ -81,7 +84,7 @@ def _offline(config: Config, mode: str | None, from_config: bool) -> dict[str, A
     }
 
 
-def _confirmed(would_end: list[dict[str, Any]]) -> bool:
+def _confirmed(would_end: list[PlaintextPeer]) -> bool:
     """Name them, and ask if there is somebody to ask. Raises OperatorError if there is nobody, or the answer was no."""
     named = f"{plural(len(would_end), 'plaintext connection')} would be cut: {_names(would_end)}"
     if not sys.stdin.isatty():
@@ -93,7 +96,7 @@ def _confirmed(would_end: list[dict[str, Any]]) -> bool:
     return True
 
 
-def _names(connections: list[dict[str, Any]]) -> str:
+def _names(connections: list[PlaintextPeer]) -> str:
     names = [one["peer"] for one in connections]
     more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
     return ", ".join(names[:_SHOWN] + more)
@@ -126,7 +129,7 @@ def reload(settings: Settings, as_json: bool) -> None:
         click.echo(f"needs a restart of the daemon: {', '.join(result['needs_restart'])}")
 
 
-def _reload(settings: Settings) -> dict[str, Any]:
+def _reload(settings: Settings) -> Reloaded:
     """Ask the daemon, even if the configuration is wrong: its answer is the one that counts, and its log has it too.
 
     Raises OperatorError if no daemon answers, or if it keeps its old configuration, and says why.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +13,7 @@ from mcencrypt.cli import text
 from mcencrypt.cli.settings import Settings, command, group, pass_settings
 
 if TYPE_CHECKING:
+    from mcencrypt.control.replies import Peer, Peers
     from mcencrypt.store.config import Config
 
 _HEAD = ("NAME", "KEY", "PEER", "LOCAL", "SINCE", "SENT", "RECEIVED")
@@ -96,7 +97,7 @@ def _show(settings: Settings, as_json: bool) -> None:
     click.echo(json.dumps(result, indent=2) if as_json else "\n".join(describe(result)))
 
 
-def describe(result: dict[str, Any]) -> list[str]:
+def describe(result: Peers) -> list[str]:
     """The result of the control command ``peers`` as lines for a terminal."""
     trusted = {
         "listed": f"trusted are the peers in {result['file']}",
@@ -106,7 +107,7 @@ def describe(result: dict[str, Any]) -> list[str]:
     return [trusted[result["trust"]], "", *(text.table(_HEAD, rows, (5, 6)) if rows else ["no peers"])]
 
 
-def _rows(peer: dict[str, Any]) -> list[tuple[str, ...]]:
+def _rows(peer: Peer) -> list[tuple[str, ...]]:
     who = (peer["name"] or "-", peer["key"])
     if not peer["connections"]:
         return [(*who, "not connected", "", "", "", "")]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from mcencrypt.cli import text
 from mcencrypt.cli.settings import Settings, command, pass_settings
 from mcencrypt.errors import OperatorError
+
+if TYPE_CHECKING:
+    from mcencrypt.control.replies import Connection, Key, PlaintextPeer, Queue, Status
+    from mcencrypt.core.reasons import Reason
 
 _HEAD = ("PEER", "LOCAL", "STATE", "AGE", "SENT", "RECEIVED", "RECORDS", "RESENT", "FORGED", "PEER IDENTITY")
 _RIGHT = range(3, 9)
@@ -44,12 +48,12 @@ def status(settings: Settings, as_json: bool, check: bool) -> None:
         click.echo("\n".join(describe(result)))
 
 
-def describe(result: dict[str, Any]) -> list[str]:
+def describe(result: Status) -> list[str]:
     """The result of the control command ``status`` as lines for a terminal."""
     lines = [_headline(result), ""]
     lines += [
         f"ports        {', '.join(map(str, result['ports']))}",
-        f"network key  {result['key_id']}{_other_keys(result.get('keys', ()))}",
+        f"network key  {result['key_id']}{_other_keys(result['keys'])}",
         f"identity     {result['identity']}",
         "",
     ]
@@ -72,7 +76,7 @@ def describe(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def healthy(result: dict[str, Any]) -> str:
+def healthy(result: Status) -> str:
     """One line that says how the daemon does what it was switched to do.
 
     Off is as good as on. Raises OperatorError if encryption is on and the rules are not known to be in place.
@@ -88,7 +92,7 @@ def healthy(result: dict[str, Any]) -> str:
     return _headline(result)
 
 
-def plaintext(peers: list[dict[str, Any]]) -> list[str]:
+def plaintext(peers: Sequence[PlaintextPeer]) -> list[str]:
     """Lines that name the connections in plaintext; none if there are none."""
     if not peers:
         return []
@@ -96,25 +100,25 @@ def plaintext(peers: list[dict[str, Any]]) -> list[str]:
     return ["", f"plaintext    {text.plural(len(shown), 'connection')}: {', '.join(shown)}"]
 
 
-def _headline(result: dict[str, Any]) -> str:
+def _headline(result: Status) -> str:
     if result["enabled"]:
         state = f"on ({result['mode']})"
     elif result["draining"]:
         state = "off: new connections are plaintext, encrypted ones go on until they close"
     else:
         state = "off"
-    where = f" in {result['netns']}" if result.get("netns") else ""
+    where = f" in {result['netns']}" if result["netns"] else ""
     return (
         f"mcencrypt is {state}{where}; daemon {result['version']}, pid {result['pid']}, up {text.age(result['uptime'])}"
     )
 
 
-def _other_keys(keys: Sequence[dict[str, Any]]) -> str:
+def _other_keys(keys: Sequence[Key]) -> str:
     others = sum(one["accepted"] and not one["offered"] for one in keys)
     return f"; {others} more accepted (`mcencrypt key list`)" if others else ""
 
 
-def _row(connection: dict[str, Any]) -> tuple[str, ...]:
+def _row(connection: Connection) -> tuple[str, ...]:
     return (
         connection["peer"],
         connection["local"],
@@ -129,12 +133,12 @@ def _row(connection: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _reasons(refused: dict[str, int]) -> str:
+def _reasons(refused: Mapping[Reason, int]) -> str:
     ordered = sorted(refused.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{reason} {count}" for reason, count in ordered if count) or "nothing"
 
 
-def _queue(queue: dict[str, int]) -> str:
+def _queue(queue: Queue) -> str:
     return (
         f"number {queue['number']}, {queue['waiting']} waiting, dropped: {queue['dropped_kernel']} by the kernel, "
         f"{queue['dropped_user']} on the way here, {queue['enobufs']} overruns"

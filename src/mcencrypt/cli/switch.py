@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +12,7 @@ from mcencrypt.cli.text import plural
 from mcencrypt.core.status import State
 
 if TYPE_CHECKING:
+    from mcencrypt.control.replies import Status
     from mcencrypt.store.config import Config
 
 _SWITCH_TIMEOUT = 30.0  # seconds; iptables may have to wait for another program's lock
@@ -59,7 +60,7 @@ def off(settings: Settings, now: bool) -> None:
         click.echo(f"{plural(left, 'encrypted connection')} {go} on until closed (`mcencrypt off --now` resets them)")
 
 
-def switch_off(config: Config, now: bool) -> dict[str, Any] | None:
+def switch_off(config: Config, now: bool) -> Status | None:
     """Ask the daemon, or do it here if there is none. Returns the daemon's status, None without a daemon."""
     from mcencrypt.control.client import NoDaemonError, request
     from mcencrypt.control.runlock import LockHeldError, RunLock

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -14,7 +14,10 @@ from rich.text import Text
 from mcencrypt.cli import text
 from mcencrypt.core.status import State
 
-_STATES: Final = {
+if TYPE_CHECKING:
+    from mcencrypt.control.replies import Connection, Counters, Status
+
+_STATES: Final[dict[str, str]] = {
     State.ENCRYPTED: "green", State.UNCONFIRMED: "yellow", State.HANDSHAKE: "yellow", State.CLOSING: "dim",
     State.PLAINTEXT: "bold red",
 }  # fmt: skip
@@ -27,7 +30,7 @@ class Sample:
     """A status as it was at `at` (seconds, monotonic)."""
 
     at: float
-    status: Mapping[str, Any]
+    status: Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def rates(before: Sample | None, now: Sample) -> tuple[Rates, list[Rates]]:
     for one in connections:
         was = old.get(_key(one))
         if was is None or was["age"] > one["age"] or was["state"] == State.HANDSHAKE:
-            each.append(_rate({"bytes_out": 0, "bytes_in": 0}, one, max(min(seconds, one["age"]), 0.001)))
+            each.append(_rate(None, one, max(min(seconds, one["age"]), 0.001)))
         else:
             each.append(_rate(was, one, seconds))
     return _rate(before.status["totals"], now.status["totals"], seconds), each
@@ -76,7 +79,7 @@ def frame(before: Sample | None, now: Sample, height: int | None = None) -> Rend
     for one, rate in connections[:room]:
         table.add_row(
             _clean(one["peer"]),
-            _clean(one.get("name") or one["identity"] or "-"),
+            _clean(one["name"] or one["identity"] or "-"),
             Text(one["state"], style=_STATES.get(one["state"], "")),
             text.age(one["age"]),
             text.size(rate.out),
@@ -97,7 +100,7 @@ def waiting(problem: str, seconds: float) -> RenderableType:
     return Group(Text(f"no daemon answers, for {text.age(seconds)}", style="bold red"), Text(), _clean(problem))
 
 
-def _summary(status: Mapping[str, Any], total: Rates) -> Iterator[Text]:
+def _summary(status: Status, total: Rates) -> Iterator[Text]:
     totals, queue = status["totals"], status["queue"]
     state = f"on ({status['mode']})" if status["enabled"] else "off, draining" if status["draining"] else "off"
     yield Text.assemble(
@@ -128,13 +131,14 @@ def _summary(status: Mapping[str, Any], total: Rates) -> Iterator[Text]:
     yield Text.assemble(f"refused      {reasons}   queue  ", (queued, queue_style), no_wrap=True, overflow="ellipsis")
 
 
-def _key(connection: Mapping[str, Any]) -> tuple[str, str]:
+def _key(connection: Connection) -> tuple[str, str]:
     return connection["peer"], connection["local"]
 
 
-def _rate(before: Mapping[str, Any], now: Mapping[str, Any], seconds: float) -> Rates:
-    out, into = (max(0, now[name] - before[name]) / seconds for name in ("bytes_out", "bytes_in"))
-    return Rates(out, into)
+def _rate(before: Counters | None, now: Counters, seconds: float) -> Rates:
+    """Between two looks; None: from nothing."""
+    sent, received = (before["bytes_out"], before["bytes_in"]) if before else (0, 0)
+    return Rates(max(0, now["bytes_out"] - sent) / seconds, max(0, now["bytes_in"] - received) / seconds)
 
 
 def _clean(words: str) -> Text:

@@ -16,6 +16,7 @@ from mcencrypt.cli import text
 from mcencrypt.cli.settings import Settings, command, pass_settings
 
 if TYPE_CHECKING:
+    from mcencrypt.control.replies import Status
     from mcencrypt.reading.judge import Judged, Outcome
     from mcencrypt.store.config import Config
 
@@ -49,7 +50,7 @@ def verify(settings: Settings, seconds: float, ports: tuple[int, ...], strict: b
     """
     from mcencrypt.doctor.netns import enter
     from mcencrypt.kernel.links import read_addresses
-    from mcencrypt.reading.judge import Judge, compare, watch
+    from mcencrypt.reading.judge import Judge, watch
     from mcencrypt.reading.tap import Tap
 
     config = settings.load()
@@ -63,7 +64,7 @@ def verify(settings: Settings, seconds: float, ports: tuple[int, ...], strict: b
             outcome = watch(judge, tap, seconds, time.monotonic, enough)
     finally:
         tap.close()
-    outcome.authentic = compare(before, _status(config))
+    outcome.authentic = growth(before, _status(config))
     passed = outcome.passes(strict)
     click.echo(json.dumps(as_dict(outcome, passed), indent=2) if as_json else "\n".join(describe(outcome, passed)))
     return 0 if passed else 1
@@ -85,13 +86,25 @@ def _interruptible() -> Iterator[int]:
         os.close(writing)
 
 
-def _status(config: Config) -> dict[str, Any] | None:
+def _status(config: Config) -> Status | None:
     from mcencrypt.control.client import NoDaemonError, request
 
     try:
         return request(config.run_dir, "status")
     except NoDaemonError:
         return None
+
+
+def growth(before: Status | None, after: Status | None) -> dict[str, int] | None:
+    """How the daemon's totals grew between two looks; None without both, or if it was restarted."""
+    if before is None or after is None or before["pid"] != after["pid"]:
+        return None
+    old, new = before["totals"], after["totals"]
+    return {
+        "records_in": new["records_in"] - old["records_in"],
+        "records_out": new["records_out"] - old["records_out"],
+        "auth_failures": new["auth_failures"] - old["auth_failures"],
+    }
 
 
 def as_dict(outcome: Outcome, passed: bool) -> dict[str, Any]:

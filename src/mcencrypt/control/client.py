@@ -1,9 +1,9 @@
 """The control socket: how the command line talks to a running daemon.
 
-UNIX stream socket ``run_dir/control.sock``, one JSON object per line: ``{"command": NAME, ...arguments}`` is
-answered by ``{"ok": true, "result": {...}}`` or ``{"ok": false, "error": "one line"}``. Whoever may open the
-socket may turn encryption off, so it is 0600, and both ends ask the kernel who the other one is (SO_PEERCRED,
-unix(7)).
+UNIX stream socket ``run_dir/control.sock``, one JSON object per line: ``{"command": NAME, "replies": VERSION,
+...arguments}`` is answered as `replies` says. A daemon that makes replies of another version does nothing and says so.
+Whoever may open the socket may turn encryption off, so it is 0600, and both ends ask the kernel who the other one is
+(SO_PEERCRED, unix(7)).
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ import socket
 import struct
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from mcencrypt.errors import OperatorError
 
+if TYPE_CHECKING:
+    from mcencrypt.control import replies
+
 SOCKET_NAME = "control.sock"
+VERSION = 1
+"""Of the `replies`. Grows when a field is taken away or comes to mean something else; fields may be added without."""
 MAX_REPLY = 64 * 1024 * 1024
 """Longest reply that a client reads, in bytes."""
 _SUN_PATH = 107  # sizeof(sockaddr_un.sun_path) less its NUL
@@ -45,16 +50,57 @@ def check_length(path: Path) -> None:
         )
 
 
-def request(run_dir: Path, command: str, timeout: float = 10.0, **args: Any) -> dict[str, Any]:
+@overload
+def request(run_dir: Path, command: Literal["ping"], timeout: float = ...) -> replies.Ping: ...
+@overload
+def request(run_dir: Path, command: Literal["on"], timeout: float = ...) -> replies.On: ...
+@overload
+def request(run_dir: Path, command: Literal["off"], timeout: float = ..., *, now: bool = ...) -> replies.Off: ...
+@overload
+def request(run_dir: Path, command: Literal["status"], timeout: float = ...) -> replies.Status: ...
+@overload
+def request(
+    run_dir: Path,
+    command: Literal["mode"],
+    timeout: float = ...,
+    *,
+    mode: str | None = ...,
+    from_config: bool = ...,
+    confirmed: bool = ...,
+) -> replies.ModeShown: ...
+@overload
+def request(run_dir: Path, command: Literal["reload"], timeout: float = ...) -> replies.Reloaded: ...
+@overload
+def request(run_dir: Path, command: Literal["peers"], timeout: float = ...) -> replies.Peers: ...
+@overload
+def request(run_dir: Path, command: Literal["peers-changed"], timeout: float = ...) -> replies.PeersChanged: ...
+@overload
+def request(
+    run_dir: Path,
+    command: Literal["probe"],
+    timeout: float = ...,
+    *,
+    address: str,
+    port: int,
+    key_id: str | None = ...,
+    seconds: float = ...,
+) -> replies.Probed: ...
+@overload
+def request(run_dir: Path, command: Literal["key-add"], timeout: float = ..., *, key: str) -> replies.KeyAdded: ...
+@overload
+def request(
+    run_dir: Path, command: Literal["key-use"], timeout: float = ..., *, id: str, force: bool = ...
+) -> replies.KeyUsed: ...
+@overload
+def request(
+    run_dir: Path, command: Literal["key-retire"], timeout: float = ..., *, id: str, force: bool = ...
+) -> replies.KeyRetired: ...
+def request(run_dir: Path, command: str, timeout: float = 10.0, **args: Any) -> object:
     """Ask the daemon of `run_dir` and return its result.
 
-    Args:
-        timeout: seconds for the whole exchange.
-        args: the command's arguments, anything that JSON can say.
-
-    Raises:
-        NoDaemonError: none answers there.
-        OperatorError: it refused or failed, took too long, or may not be asked by this user.
+    `timeout`: seconds for the whole exchange; `args`: the command's arguments, anything that JSON can say. Raises
+    NoDaemonError if none answers there, and OperatorError if it refused or failed, took too long, is of another
+    version, or may not be asked by this user.
     """
     path = run_dir / SOCKET_NAME
     check_length(path)
@@ -66,7 +112,7 @@ def request(run_dir: Path, command: str, timeout: float = 10.0, **args: Any) -> 
             if peer_uid(connection) not in (0, os.geteuid()):
                 raise OperatorError(f"{path} belongs to another user, not to a daemon of yours or root's")
             with contextlib.suppress(BrokenPipeError):  # a daemon that refuses us has said so and hung up
-                connection.sendall(json.dumps({**args, "command": command}).encode() + b"\n")
+                connection.sendall(json.dumps({**args, "command": command, "replies": VERSION}).encode() + b"\n")
             line = _read_line(connection, deadline)
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             raise NoDaemonError(
@@ -97,16 +143,24 @@ def _read_line(connection: socket.socket, deadline: float) -> bytes:
     return bytes(received)
 
 
-def _result(line: bytes, path: Path) -> dict[str, Any]:
+def _result(line: bytes, path: Path) -> dict[str, object]:
     if not line.endswith(b"\n"):
         raise OperatorError(f"the daemon at {path} broke off its answer: look at its log")
     try:
         reply = json.loads(line)
         if reply["ok"]:
-            result = reply["result"]
-            if isinstance(result, dict):
+            # one from before they had a number is of the first
+            version, result = int(reply.get("replies", 1)), reply["result"]
+            if not isinstance(result, dict):
+                raise TypeError
+            if version == VERSION:
                 return result
-        error = str(reply["error"])
-    except (ValueError, KeyError, TypeError):
+            error = (
+                f"the daemon at {path} gives answers of version {version}, this command reads {VERSION}: "
+                "restart the daemon, so that both are of one version"
+            )
+        else:
+            error = str(reply["error"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise OperatorError(f"what answers at {path} is not a daemon of mcencrypt") from None
     raise OperatorError(error)

@@ -8,12 +8,12 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
 
-from mcencrypt.control.client import check_length, peer_uid
+from mcencrypt.control.client import VERSION, check_length, peer_uid
 from mcencrypt.control.runlock import RunLock
 from mcencrypt.errors import OperatorError
 
@@ -24,30 +24,64 @@ MAX_CLIENTS = 16
 _CHUNK = 64 * 1024
 
 
-class Later:
+#: What one command is answered by: one of `replies`.
+Result = Mapping[str, object]
+#: What a client sent besides the command's name; nothing in it has been checked.
+Arguments = Mapping[str, Any]
+R_contra = TypeVar("R_contra", bound=Result, contravariant=True)
+
+
+class Done(TypedDict):
+    """A command that was carried out."""
+
+    ok: Literal[True]
+    replies: int
+    result: Result
+
+
+class Failed(TypedDict):
+    """One that was not; `error` is a line for the operator."""
+
+    ok: Literal[False]
+    error: str
+
+
+Reply = Done | Failed
+
+
+class Later(Generic[R_contra]):
     """What a handler returns whose result is not there yet; it then calls `result` or `error`, once."""
 
     def __init__(self) -> None:
-        self.reply: dict[str, Any] | None = None
+        self.reply: Reply | None = None
         #: What wants the reply, once the handler has returned.
-        self.send: Callable[[dict[str, Any]], None] | None = None
+        self.send: Callable[[Reply], None] | None = None
 
-    def result(self, result: dict[str, Any]) -> None:
+    def result(self, result: R_contra) -> None:
         """The command is done."""
-        self._finish({"ok": True, "result": result})
+        self._finish(_done(result))
 
     def error(self, problem: OperatorError) -> None:
         """The command failed."""
-        self._finish({"ok": False, "error": str(problem)})
+        self._finish(_failed(str(problem)))
 
-    def _finish(self, reply: dict[str, Any]) -> None:
+    def _finish(self, reply: Reply) -> None:
         assert self.reply is None, "answered twice"
         self.reply = reply
         if self.send is not None:
             self.send(reply)
 
 
-Handler = Callable[[str, dict[str, Any]], dict[str, Any] | Later]
+Handler = Callable[[str, Arguments], Result | Later[Any]]
+
+
+def _done(result: Result) -> Done:
+    return {"ok": True, "replies": VERSION, "result": result}
+
+
+def _failed(error: str) -> Failed:
+    return {"ok": False, "error": error}
+
 
 log = logging.getLogger(__name__)
 
@@ -78,18 +112,17 @@ class ControlServer:
     members is ready: so one `add_reader` is all that the daemon's loop has to offer, for writing too.
 
     Creating it takes the lock of the run directory (unless the caller holds it already) and listens.
-
-    Args:
-        path: the socket; its folder is made (0700) if missing, and holds the lock.
-        handler: called with command and arguments, returns the result, or a `Later`. Its OperatorError becomes an error
-            reply; any other exception is logged and becomes a reply that says so.
-        lock: the run directory's lock if the caller took it earlier. It stays the caller's.
-
-    Raises:
-        OperatorError: a daemon already runs there, or the socket cannot be made.
     """
 
     def __init__(self, path: Path, handler: Handler, lock: RunLock | None = None) -> None:
+        """`path`: the socket; its folder is made (0700) if missing, and holds the lock.
+
+        `handler` is called with command and arguments and returns the result, or a `Later`. Its OperatorError becomes
+        an error reply; any other exception is logged and becomes a reply that says so. `lock`: the run directory's lock
+        if the caller took it earlier; it stays the caller's.
+
+        Raises OperatorError: a daemon already runs there, or the socket cannot be made.
+        """
         check_length(path)
         self.path = path
         self._handler = handler
@@ -167,7 +200,7 @@ class ControlServer:
         uid = peer_uid(connection)
         if uid not in (0, os.geteuid()):
             log.warning("control: refused a request by user id %d", uid)
-            self._answer(client, {"ok": False, "error": "only root or the daemon's own user may control it"})
+            self._answer(client, _failed("only root or the daemon's own user may control it"))
             client.ending = True
             try:
                 self._flush(client)
@@ -191,7 +224,7 @@ class ControlServer:
         """Answer the next complete line; False if there is none."""
         end = client.incoming.find(b"\n")
         if end >= MAX_LINE or (end < 0 and len(client.incoming) >= MAX_LINE):
-            self._answer(client, {"ok": False, "error": f"a request is at most {MAX_LINE} bytes"})
+            self._answer(client, _failed(f"a request is at most {MAX_LINE} bytes"))
             client.incoming.clear()
             client.ending = True
             return True
@@ -209,7 +242,7 @@ class ControlServer:
         self._answer(client, reply)
         return True
 
-    def _late(self, client: _Client, reply: dict[str, Any]) -> None:
+    def _late(self, client: _Client, reply: Reply) -> None:
         client.waiting = False
         if self._clients.get(client.socket.fileno()) is not client:
             return  # it did not wait
@@ -219,24 +252,29 @@ class ControlServer:
         except OSError:
             self._drop(client)
 
-    def _call(self, line: bytes) -> dict[str, Any] | Later:
+    def _call(self, line: bytes) -> Reply | Later[Any]:
         try:
             request = json.loads(line)
-            command = request.pop("command")
-            if not isinstance(command, str):
+            command, version = request.pop("command"), request.pop("replies", VERSION)
+            if not isinstance(command, str) or not isinstance(version, int):
                 raise TypeError
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return {"ok": False, "error": 'a request is one JSON object with a "command", on one line'}
+            return _failed('a request is one JSON object with a "command", on one line')
+        if version != VERSION:
+            return _failed(
+                f"the command reads answers of version {version}, this daemon gives {VERSION}: restart the daemon, so "
+                "that both are of one version"
+            )
         try:
             result = self._handler(command, request)
-            return result if isinstance(result, Later) else {"ok": True, "result": result}
+            return result if isinstance(result, Later) else _done(result)
         except OperatorError as error:
-            return {"ok": False, "error": str(error)}
+            return _failed(str(error))
         except Exception:
             log.exception("control: command %s failed", json.dumps(command))
-            return {"ok": False, "error": "the daemon failed at this command; its log says why"}
+            return _failed("the daemon failed at this command; its log says why")
 
-    def _answer(self, client: _Client, reply: dict[str, Any]) -> None:
+    def _answer(self, client: _Client, reply: Reply) -> None:
         client.outgoing += json.dumps(reply, separators=(",", ":")).encode() + b"\n"
 
     def _flush(self, client: _Client) -> None:

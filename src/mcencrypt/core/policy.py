@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Final, Literal, get_args
 
 Network = IPv4Network | IPv6Network
 
-#: The modes there are: encrypted or not at all; in plaintext with peers that do not answer the handshake.
-MODES = ("require", "prefer")
+#: Encrypted or not at all; or in plaintext with peers that do not answer the handshake.
+Mode = Literal["require", "prefer"]
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Who may talk to us, and how.  A value: another policy replaces it as a whole (`Engine.take_policy`)."""
 
-    #: One of `MODES`.
-    mode: str = "require"
+    mode: Mode = "require"
     #: Peers that may be in plaintext under "require" too.
     allow_plaintext: tuple[Network, ...] = ()
     #: Public keys of the peers that may talk to us; None: whoever holds the network key.

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import pack
-from typing import Final
+from typing import Final, Literal
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -40,14 +40,15 @@ RESEND_AFTER: Final = 1.0
 _WINDOW: Final = 65535
 
 
+#: What an answer means, or none.
+ProbeOutcome = Literal["encrypted", "no-mcencrypt", "stripped", "not-authentic", "refused", "silent"]
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What came back.
+    """What came back."""
 
-    `outcome` is one of "encrypted", "no-mcencrypt", "stripped", "not-authentic", "refused" and "silent".
-    """
-
-    outcome: str
+    outcome: ProbeOutcome
     detail: str
     key_id: bytes
     #: The peer's public key, proven; only if "encrypted".
@@ -71,7 +72,7 @@ class _Probe:
         self.dial, self.isn, self.syn, self.deadline, self.done = dial, isn, syn, deadline, done
         self.attempts, self.sent, self.resend = 1, now, now + RESEND_AFTER
 
-    def end(self, outcome: str, detail: str, now: float | None = None, identity: bytes = b"") -> None:
+    def end(self, outcome: ProbeOutcome, detail: str, now: float | None = None, identity: bytes = b"") -> None:
         self.done(
             ProbeResult(
                 outcome,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from mcencrypt.control import replies
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.verdict import ACCEPT, Event, Verdict
 from mcencrypt.kernel.inject import Injector
@@ -63,7 +64,7 @@ class Datapath:
         """From now on the kernel drops what the rules send to the queue."""
         self._queue.close()
 
-    def numbers(self) -> dict[str, int]:
+    def numbers(self) -> replies.Queue:
         """The queue's state and what was lost on the way, in packets."""
         waiting, dropped_kernel, dropped_user = statistics(self._queue.number)
         return {

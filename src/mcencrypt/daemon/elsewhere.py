@@ -12,9 +12,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
-from mcencrypt.control.server import ControlServer
+from mcencrypt.control import replies
+from mcencrypt.control.server import Arguments, ControlServer
 from mcencrypt.daemon.daemon import Daemon
 from mcencrypt.daemon.loop import Loop
 from mcencrypt.daemon.notify import Notifier
@@ -113,7 +114,7 @@ class _Waiter:
             raise self._failure
         return self._found
 
-    def _answer(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, command: str, arguments: Arguments) -> replies.Ping:
         if command == "ping":
             return {"pid": os.getpid()}
         raise OperatorError(f"the daemon waits for {self._target.described}, which is not there now")

@@ -1,17 +1,15 @@
-"""Events of the engine as log lines, and its numbers as the `status` reply."""
+"""Events of the engine as log lines."""
 
 from __future__ import annotations
 
-import base64
 import logging
-import socket
 from collections.abc import Callable
 from typing import Any
 
 from mcencrypt.core.addresses import endpoints
-from mcencrypt.core.engine import Engine
-from mcencrypt.core.status import COUNTERS, Connection, Counters, Totals
+from mcencrypt.core.status import COUNTERS, Counters
 from mcencrypt.core.verdict import Closed, Encrypted, Ended, Event, InPlaintext, Rejected, Tampered
+from mcencrypt.daemon.names import endpoint, identity
 from mcencrypt.logs import RateLimit, fields
 
 log = logging.getLogger("mcencrypt")
@@ -19,19 +17,6 @@ log = logging.getLogger("mcencrypt")
 #: Lines a second that peers and strangers can cause, per kind of event, and how many at once.
 LINES_PER_SECOND = 2.0
 BURST = 20
-
-
-def endpoint(packed: bytes) -> str:
-    """`address:port` of a packed address and 2-byte port."""
-    port = int.from_bytes(packed[-2:], "big")
-    if len(packed) == 6:
-        return f"{socket.inet_ntop(socket.AF_INET, packed[:4])}:{port}"
-    return f"[{socket.inet_ntop(socket.AF_INET6, packed[:16])}]:{port}"
-
-
-def identity(public: bytes) -> str | None:
-    """A public key as people see it."""
-    return base64.b64encode(public).decode() if public else None
 
 
 class Reporter:
@@ -74,34 +59,3 @@ class Reporter:
 def numbers(counters: Counters) -> dict[str, int]:
     """What a connection carried, by name."""
     return {name: getattr(counters, name) for name in COUNTERS}
-
-
-def connection(shown: Connection, name_of: Callable[[bytes], str | None]) -> dict[str, Any]:
-    """One connection as a status shows it; `name` is that of the peer's proven key, if it is listed."""
-    return {
-        "peer": endpoint(shown.remote),
-        "local": endpoint(shown.local),
-        "state": shown.state,
-        "identity": identity(shown.identity),
-        "name": name_of(shown.identity),
-        "key_id": shown.key_id.hex() or None,
-        "age": round(shown.age, 3),
-        **numbers(shown.counters),
-    }
-
-
-def connections_and_totals(
-    engine: Engine, now: float, name_of: Callable[[bytes], str | None] = lambda key: None
-) -> dict[str, Any]:
-    """The parts of a status that the engine knows; totals cover connections that are gone as well."""
-    shown = list(engine.connections(now))
-    gone: Totals = engine.table.gone
-    alive = [one for one in shown if one.state.has_keys]
-    totals = {"connections": gone.connections + len(alive)}
-    for name in COUNTERS:
-        totals[name] = getattr(gone.counters, name) + sum(getattr(one.counters, name) for one in alive)
-    return {
-        "connections": [connection(one, name_of) for one in shown],
-        "totals": totals,
-        "refused": dict(engine.outcome.refused),
-    }

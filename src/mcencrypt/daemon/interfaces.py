@@ -1,4 +1,4 @@
-"""What switch and guard use of loop, firewall and sockets, so that tests can stand something else in their place.
+"""What switch, guard and probes use of loop, firewall and sockets; tests stand something else in their place.
 
 `daemon.loop.Loop`, `kernel.firewall.Firewall` and `kernel.sockets.Sockets` are what the daemon puts there.
 """
@@ -13,16 +13,20 @@ from mcencrypt.kernel.ruleset import State
 from mcencrypt.kernel.sockets import Found, Socket
 
 
-class Loop(Protocol):
-    """Calls back when descriptors are readable and when times come, in seconds of `now`."""
+class Timers(Protocol):
+    """Calls back when times come, in seconds of `now`."""
 
     def now(self) -> float: ...
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None: ...
+
+
+class Loop(Timers, Protocol):
+    """Calls back when descriptors are readable as well, and again and again."""
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None: ...
 
     def remove_reader(self, fd: int, closed: bool = False) -> None: ...
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> None: ...
 
     def call_every(self, seconds: float, callback: Callable[[], None]) -> None: ...
 

@@ -7,20 +7,21 @@ connection can get it meanwhile.
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import socket
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from mcencrypt.control.server import Later
+from mcencrypt.control import replies
+from mcencrypt.control.server import Arguments, Later
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.core.keyring import RingError
 from mcencrypt.core.probing import ProbeResult
-from mcencrypt.daemon.survey import Busy, Timers
+from mcencrypt.daemon.interfaces import Timers
+from mcencrypt.daemon.names import identity
+from mcencrypt.daemon.survey import Busy
 from mcencrypt.daemon.switch import Position
 from mcencrypt.errors import OperatorError
 
@@ -43,11 +44,8 @@ class Switched(Protocol):
 class Prober:
     """Probes of one daemon."""
 
-    def __init__(
-        self, engine: Engine, switch: Switched, timers: Timers, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """`clock` is that of `timers`, in seconds."""
-        self._engine, self._switch, self._timers, self._clock = engine, switch, timers, clock
+    def __init__(self, engine: Engine, switch: Switched, timers: Timers) -> None:
+        self._engine, self._switch, self._timers = engine, switch, timers
         #: When the timer is due that all probes share; None while there is none.
         self._due: float | None = None
 
@@ -70,14 +68,14 @@ class Prober:
         def ended(result: ProbeResult) -> None:
             reserved.close()
             # Not from within the packet path.
-            self._timers.call_at(self._clock(), lambda: done(result))
+            self._timers.call_at(self._timers.now(), lambda: done(result))
 
-        if not self._engine.probing.begin(key, secret, self._clock(), timeout, ended):
+        if not self._engine.probing.begin(key, secret, self._timers.now(), timeout, ended):
             reserved.close()
             raise Busy("too many probes are under way: try again in a few seconds")
         self._wake()
 
-    def command(self, arguments: dict[str, Any]) -> Later:
+    def command(self, arguments: Arguments) -> Later[replies.Probed]:
         """The control command `probe`: `address`, `port`, perhaps `key_id` and `seconds` to wait."""
         ring = self._engine.ring
         try:
@@ -89,7 +87,7 @@ class Prober:
             raise OperatorError("a probe needs an address and a port, both as numbers") from None
         except RingError as problem:
             raise OperatorError(f"{problem}: see `mcencrypt key list`") from None
-        later = Later()
+        later: Later[replies.Probed] = Later()
         self.begin(address, port, secret, timeout, lambda result: later.result(self._shown(address, result)))
         return later
 
@@ -97,12 +95,12 @@ class Prober:
         """The id of the last network key for which a handshake from that address was refused."""
         return self._engine.admission.refused_keys.of(_packed(address))
 
-    def _shown(self, address: str, result: ProbeResult) -> dict[str, Any]:
+    def _shown(self, address: str, result: ProbeResult) -> replies.Probed:
         refused = self.refused_key(address)
         return {
             "outcome": result.outcome,
             "detail": result.detail,
-            "identity": base64.b64encode(result.identity).decode() if result.identity else None,
+            "identity": identity(result.identity) if result.identity else None,
             "key_id": result.key_id.hex(),
             "offered": result.offered,
             "round_trip": None if result.round_trip is None else round(result.round_trip, 6),
@@ -121,7 +119,7 @@ class Prober:
         if due != self._due:
             return  # one was set since that came earlier
         self._due = None
-        self._engine.probing.tick(self._clock())
+        self._engine.probing.tick(self._timers.now())
         self._wake()
 
 

@@ -8,19 +8,18 @@ be dialled from here is not harmed by what we offer; what it offers itself is kn
 from __future__ import annotations
 
 import logging
-import socket
-import time
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Final, TypeVar
 
-from mcencrypt.control.server import Later
+from mcencrypt.control import replies
+from mcencrypt.control.server import Arguments, Later, Result
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.core.keyring import RingError
-from mcencrypt.core.probing import ProbeResult
 from mcencrypt.core.status import State
-from mcencrypt.daemon.events import identity
-from mcencrypt.daemon.survey import Asking, Survey, Target, Timers
+from mcencrypt.daemon.interfaces import Timers
+from mcencrypt.daemon.names import address, identity
+from mcencrypt.daemon.survey import Answers, Asking, Question, Survey, Target
 from mcencrypt.errors import OperatorError
 from mcencrypt.logs import fields
 from mcencrypt.store.keyring import StoredKeyring
@@ -31,14 +30,17 @@ log = logging.getLogger(__name__)
 #: Peers that an error names.
 NAMED: Final = 8
 
-Answers = dict[bytes, ProbeResult]
+R = TypeVar("R", bound=Result)
+T = TypeVar("T")
+#: A piece of a change: it yields what it wants asked, is sent the answers, and returns what came of it.
+Asks = Generator[Question, Answers, T]
 
 
 class _Peer:
     """Where a peer may listen, and whether we have dialled it ourselves."""
 
     def __init__(self, packed: bytes) -> None:
-        self.packed, self.address = packed, _shown(packed)
+        self.packed, self.address = packed, address(packed)
         self.targets: list[Target] = []
         self.dialled = False
 
@@ -67,12 +69,9 @@ class Rotation:
 
     # -- commands
 
-    def describe(self, now: float) -> dict[str, Any]:
+    def describe(self, now: float) -> replies.Keys:
         """The part of a status about keys: those accepted, then retired ones that still carry connections."""
-        connections: dict[bytes, int] = {}
-        for shown in self._engine.connections(now):
-            if shown.state.has_keys:
-                connections[shown.key_id] = connections.get(shown.key_id, 0) + 1
+        connections = self._connections(now)
         accepted = [secret.key_id for secret in self._ring]
         last_used = self._engine.admission.last_used
         return {
@@ -91,7 +90,7 @@ class Rotation:
             "base_key_retired": self._stored.base_retired,
         }
 
-    def add(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def add(self, arguments: Arguments) -> replies.KeyAdded:
         """`key`: the text of a key file."""
         key = parse_network_key(str(arguments.get("key", "")).encode(), "the key")
         known = len(self._ring)
@@ -100,152 +99,157 @@ class Rotation:
             log.info("network key added", extra=fields(key_id=added))
         return {"id": added, "new": len(self._ring) > known}
 
-    def use(self, arguments: dict[str, Any]) -> Later | dict[str, Any]:
+    def use(self, arguments: Arguments) -> replies.KeyUsed | Later[replies.KeyUsed]:
         """`id`, perhaps abbreviated; `force`: ask nobody."""
-        secret = self._find(arguments)
-        before = self._ring.offered
+        return self._carry_out(self._use(self._find(arguments), bool(arguments.get("force"))))
 
-        def change(asked: int, unreachable: Iterable[str]) -> dict[str, Any]:
+    def retire(self, arguments: Arguments) -> replies.KeyRetired | Later[replies.KeyRetired]:
+        """`id`, perhaps abbreviated; `force`: ask nobody."""
+        return self._carry_out(self._retire(self._find(arguments), bool(arguments.get("force"))))
+
+    # -- the two changes before which peers are asked
+
+    def _use(self, secret: NetworkSecret, force: bool) -> Asks[replies.KeyUsed]:
+        before = self._ring.offered
+        asked, unreachable = 0, list[str]()
+        if secret is not before:
+            if not force:
+                asked, unreachable = yield from self._all_take(secret)
             self._stored.offer(secret)
             log.info("another network key is offered", extra=fields(key_id=secret.key_id.hex()))
-            return {
-                "id": secret.key_id.hex(), "before": before.key_id.hex(), "asked": asked,
-                "unreachable": list(unreachable),
-            }  # fmt: skip
+        return {
+            "id": secret.key_id.hex(), "before": before.key_id.hex(), "asked": asked, "unreachable": unreachable
+        }  # fmt: skip
 
-        if secret is before:
-            return {"id": secret.key_id.hex(), "before": secret.key_id.hex(), "asked": 0, "unreachable": []}
-        if arguments.get("force"):
-            return change(0, ())
-        peers = self._peers()
-        later = Later()
+    def _all_take(self, secret: NetworkSecret) -> Asks[tuple[int, list[str]]]:
+        """How many peers take this key, and who can be dialled with no key. Raises OperatorError: one has another."""
+        peers, before = self._peers(), self._ring.offered
+        new = yield Question(secret, _targets(peers))
+        missing = [peer for peer in peers if peer not in new]
+        old = yield Question(before, _targets(peers, missing))
+        harmed = [peer for peer in missing if peer in old or peers[peer].dialled]
+        if harmed:
+            raise OperatorError(
+                f"{_of(len(harmed), len(peers))} would be cut off, not answering with key {secret.key_id.hex()}: "
+                f"{self._names(peers, harmed)}; add the key there first (`mcencrypt key add`), or insist with --force"
+            )
+        return len(peers) - len(missing), [self._called(peers, peer) for peer in missing]
 
-        def with_new(new: Answers) -> None:
-            without = {peer: known.targets for peer, known in peers.items() if peer not in new}
-            Survey(self._prober, self._timers, before, without, lambda old: with_both(new, old))
-
-        def with_both(new: Answers, old: Answers) -> None:
-            missing = [peer for peer in peers if peer not in new]
-            harmed = [peer for peer in missing if peer in old or peers[peer].dialled]
-            if harmed:
-                self._fail(
-                    later,
-                    f"{_of(len(harmed), len(peers))} would be cut off, not answering with key {secret.key_id.hex()}: "
-                    f"{self._names(peers, harmed)}; add the key there first (`mcencrypt key add`), or insist with "
-                    "--force",
-                )
-            else:
-                asked = len(peers) - len(missing)
-                self._end(later, lambda: change(asked, (self._called(peers, peer) for peer in missing)))
-
-        return self._begin(later, lambda: Survey(self._prober, self._timers, secret, _targets(peers), with_new))
-
-    def retire(self, arguments: dict[str, Any]) -> Later | dict[str, Any]:
-        """`id`, perhaps abbreviated; `force`: ask nobody."""
-        secret = self._find(arguments)
+    def _retire(self, secret: NetworkSecret, force: bool) -> Asks[replies.KeyRetired]:
         offered = self._ring.offered
         if secret is offered:
             raise OperatorError(
                 f"key {secret.key_id.hex()} is the one that this node offers: `mcencrypt key use` another first"
             )
+        asked = 0 if force else (yield from self._nobody_offers(secret))
+        self._stored.retire(secret)
+        log.info("network key retired", extra=fields(key_id=secret.key_id.hex()))
+        return {
+            "id": secret.key_id.hex(),
+            "offered": self._ring.offered.key_id.hex(),
+            "asked": asked,
+            "base": self._stored.base_retired,
+            "connections": self._connections(self._timers.now()).get(secret.key_id, 0),
+        }
 
-        def change(asked: int) -> dict[str, Any]:
-            self._stored.retire(secret)
-            log.info("network key retired", extra=fields(key_id=secret.key_id.hex()))
-            return {
-                "id": secret.key_id.hex(), "asked": asked, "base": self._stored.base_retired,
-                "offered": self._ring.offered.key_id.hex(),
-                "connections": sum(
-                    one.state.has_keys and one.key_id == secret.key_id
-                    for one in self._engine.connections(time.monotonic())
-                ),
-            }  # fmt: skip
-
-        if arguments.get("force"):
-            return change(0)
-        peers = self._peers()
-        later = Later()
-
-        def with_offered(current: Answers) -> None:
-            now = time.monotonic()
-            for peer, result in current.items():
-                if result.offered:
-                    self._offers.note(peer, result.key_id, now, peers[peer].packed)
-            unclear = {
-                peer: known.targets for peer, known in peers.items() if peer not in current or not current[peer].offered
-            }
-            Survey(self._prober, self._timers, secret, unclear, lambda old: with_both(current, old))
-
-        def with_both(current: Answers, old: Answers) -> None:
-            now = time.monotonic()
-            offering = [peer for peer, result in old.items() if result.offered]
-            silent = [peer for peer in peers if peer not in current and peer not in old]
-            remembered = set(self._offers.peers(secret.key_id, now))
-            offering += [peer for peer in silent if peer in remembered]
-            if offering:
-                self._fail(
-                    later,
-                    f"{_of(len(offering), len(peers))} would be cut off, offering key {secret.key_id.hex()} when last "
-                    f"heard of: {self._names(peers, offering)}; `mcencrypt key use {offered.key_id.hex()}` there "
-                    "first, or insist with --force",
-                )
-            else:
-                self._end(later, lambda: change(len(peers) - len(silent)))
-
-        return self._begin(later, lambda: Survey(self._prober, self._timers, offered, _targets(peers), with_offered))
+    def _nobody_offers(self, secret: NetworkSecret) -> Asks[int]:
+        """How many peers said what they offer. Raises OperatorError: one offers this key, or did when last heard of."""
+        peers, offered = self._peers(), self._ring.offered
+        current = yield Question(offered, _targets(peers))
+        for peer, result in current.items():
+            if result.offered:
+                self._offers.note(peer, result.key_id, self._timers.now(), peers[peer].packed)
+        unclear = [peer for peer in peers if peer not in current or not current[peer].offered]
+        old = yield Question(secret, _targets(peers, unclear))
+        silent = [peer for peer in peers if peer not in current and peer not in old]
+        remembered = set(self._offers.peers(secret.key_id, self._timers.now()))
+        offering = [peer for peer, result in old.items() if result.offered]
+        offering += [peer for peer in silent if peer in remembered]
+        if offering:
+            raise OperatorError(
+                f"{_of(len(offering), len(peers))} would be cut off, offering key {secret.key_id.hex()} when last "
+                f"heard of: {self._names(peers, offering)}; `mcencrypt key use {offered.key_id.hex()}` there first, or "
+                "insist with --force"
+            )
+        return len(peers) - len(silent)
 
     # -- what they have in common
 
-    def _find(self, arguments: dict[str, Any]) -> NetworkSecret:
+    def _find(self, arguments: Arguments) -> NetworkSecret:
         try:
             return self._ring.find(str(arguments.get("id", "")))
         except RingError as problem:
             raise OperatorError(str(problem)) from None
 
-    def _begin(self, later: Later, start: Callable[[], object]) -> Later:
+    def _carry_out(self, change: Asks[R]) -> R | Later[R]:
+        """Run a change, with a survey for each question. One that asks nothing is done at once.
+
+        Raises OperatorError: the change does, or another one is under way and this one wants to ask.
+        """
+        try:
+            question = next(change)
+        except StopIteration as done:
+            result: R = done.value
+            return result
         if self._busy:
             raise OperatorError("another change of keys is under way: try again in a few seconds")
         self._busy = True
-        start()
+        later: Later[R] = Later()
+        self._ask(question, change, later)
         return later
 
-    def _fail(self, later: Later, text: str) -> None:
-        self._busy = False
-        later.error(OperatorError(text))
+    def _ask(self, question: Question, change: Asks[R], later: Later[R]) -> None:
+        Survey(self._prober, self._timers, question, lambda answers: self._go_on(answers, change, later))
 
-    def _end(self, later: Later, change: Callable[[], dict[str, Any]]) -> None:
-        self._busy = False
+    def _go_on(self, answers: Answers, change: Asks[R], later: Later[R]) -> None:
+        """A change has its answers: it asks again, or ends."""
         try:
-            later.result(change())
-        except OperatorError as problem:
-            later.error(problem)
-        except RingError as problem:
+            question = change.send(answers)
+        except StopIteration as done:
+            self._busy = False
+            later.result(done.value)
+        except (OperatorError, RingError) as problem:
+            self._busy = False
             later.error(OperatorError(str(problem)))
+        except Exception:
+            self._busy = False
+            later.error(OperatorError("the daemon failed at this command; its log says why"))
+            raise
+        else:
+            self._ask(question, change, later)
+
+    def _connections(self, now: float) -> dict[bytes, int]:
+        """How many began under which key, of those that have keys."""
+        counted: dict[bytes, int] = {}
+        for shown in self._engine.connections(now):
+            if shown.state.has_keys:
+                counted[shown.key_id] = counted.get(shown.key_id, 0) + 1
+        return counted
 
     def _peers(self) -> dict[bytes, _Peer]:
         """Everybody who is connected, or dialled us lately, by public key."""
-        now = time.monotonic()
+        now = self._timers.now()
         ports = list(self._ports())
         peers: dict[bytes, _Peer] = {}
         for shown in self._engine.connections(now):
             if shown.state is not State.ENCRYPTED:
                 continue
             peer = peers.setdefault(shown.identity, _Peer(shown.remote[:-2]))
-            address, port = _shown(shown.remote[:-2]), int.from_bytes(shown.remote[-2:], "big")
+            port = int.from_bytes(shown.remote[-2:], "big")
             if port in ports and shown.outgoing:
                 if not peer.dialled:
                     peer.targets.clear()  # it is known to listen here
-                peer.targets.append((address, port))
+                peer.targets.append((peer.address, port))
                 peer.dialled = True
             elif not peer.dialled:
-                peer.targets += [(address, port) for port in ports]
+                peer.targets += [(peer.address, port) for port in ports]
         for secret in self._ring:
             for public in self._offers.peers(secret.key_id, now):
                 offer = self._offers.of(public, now)
                 # One that is trusted no more has nothing left to be cut off from.
                 if public not in peers and offer is not None and self._engine.policy.trusts(public):
                     peers[public] = _Peer(offer.address)
-                    peers[public].targets = [(_shown(offer.address), port) for port in ports]
+                    peers[public].targets = [(address(offer.address), port) for port in ports]
         for peer in peers.values():
             peer.targets = list(dict.fromkeys(peer.targets))
         return peers
@@ -258,13 +262,10 @@ class Rotation:
         return ", ".join(self._called(peers, peer) for peer in some[:NAMED]) + more
 
 
-def _targets(peers: dict[bytes, _Peer]) -> dict[bytes, list[Target]]:
-    return {peer: known.targets for peer, known in peers.items()}
+def _targets(peers: dict[bytes, _Peer], some: Iterable[bytes] | None = None) -> dict[bytes, Sequence[Target]]:
+    """Where each of them, or of `some` of them, may listen."""
+    return {peer: peers[peer].targets for peer in (peers if some is None else some)}
 
 
 def _of(some: int, all_of_them: int) -> str:
     return f"{some} of {all_of_them} {'peer' if all_of_them == 1 else 'peers'}"
-
-
-def _shown(packed: bytes) -> str:
-    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)

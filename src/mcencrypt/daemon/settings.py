@@ -10,16 +10,18 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields as fields_of
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
+from mcencrypt.control import replies
+from mcencrypt.control.server import Arguments
 from mcencrypt.core.addresses import endpoints
-from mcencrypt.core.policy import MODES, Policy
+from mcencrypt.core.policy import MODES, Mode, Policy
 from mcencrypt.core.status import Connection
-from mcencrypt.daemon.events import endpoint, identity
+from mcencrypt.daemon.names import endpoint, identity
 from mcencrypt.daemon.switch import Position, Switch
 from mcencrypt.errors import OperatorError
 from mcencrypt.logs import fields
-from mcencrypt.store.config import Config
+from mcencrypt.store.config import Config, Trust
 from mcencrypt.store.peers import load_peers
 from mcencrypt.store.position import read_mode, write_mode
 
@@ -36,7 +38,7 @@ def first_policy(config: Config, peers: Mapping[bytes, str]) -> Policy:
     return _policy(config, read_mode(config.state_dir), peers)
 
 
-def _policy(config: Config, remembered: str | None, peers: Mapping[bytes, str]) -> Policy:
+def _policy(config: Config, remembered: Mode | None, peers: Mapping[bytes, str]) -> Policy:
     return Policy(remembered or config.mode, tuple(config.allow_plaintext), _listed(config, peers))
 
 
@@ -62,26 +64,31 @@ class Live:
         return self._peers.get(identity)
 
     @property
-    def trust(self) -> str:
+    def trust(self) -> Trust:
         """Who is trusted: "network-key" or "listed"."""
         return self._config.trust
 
     @property
-    def mode_source(self) -> str:
+    def netns(self) -> str | None:
+        """The network namespace that is served, as it was named; None: that in which the daemon was started."""
+        return str(self._config.netns) if self._config.netns else None
+
+    @property
+    def mode_source(self) -> replies.ModeSource:
         """Who decided the mode: "command" (`mcencrypt mode`, remembered) or "configuration"."""
         return "command" if self._remembered else "configuration"
 
-    def plaintext_peers(self) -> list[dict[str, Any]]:
+    def plaintext_peers(self) -> list[replies.PlaintextPeer]:
         """The connections in plaintext; `allowed`: whether they may stay so under "require" as well."""
         return [self._plaintext_peer(key) for key in self._switch.plaintext()]
 
-    def _plaintext_peer(self, key: bytes) -> dict[str, Any]:
+    def _plaintext_peer(self, key: bytes) -> replies.PlaintextPeer:
         local, remote = endpoints(key)
         return {"peer": endpoint(remote), "local": endpoint(local), "allowed": self._switch.policy.exempts(remote[:-2])}
 
     # -- the mode
 
-    def command_mode(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def command_mode(self, arguments: Arguments) -> replies.ModeShown:
         """The control command ``mode``: shows it, or changes it by `mode` or `from_config`.
 
         If that would end plaintext connections, it does nothing but name them as `would_end`, unless `confirmed`.
@@ -92,7 +99,7 @@ class Live:
             raise OperatorError(f"there is no mode {wanted!r}: say one of {', '.join(MODES)}")
         ended: list[bytes] = []
         if wanted is not None or from_config:
-            mode: str = self._config.mode if from_config or wanted is None else wanted
+            mode: Mode = self._config.mode if from_config or wanted is None else wanted
             if arguments.get("confirmed") is not True and (would_end := self._would_end(mode)):
                 return {**self._mode(), "would_end": would_end}
             write_mode(self._config.state_dir, None if from_config else wanted)
@@ -101,7 +108,7 @@ class Live:
             log.info("mode set", extra=fields(mode=mode, by=self.mode_source, plaintext_ended=len(ended)))
         return {**self._mode(), "ended": [self._plaintext_peer(key) for key in ended]}
 
-    def _mode(self) -> dict[str, Any]:
+    def _mode(self) -> replies.ModeShown:
         return {
             "mode": self._switch.policy.mode,
             "mode_source": self.mode_source,
@@ -109,14 +116,14 @@ class Live:
             "plaintext_peers": self.plaintext_peers(),
         }
 
-    def _would_end(self, mode: str) -> list[dict[str, Any]]:
+    def _would_end(self, mode: Mode) -> list[replies.PlaintextPeer]:
         if mode != "require" or self._switch.position is not Position.ON:
             return []
         return [one for one in self.plaintext_peers() if not one["allowed"]]
 
     # -- the configuration
 
-    def reload(self) -> dict[str, Any]:
+    def reload(self) -> replies.Reloaded:
         """Read the configuration again and apply it.  Says what changed, what needs a restart, and what it ended.
 
         Raises OperatorError if it is wrong or cannot be applied; then the old one stays, and the log says so.
@@ -127,7 +134,7 @@ class Live:
             log.error("configuration not reloaded, the old one stays", extra=fields(error=str(problem)))
             raise OperatorError(f"the old configuration stays: {problem}") from None
 
-    def _apply(self, read: Config) -> dict[str, Any]:
+    def _apply(self, read: Config) -> replies.Reloaded:
         before = self._config
         differing = [
             one.name
@@ -149,7 +156,7 @@ class Live:
         logging.getLogger().setLevel(config.log_level.upper())
         self._config = config
         changed = [name for name in differing if name not in restart]
-        numbers = {
+        numbers: replies.EndedByReload = {
             "plaintext_ended": len(ended.plaintext), "encrypted_reset": reset,
             "distrusted_ended": len(ended.distrusted),
         }  # fmt: skip
@@ -168,7 +175,7 @@ class Live:
 
     # -- peers
 
-    def command_peers_changed(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def command_peers_changed(self, arguments: Arguments) -> replies.PeersChanged:
         """The control command ``peers-changed``: read the peers file again, and nothing else.
 
         Unlike at start an empty list is taken: who revokes the last key means it.  Raises OperatorError; then the old
@@ -189,7 +196,7 @@ class Live:
         log.info("peers file reloaded", extra=fields(peers=len(peers), ended=ended))
         return {"trust": self._config.trust, "peers": len(peers), "ended": ended}
 
-    def command_peers(self, shown: list[Connection], now: float) -> dict[str, Any]:
+    def command_peers(self, shown: list[Connection], now: float) -> replies.Peers:
         """The control command ``peers``: who is connected, proven, and which listed peers are not.
 
         `now`: seconds since 1970.
@@ -213,7 +220,7 @@ class Live:
         }
 
 
-def _of_peer(shown: Connection, now: float) -> dict[str, Any]:
+def _of_peer(shown: Connection, now: float) -> replies.PeerConnection:
     return {
         "peer": endpoint(shown.remote),
         "local": endpoint(shown.local),

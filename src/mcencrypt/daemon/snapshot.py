@@ -1,30 +1,141 @@
-"""What the daemon tells the exporter: one dictionary of numbers, the same size whatever goes on.
-
-No address, port or name of a peer is in it: metrics may be read by more people than the control socket.
-"""
+"""What the daemon shows of itself: the reply to `status`, and what its exporter makes metrics of."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import resource
-from typing import Any
+import time
+from collections.abc import Callable, Iterable
 
+from mcencrypt.control import replies
 from mcencrypt.core.engine import Engine
+from mcencrypt.core.status import Connection, Counters
+from mcencrypt.daemon.interfaces import Timers
+from mcencrypt.daemon.names import endpoint, identity
+from mcencrypt.daemon.rotation import Rotation
+from mcencrypt.daemon.settings import Live
+from mcencrypt.daemon.switch import Position, Switch
+from mcencrypt.metrics.snapshot import Process, Snapshot
+from mcencrypt.version import VERSION
 
 
-def engine_numbers(engine: Engine) -> dict[str, Any]:
-    """The part that the engine knows; see `core.summary.Summary`."""
+class Snapshots:
+    """One daemon's, made when they are asked for."""
+
+    def __init__(
+        self,
+        public: str,
+        engine: Engine,
+        switch: Switch,
+        live: Live,
+        rotation: Rotation,
+        queue: Callable[[], replies.Queue],
+        timers: Timers,
+    ) -> None:
+        """`public`: this node's public key, as people see it; `queue` gives the numbers of the netfilter queue.
+
+        The daemon counts as started now.
+        """
+        self._public, self._engine, self._switch, self._live = public, engine, switch, live
+        self._rotation, self._queue, self._timers = rotation, queue, timers
+        self._started, self._started_at = timers.now(), time.time()
+
+    def line(self) -> str:
+        """One line for the service manager."""
+        ports = ", ".join(map(str, self._switch.ports))
+        return f"{self._switch.position.value} ({self._engine.policy.mode}), ports {ports}"
+
+    def connections(self) -> list[Connection]:
+        """All that there are."""
+        return list(self._engine.connections(self._timers.now()))
+
+    def status(self) -> replies.Status:
+        """Everything, for the operator."""
+        now, shown = self._timers.now(), self.connections()
+        return {
+            "enabled": self._engine.policy.enabled,
+            "draining": self._switch.position is Position.DRAINING,
+            "mode": self._engine.policy.mode,
+            "mode_source": self._live.mode_source,
+            "trust": self._live.trust,
+            "plaintext_peers": self._live.plaintext_peers(),
+            "ports": list(self._switch.ports),
+            "key_id": self._engine.ring.offered.key_id.hex(),
+            "identity": self._public,
+            "netns": self._live.netns,
+            "pid": os.getpid(),
+            "version": VERSION,
+            "uptime": round(now - self._started, 3),
+            **self._rotation.describe(now),
+            "connections": [connection(one, self._live.name_of) for one in shown],
+            "totals": totals(self._engine, shown),
+            "refused": dict(self._engine.outcome.refused),
+            "queue": self._queue(),
+            "rules_lost": self._switch.rules_lost,
+            "rules_seen": self._switch.rules_seen(now),
+        }
+
+    def metrics(self) -> Snapshot:
+        """Numbers only."""
+        summary = self._engine.summary()
+        return {
+            "version": VERSION,
+            "started": self._started_at,
+            "identity": self._public,
+            "key_id": self._engine.ring.offered.key_id.hex(),
+            "enabled": self._engine.policy.enabled,
+            "draining": self._switch.position is Position.DRAINING,
+            "mode": self._engine.policy.mode,
+            "states": summary.states,
+            "peers": summary.peers,
+            "encrypted": summary.encrypted,
+            "carried": counters(summary.carried),
+            "plaintext": summary.plaintext,
+            "plaintext_carried": counters(summary.plaintext_carried),
+            "refused": dict(self._engine.outcome.refused),
+            "queue": self._queue(),
+            "rules_lost": self._switch.rules_lost,
+            "process": process(),
+        }
+
+
+def counters(carried: Counters) -> replies.Counters:
+    """What was carried, by name."""
     return {
-        "mode": engine.policy.mode,
-        "key_id": engine.ring.offered.key_id.hex(),
-        **dataclasses.asdict(engine.summary()),
-        "refused": dict(engine.outcome.refused),
+        "bytes_out": carried.bytes_out,
+        "bytes_in": carried.bytes_in,
+        "records_out": carried.records_out,
+        "records_in": carried.records_in,
+        "retransmissions": carried.retransmissions,
+        "auth_failures": carried.auth_failures,
     }
 
 
-def process_numbers() -> dict[str, float]:
-    """This process: CPU seconds, bytes of memory, open file descriptors and how many there may be."""
+def connection(shown: Connection, name_of: Callable[[bytes], str | None]) -> replies.Connection:
+    """One connection as a status shows it; `name_of` names a proven public key, if it is listed."""
+    return {
+        "peer": endpoint(shown.remote),
+        "local": endpoint(shown.local),
+        "state": shown.state,
+        "identity": identity(shown.identity) if shown.identity else None,
+        "name": name_of(shown.identity),
+        "key_id": shown.key_id.hex() or None,
+        "age": round(shown.age, 3),
+        **counters(shown.counters),
+    }
+
+
+def totals(engine: Engine, shown: Iterable[Connection]) -> replies.Totals:
+    """Connections that were encrypted: those that are gone, and those of `shown` that are."""
+    alive = [one for one in shown if one.state.has_keys]
+    carried = Counters()
+    for one in (engine.table.gone.counters, *(connection.counters for connection in alive)):
+        carried.add(one)
+    return {"connections": engine.table.gone.connections + len(alive), **counters(carried)}
+
+
+def process() -> Process:
+    """This process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     page = resource.getpagesize()
     with open("/proc/self/statm") as statm:

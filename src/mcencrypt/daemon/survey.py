@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.core.probing import ProbeResult
+from mcencrypt.daemon.interfaces import Timers
 from mcencrypt.errors import OperatorError
 
 #: Probes of one survey that are under way at once; half of what the engine takes.
@@ -34,29 +34,24 @@ class Asking(Protocol):
     ) -> None: ...
 
 
-class Timers(Protocol):
-    """What a survey needs of `Loop`."""
+class Question(NamedTuple):
+    """Which of these peers, by public key, answer with this network key, each at any of its targets?"""
 
-    def call_at(self, when: float, callback: Callable[[], None]) -> None: ...
+    secret: NetworkSecret
+    peers: Mapping[bytes, Sequence[Target]]
+
+
+#: The answer of each peer that proved itself as the one that was asked.
+Answers = Mapping[bytes, ProbeResult]
 
 
 class Survey:
-    """One key, tried on many peers, each at every place where it may listen."""
+    """One question, put to many peers."""
 
-    def __init__(
-        self,
-        prober: Asking,
-        timers: Timers,
-        secret: NetworkSecret,
-        peers: Mapping[bytes, list[Target]],
-        done: Callable[[dict[bytes, ProbeResult]], None],
-    ) -> None:
-        """`peers`: by public key. `done` is called once with an answer for each peer that proved itself as that one.
-
-        That may be at once, if there is nobody to ask.
-        """
-        self._prober, self._timers, self._secret, self._done = prober, timers, secret, done
-        self._waiting = deque((peer, target) for peer, targets in peers.items() for target in targets)
+    def __init__(self, prober: Asking, timers: Timers, question: Question, done: Callable[[Answers], None]) -> None:
+        """`done` is called once; that may be at once, if there is nobody to ask."""
+        self._prober, self._timers, self._secret, self._done = prober, timers, question.secret, done
+        self._waiting = deque((peer, target) for peer, targets in question.peers.items() for target in targets)
         self._answers: dict[bytes, ProbeResult] = {}
         self._running = 0
         self._proceed()
@@ -71,7 +66,7 @@ class Survey:
             except Busy:
                 self._waiting.appendleft((peer, target))
                 if not self._running:
-                    self._timers.call_at(time.monotonic() + _BUSY_PAUSE, self._proceed)
+                    self._timers.call_at(self._timers.now() + _BUSY_PAUSE, self._proceed)
                 return
             except OperatorError:
                 continue  # not to be reached from here, which is an answer too: none

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mcencrypt.doctor.machine import Machine
 from mcencrypt.doctor.processes import Process, read_processes
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.config import Config
+
+if TYPE_CHECKING:
+    from mcencrypt.control.replies import Status
 
 
 @dataclass
@@ -22,7 +25,7 @@ class Case:
     config: Config
     config_error: str = ""
     #: The daemon's answer to `status`, None if none answers.
-    status: dict[str, Any] | None = None
+    status: Status | None = None
     #: Why no daemon answered.
     silence: str = ""
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -52,11 +55,11 @@ class Case:
 
     @property
     def queue_number(self) -> int:
-        return int(self.status["queue"]["number"]) if self.status else self.config.queue_number
+        return self.status["queue"]["number"] if self.status else self.config.queue_number
 
     @property
     def daemon_pid(self) -> int | None:
-        return int(self.status["pid"]) if self.status else None
+        return self.status["pid"] if self.status else None
 
     @property
     def rules_expected(self) -> bool:

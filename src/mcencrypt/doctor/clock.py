@@ -21,7 +21,7 @@ def check_clock(case: Case) -> Iterator[Finding]:
             "clock.past", f"the clock says {shown}, which is before mcencrypt was made", "set it, and run an NTP client"
         )
         return
-    skewed = int(((case.status or {}).get("refused") or {}).get("clock-skew", 0))
+    skewed = case.status["refused"].get("clock-skew", 0) if case.status else 0
     if skewed:
         yield problem(
             "clock.skew",

@@ -78,7 +78,7 @@ def check_files(case: Case) -> Iterator[Finding]:
 def _check_key(case: Case) -> Iterator[Finding]:
     from mcencrypt.core.handshake import NetworkSecret
 
-    file, running = case.config.network_key_file, (case.status or {}).get("key_id")
+    file, running = case.config.network_key_file, case.status["key_id"] if case.status else None
     try:
         key_id = NetworkSecret(case.config.network_key().secret).key_id.hex()
     except OperatorError as error:
@@ -88,7 +88,7 @@ def _check_key(case: Case) -> Iterator[Finding]:
             yield _from_error("key.file", str(error))
         return
     yield ok("key.file", f"network key {key_id} in {file}; it must be the same on every node")
-    accepted = [one["id"] for one in (case.status or {}).get("keys", ()) if one["accepted"]]
+    accepted = [one["id"] for one in case.status["keys"] if one["accepted"]] if case.status else []
     if running and key_id not in (running, *accepted):
         yield warning(
             "key.not-in-use",

@@ -6,15 +6,22 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 from mcencrypt.core.status import State
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, Severity, note, ok, problem, warning
 from mcencrypt.errors import OperatorError
 
-#: A control command of the daemon: its name, its arguments as keywords; raises OperatorError.
-Ask = Callable[..., dict[str, Any]]
+if TYPE_CHECKING:
+    from mcencrypt.control.replies import Probed
+
+
+class Ask(Protocol):
+    """The daemon's command `probe`, with the key of that id or the one that it offers. Raises OperatorError."""
+
+    def __call__(self, address: str, port: int, key_id: str | None = None) -> Probed: ...
+
 
 MAX_ADDRESSES = 4
 MAX_KEYS = 3
@@ -51,7 +58,7 @@ def check_peer(case: Case, peer: Peer, ask: Ask) -> Iterator[Finding]:
     """Ask the peer, with the daemon's handshake and with packets of our own."""
     connected = list(_connections(case, peer))
     yield from connected
-    answer: dict[str, Any] = {}
+    answer: Probed | None = None
     if case.status is None:
         yield warning(
             "peer.no-daemon",
@@ -60,41 +67,55 @@ def check_peer(case: Case, peer: Peer, ask: Ask) -> Iterator[Finding]:
         )
     else:
         try:
-            answer = ask("probe", address=peer.address, port=peer.port)
+            answer = ask(peer.address, peer.port)
         except OperatorError as error:
             what, _, advice = str(error).partition(": ")
             yield problem("peer.not-asked", f"{peer} cannot be asked for a handshake: {what}", advice or "see above")
-    if answer.get("outcome") == "silent":
-        answer = _with_other_keys(case, peer, ask, answer)
-    outcome = answer.get("outcome", "")
-    carries = "" if outcome == "encrypted" else _carries(case, peer)
+    other = _with_other_keys(case, peer, ask) if answer and answer["outcome"] == "silent" else None
+    encrypted = other is not None or (answer is not None and answer["outcome"] == "encrypted")
+    carries = "" if encrypted else _carries(case, peer)
     reached = _reached(case, peer)
-    if outcome:
-        yield _OUTCOMES[outcome](case, peer, answer, carries, reached is not None)
+    if answer and other:
+        yield _other_key(peer, answer["key_id"], other["key_id"])
+    elif answer:
+        yield _OUTCOMES[answer["outcome"]](_Found(case, peer, answer, carries, reached is not None))
     elif carries:
         yield _carried(peer, carries)
-    yield from _offers(peer, answer)
+    yield from _offers(peer, other or answer)
     yield from _check_size(case, peer, reached)
 
 
-def _with_other_keys(case: Case, peer: Peer, ask: Ask, answer: dict[str, Any]) -> dict[str, Any]:
-    """Ask with the keys that we accept and do not offer; the first answer that is no silence counts."""
+@dataclass(frozen=True)
+class _Found:
+    """What is known of a path once it was tried."""
+
+    case: Case
+    peer: Peer
+    answer: Probed
+    #: "passes" or "stripped": what happens to data in SYNs; "" if that is not known.
+    carries: str
+    #: Whether the host answers pings.
+    reached: bool
+
+
+def _with_other_keys(case: Case, peer: Peer, ask: Ask) -> Probed | None:
+    """The answer with a key that we accept and do not offer, if there is one that it answers."""
     assert case.status is not None
-    others = [one["id"] for one in case.status.get("keys", ()) if one["accepted"] and not one["offered"]]
+    others = [one["id"] for one in case.status["keys"] if one["accepted"] and not one["offered"]]
     for key_id in others[:MAX_KEYS]:
         try:
-            other = ask("probe", address=peer.address, port=peer.port, key_id=key_id)
+            other = ask(peer.address, peer.port, key_id)
         except OperatorError:
             continue
         if other["outcome"] == "encrypted":
-            return other | {"outcome": "other-key", "ours": answer["key_id"]}
-    return answer
+            return other
+    return None
 
 
 def _connections(case: Case, peer: Peer) -> Iterator[Finding]:
     """Those that exist with this address now."""
     start = f"[{peer.address}]:" if ":" in peer.address else f"{peer.address}:"
-    for one in (case.status or {}).get("connections", ()):
+    for one in case.status["connections"] if case.status else ():
         if one["peer"].startswith(start):
             text = f"connection {one['local']} - {one['peer']} is {one['state']}"
             if one["state"] == State.PLAINTEXT:
@@ -103,93 +124,93 @@ def _connections(case: Case, peer: Peer) -> Iterator[Finding]:
                 yield ok("peer.connection", text + (f", with {one['identity']}" if one["identity"] else ""))
 
 
-def _encrypted(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reached: bool) -> Finding:
-    name = f" ({answer['name']})" if answer.get("name") else ""
-    return ok(
-        "peer.encrypted",
-        f"{peer} answered the handshake in {answer['round_trip'] * 1000:.1f} ms: identity {answer['identity']}{name}, "
-        f"network key {answer['key_id']}",
-    )
-
-
-def _other_key(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reached: bool) -> Finding:
+def _other_key(peer: Peer, ours: str, theirs: str) -> Finding:
     return problem(
         "peer.lacks-offered-key",
-        f"{peer} is silent to key {answer['ours']}, which this node offers, and answers to key {answer['key_id']}: "
-        "it can dial us, and we cannot dial it",
-        f"on that node `mcencrypt key add` the key {answer['ours']}, or `mcencrypt key use {answer['key_id']}` here",
+        f"{peer} is silent to key {ours}, which this node offers, and answers to key {theirs}: it can dial us, and we "
+        "cannot dial it",
+        f"on that node `mcencrypt key add` the key {ours}, or `mcencrypt key use {theirs}` here",
     )
 
 
-def _no_mcencrypt(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reached: bool) -> Finding:
-    if carries == "stripped":
-        return _carried(peer, carries)
-    sure = "; the path does carry data in SYNs" if carries == "passes" else ""
-    found = f"{peer} answers as a host without mcencrypt, or switched off, does{sure}"
+def _encrypted(found: _Found) -> Finding:
+    answer = found.answer
+    took = f" in {answer['round_trip'] * 1000:.1f} ms" if answer["round_trip"] is not None else ""
+    return ok(
+        "peer.encrypted",
+        f"{found.peer} answered the handshake{took}: identity {answer['identity']}, network key {answer['key_id']}",
+    )
+
+
+def _no_mcencrypt(found: _Found) -> Finding:
+    if found.carries == "stripped":
+        return _carried(found.peer, found.carries)
+    sure = "; the path does carry data in SYNs" if found.carries == "passes" else ""
+    what = f"{found.peer} answers as a host without mcencrypt, or switched off, does{sure}"
     advice = "switch it on there" + (
         "" if sure else "; if it is on, something on the path strips data from SYNs: its log says not-a-handshake then"
     )
-    if _plaintext_allowed(case, peer):
-        return Finding("peer.no-mcencrypt", Severity.WARNING, f"{found}: connections with it are plaintext", advice)
-    return problem("peer.no-mcencrypt", f"{found}, so connections with it are refused here", advice)
+    if _plaintext_allowed(found.case, found.peer):
+        return Finding("peer.no-mcencrypt", Severity.WARNING, f"{what}: connections with it are plaintext", advice)
+    return problem("peer.no-mcencrypt", f"{what}, so connections with it are refused here", advice)
 
 
-def _stripped(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reached: bool) -> Finding:
+def _stripped(found: _Found) -> Finding:
     return problem(
         "peer.stripped",
-        f"{peer} acknowledged our handshake and its own did not come: something on the path removes data from "
+        f"{found.peer} acknowledged our handshake and its own did not come: something on the path removes data from "
         "SYN-ACKs, or ends TCP (a proxy, a load balancer, docker-proxy)",
         "lead the P2P port past it; `mcencrypt doctor` there looks for proxies on that host",
     )
 
 
-def _not_authentic(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reached: bool) -> Finding:
+def _not_authentic(found: _Found) -> Finding:
     return problem(
         "peer.not-authentic",
-        f"{peer}: {answer['detail']}",
+        f"{found.peer}: {found.answer['detail']}",
         "compare network keys and versions of both (`mcencrypt status`); else something on the path changes data",
     )
 
 
-def _refused(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reached: bool) -> Finding:
+def _refused(found: _Found) -> Finding:
     return problem(
         "peer.refused",
-        f"{peer}: {answer['detail']}",
+        f"{found.peer}: {found.answer['detail']}",
         "start multichaind there, and see that its port is this one; look at its firewall for REJECT",
     )
 
 
-def _silent(case: Case, peer: Peer, answer: dict[str, Any], carries: str, reached: bool) -> Finding:
-    theirs, ours = answer.get("last_refused_key_id"), answer.get("key_id")
+def _silent(found: _Found) -> Finding:
+    theirs, ours = found.answer["last_refused_key_id"], found.answer["key_id"]
     if theirs and theirs != ours:
         return problem(
             "peer.other-key",
-            f"{peer} is silent to our network key {ours}, and offered us key {theirs} when it last dialled",
+            f"{found.peer} is silent to our network key {ours}, and offered us key {theirs} when it last dialled",
             "one of the two has the wrong key: copy the network's key to it",
         )
-    if carries == "stripped":
-        return _carried(peer, carries)
-    where = "the host answers otherwise" if reached or carries else "nothing of that host answers"
+    if found.carries == "stripped":
+        return _carried(found.peer, found.carries)
+    answers = found.reached or bool(found.carries)
+    where = "the host answers otherwise" if answers else "nothing of that host answers"
     advice = (
         "in this order: is multichaind running there, does a firewall drop the port (or SYNs with data), has it the "
         "same network key and the right time, does it list this node if it lists peers; its own "
         "`mcencrypt status` counts what it refused, and why"
-        if reached or carries
+        if answers
         else "is the host up, is the address right, does a firewall between drop all of it? If it is up, its own "
         "`mcencrypt status` counts what it refused, and why"
     )
-    sure = ", and the path carries data in SYNs" if carries == "passes" else ""
-    return problem("peer.silent", f"{peer} does not answer the handshake; {where}{sure}", advice)
+    sure = ", and the path carries data in SYNs" if found.carries == "passes" else ""
+    return problem("peer.silent", f"{found.peer} does not answer the handshake; {where}{sure}", advice)
 
 
-_OUTCOMES: dict[str, Callable[[Case, Peer, dict[str, Any], str, bool], Finding]] = {
+_OUTCOMES: dict[str, Callable[[_Found], Finding]] = {
     "encrypted": _encrypted,
     "no-mcencrypt": _no_mcencrypt,
     "stripped": _stripped,
     "not-authentic": _not_authentic,
     "refused": _refused,
     "silent": _silent,
-    "other-key": _other_key,
 }
 
 
@@ -203,8 +224,8 @@ def _carried(peer: Peer, carries: str) -> Finding:
     )
 
 
-def _offers(peer: Peer, answer: dict[str, Any]) -> Iterator[Finding]:
-    if answer.get("offered") is False:
+def _offers(peer: Peer, answer: Probed | None) -> Iterator[Finding]:
+    if answer and answer["offered"] is False:
         yield note(
             "peer.offers-other",
             f"{peer} accepts network key {answer['key_id']}, and offers another one when it dials",

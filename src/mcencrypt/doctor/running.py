@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, note, ok, warning
 from mcencrypt.version import VERSION
+
+if TYPE_CHECKING:
+    from mcencrypt.control.replies import Status
 
 _SHOWN = 10
 # Reason: what it means, what to do.
@@ -48,20 +51,20 @@ def check_daemon(case: Case) -> Iterator[Finding]:
             f"the daemon is version {status['version']}, this command {VERSION}",
             "restart the daemon: systemctl restart mcencrypt",
         )
-    if status.get("rules_lost"):
+    if status["rules_lost"]:
         yield warning(
             "daemon.rules-lost",
             f"another program removed the rules {status['rules_lost']} times; they were put back within seconds",
             "the log says when; have that program leave the tables raw and mangle alone",
         )
-    bad = int(status["queue"].get("bad_verdicts", 0))
+    bad = status["queue"]["bad_verdicts"]
     if bad:
         text = f"{bad} packets were dropped by an internal error"
         yield warning("daemon.errors", text, "report it, with the daemon's log")
     yield from _check_plaintext(status)
 
 
-def _check_plaintext(status: dict[str, Any]) -> Iterator[Finding]:
+def _check_plaintext(status: Status) -> Iterator[Finding]:
     plain = [one["peer"] for one in status["connections"] if one["state"] == "plaintext"]
     if plain:
         shown = ", ".join(plain[:_SHOWN]) + (f" and {len(plain) - _SHOWN} more" if len(plain) > _SHOWN else "")
@@ -74,11 +77,13 @@ def _check_plaintext(status: dict[str, Any]) -> Iterator[Finding]:
 
 def check_refusals(case: Case) -> Iterator[Finding]:
     """What was refused since the daemon's start, where there is something to do about it."""
-    refused = (case.status or {}).get("refused") or {}
+    if case.status is None:
+        return
+    refused = case.status["refused"]
     for reason, count in refused.items():
         if count and reason in _REASONS:
             meaning, advice = _REASONS[reason]
             yield warning(f"refused.{reason}", f"{count} times since its start {meaning} ({reason})", advice)
-    forged = int(((case.status or {}).get("totals") or {}).get("auth_failures", 0))
+    forged = case.status["totals"]["auth_failures"]
     if forged and not refused.get("tampered"):
         yield warning("refused.tampered", f"{forged} records were not authentic", _REASONS["tampered"][1])

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -29,6 +29,9 @@ from prometheus_client.registry import Collector
 
 from mcencrypt import logs
 from mcencrypt.metrics.families import families
+
+if TYPE_CHECKING:
+    from mcencrypt.metrics.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ class Source:
         self._channel, self._clock = channel, clock
         self._asking = threading.Lock()
         self._arrived = threading.Condition()
-        self._answer: tuple[int, Any] = (0, None)
+        self._answer: tuple[int, Snapshot | None] = (0, None)
         self._number = 0
         self._at = float("-inf")
 
@@ -71,12 +74,14 @@ class Source:
                 self._answer = int(answer["id"]), answer["snapshot"]
                 self._arrived.notify_all()
 
-    def snapshot(self) -> Any:
+    def snapshot(self) -> Snapshot:
         """A snapshot at most `FRESH` seconds old.  Raises NoAnswer."""
         with self._asking:
             if self._clock() - self._at > FRESH:
                 self._ask()
-            return self._answer[1]
+            snapshot = self._answer[1]
+            assert snapshot is not None
+            return snapshot
 
     def _ask(self) -> None:
         self._number += 1
@@ -91,7 +96,7 @@ class Source:
 
 
 class _Snapshots(Collector):
-    def __init__(self, snapshot: Callable[[], Any]) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
         self._snapshot = snapshot
 
     def collect(self) -> Iterable[Metric]:
@@ -103,7 +108,7 @@ class Server(socketserver.ThreadingMixIn, HTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, listener: socket.socket, snapshot: Callable[[], Any]) -> None:
+    def __init__(self, listener: socket.socket, snapshot: Callable[[], Snapshot]) -> None:
         super().__init__(listener.getsockname()[:2], _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener

@@ -7,7 +7,7 @@ All of them are always there, at 0 if need be: a counter that only appears with 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -16,10 +16,13 @@ from mcencrypt.core.policy import MODES
 from mcencrypt.core.reasons import REASONS
 from mcencrypt.core.status import State
 
+if TYPE_CHECKING:
+    from mcencrypt.metrics.snapshot import Snapshot
+
 PREFIX: Final = "mcencrypt_"
 
 
-def families(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
+def families(snapshot: Snapshot) -> Iterator[Metric]:
     """All metrics of one daemon."""
     yield from _daemon(snapshot)
     yield from _connections(snapshot)
@@ -27,17 +30,17 @@ def families(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
     yield from _process(snapshot)
 
 
-def _daemon(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
+def _daemon(snapshot: Snapshot) -> Iterator[Metric]:
     yield InfoMetricFamily(PREFIX + "build", "The daemon's version.", value={"version": snapshot["version"]})
     public = {"identity": snapshot["identity"], "key_id": snapshot["key_id"]}
     yield InfoMetricFamily(PREFIX + "node", "This node's public key, and the network key's id.", value=public)
     yield _gauge("enabled", "1 if new connections are encrypted, 0 if they are plaintext.", snapshot["enabled"])
     yield _gauge("draining", "1 while switched off with encrypted connections left to finish.", snapshot["draining"])
-    modes = {mode: mode == snapshot["mode"] for mode in MODES}
+    modes: dict[str, float] = {mode: mode == snapshot["mode"] for mode in MODES}
     yield _gauges("mode", "The policy: 1 for the mode in force.", "mode", modes)
 
 
-def _connections(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
+def _connections(snapshot: Snapshot) -> Iterator[Metric]:
     carried, passed, states = snapshot["carried"], snapshot["plaintext_carried"], snapshot["states"]
     yield _gauges(
         "connections",
@@ -73,7 +76,7 @@ def _connections(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
     )
 
 
-def _trouble(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
+def _trouble(snapshot: Snapshot) -> Iterator[Metric]:
     queue, refused = snapshot["queue"], snapshot["refused"]
     yield _counter(
         "authentication_failures",
@@ -97,7 +100,7 @@ def _trouble(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
     yield _counter("rules_lost", "Times that another program removed the iptables rules.", snapshot["rules_lost"])
 
 
-def _process(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
+def _process(snapshot: Snapshot) -> Iterator[Metric]:
     process = snapshot["process"]
     yield CounterMetricFamily("process_cpu_seconds", "CPU time of the daemon.", value=process["cpu"])
     for name, text, value in (

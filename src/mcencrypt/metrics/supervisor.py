@@ -17,10 +17,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from mcencrypt.errors import OperatorError
 from mcencrypt.logs import fields
+from mcencrypt.metrics.snapshot import Snapshot
 from mcencrypt.store.config import Listen
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ _BACKLOG: Final = 16
 
 
 class Loop(Protocol):
-    """What is used of `shell.loop.Loop`."""
+    """What is used of `daemon.loop.Loop`."""
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None: ...
 
@@ -73,7 +74,7 @@ def listen(address: Listen) -> socket.socket:
 class Metrics:
     """Keeps an exporter running behind a listening socket."""
 
-    def __init__(self, listener: socket.socket, snapshot: Callable[[], dict[str, Any]], log_format: str) -> None:
+    def __init__(self, listener: socket.socket, snapshot: Callable[[], Snapshot], log_format: str) -> None:
         """`snapshot` is called in the loop's thread."""
         self._listener, self._snapshot, self._log_format = listener, snapshot, log_format
         self._channel: socket.socket | None = None

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mcencrypt.reading.capture import address_text
 from mcencrypt.reading.conversations import Bounds, Conversation, Conversations, Verdict
@@ -182,14 +182,6 @@ class Judge:
     def _may(self, address: bytes) -> bool:
         peer = ip_address(address)
         return any(peer.version == network.version and peer in network for network in self._allowed)
-
-
-def compare(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> dict[str, int] | None:
-    """How the daemon's totals grew between two answers to `status`; None without both, or if it was restarted."""
-    if before is None or after is None or before["pid"] != after["pid"]:
-        return None
-    names = ("records_in", "records_out", "auth_failures")
-    return {name: after["totals"][name] - before["totals"][name] for name in names}
 
 
 def watch(judge: Judge, tap: Tap, seconds: float, clock: Callable[[], float], enough: int) -> Outcome:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
-from mcencrypt.core.policy import MODES
+from mcencrypt.core.policy import MODES, Mode
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.keys import NetworkKey, load_network_key
 from mcencrypt.store.multichain import PORT_MAX, PORT_MIN, chain_ports
@@ -25,7 +25,9 @@ from mcencrypt.target import Target
 DEFAULT_FILE = Path("/etc/mcencrypt/config.toml")
 #: Name of the systemd credential that holds the network key where network_key_file is not set.
 CREDENTIAL = "network.key"
-TRUST = ("network-key", "listed")
+#: Who may connect: whoever has the network key, or only the peers that are listed.
+Trust = Literal["network-key", "listed"]
+TRUST: Final[tuple[Trust, ...]] = get_args(Trust)
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 
@@ -59,10 +61,10 @@ class Config:
     #: Not set, and a systemd credential network.key is there: that.
     network_key_file: Path = Path("/etc/mcencrypt/network.key")
     #: "require": only encrypted connections. "prefer": plaintext with peers that have no mcencrypt.
-    mode: str = "require"
+    mode: Mode = "require"
     allow_plaintext: tuple[Network, ...] = ()
     #: "network-key": every peer that has the network key. "listed": only those in the peers file.
-    trust: str = "network-key"
+    trust: Trust = "network-key"
     #: Not set: `peers.toml` in `state_dir`. See `peers_path`.
     peers_file: Path | None = None
     state_dir: Path = Path("/var/lib/mcencrypt")

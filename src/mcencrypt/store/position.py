@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mcencrypt.core.policy import Mode
 from mcencrypt.store.files import cannot, replace_file
 
 _NAME = "mode"
@@ -28,7 +29,7 @@ def write_switch(state_dir: Path, enabled: bool) -> None:
     replace_file(state_dir / "switch", b"on\n" if enabled else b"off\n")
 
 
-def read_mode(state_dir: Path) -> str | None:
+def read_mode(state_dir: Path) -> Mode | None:
     """ "require" or "prefer"; None if the configuration decides. What makes no sense counts as the stricter one.
 
     Raises OperatorError.
@@ -43,7 +44,7 @@ def read_mode(state_dir: Path) -> str | None:
     return "prefer" if text == b"prefer" else "require"
 
 
-def write_mode(state_dir: Path, mode: str | None) -> None:
+def write_mode(state_dir: Path, mode: Mode | None) -> None:
     """Remember a mode, or None: that the configuration decides. Raises OperatorError."""
     file = state_dir / _NAME
     if mode is not None:

@@ -33,7 +33,7 @@ def test_status_for_people_shows_every_number(tmp_path: Path) -> None:
         "A" * 43 + "=",
     ]  # fmt: skip
     assert rows[0].endswith("-") and rows[3].endswith("  org-c")
-    assert "refused      no handshake 7, replayed 2" in lines
+    assert "refused      not-a-handshake 7, replayed 2" in lines
     assert "plaintext    1 connection: 10.9.9.9:7331 (allow_plaintext)" in lines
     assert "5 by the kernel" in lines[-1] and "1 overruns" in lines[-1]
 

@@ -23,24 +23,23 @@ import pytest
 from rich.console import Console
 
 from mcencrypt.cli.top_screen import Rates, Sample, frame, rates, waiting
+from mcencrypt.control.replies import Connection
+from tests.helpers import replies
 from tests.helpers.commands import SOURCE, fails, run, status_result
 from tests.helpers.served import serving
 
 DEADLINE = 30.0
 
 
-def connection(peer: str = "10.0.0.2:7331", **changes: Any) -> dict[str, Any]:
-    return {
-        "peer": peer, "local": "10.0.0.1:40000", "state": "encrypted", "age": 100.0, "identity": "A" * 43 + "=",
-        "bytes_out": 1000, "bytes_in": 2000, "records_out": 1, "records_in": 1, "retransmissions": 0,
-        "auth_failures": 0, **changes,
-    }  # fmt: skip
+def connection(peer: str = "10.0.0.2:7331", **changes: Any) -> Connection:
+    usual = {"local": "10.0.0.1:40000", "identity": "A" * 43 + "=", "bytes_out": 1000, "bytes_in": 2000}
+    return replies.connection(**{"peer": peer, **usual} | changes)
 
 
-def sample(at: float, *connections: dict[str, Any], **changes: Any) -> Sample:
+def sample(at: float, *connections: Connection, **changes: Any) -> Sample:
     totals = status_result()["totals"]
-    for name in totals.keys() & {"bytes_out", "bytes_in"}:
-        totals[name] = sum(one[name] for one in connections)
+    totals["bytes_out"] = sum(one["bytes_out"] for one in connections)
+    totals["bytes_in"] = sum(one["bytes_in"] for one in connections)
     return Sample(at, status_result(connections=list(connections), totals=totals, **changes))
 
 

@@ -16,8 +16,10 @@ from scapy.packet import Packet
 
 from mcencrypt.cli import cli
 from mcencrypt.cli import verify as command
+from mcencrypt.control.replies import Status
 from mcencrypt.reading.capture import Segment
 from mcencrypt.reading.judge import Outcome
+from tests.helpers import replies
 from tests.helpers.captures import (
     PORT,
     Tcp,
@@ -52,6 +54,14 @@ def test_what_is_said(outcome: Callable[[], Outcome], passed: bool, lines: list[
     for line in lines:
         assert any(re.search(line, one) for one in said), said
     assert said[-1].startswith("verdict: ")
+
+
+def test_the_daemons_counters_grow_as_long_as_it_is_the_same_daemon() -> None:
+    def answer(pid: int, opened: int) -> Status:
+        return replies.status(pid=pid, totals={**replies.status()["totals"], "records_in": opened, "records_out": 5})
+
+    assert command.growth(answer(1, 10), answer(1, 25)) == GROWN
+    assert command.growth(answer(1, 10), answer(2, 25)) is None and command.growth(None, answer(1, 1)) is None
 
 
 class Recording:

@@ -20,7 +20,7 @@ import pytest
 
 from mcencrypt.control import client as client_module
 from mcencrypt.control import server as server_module
-from mcencrypt.control.client import SOCKET_NAME, NoDaemonError, request
+from mcencrypt.control.client import SOCKET_NAME, VERSION, NoDaemonError, request
 from mcencrypt.control.runlock import LOCK_NAME, LockHeldError, RunLock, is_held
 from mcencrypt.control.server import ControlServer, Later
 from mcencrypt.errors import OperatorError
@@ -130,7 +130,22 @@ def test_what_is_no_request_is_answered_and_the_connection_lives(
         reply = read_reply(connection)
         assert reply["ok"] is False and "one JSON object" in reply["error"]
         connection.sendall(b'{"command": "echo"}\n')
-        assert read_reply(connection) == {"ok": True, "result": {}}
+        assert read_reply(connection) == {"ok": True, "replies": VERSION, "result": {}}
+
+
+def test_a_daemon_of_another_version_does_nothing_and_says_so(
+    server: ControlServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "VERSION", VERSION + 1)
+    with pytest.raises(OperatorError, match=rf"reads answers of version {VERSION + 1}, this daemon gives {VERSION}:"):
+        request(run_dir, "bug")  # and not its log
+
+
+def test_an_answer_of_another_version_is_not_taken_for_one(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = json.dumps({"ok": True, "replies": VERSION + 1, "result": {"pid": 1}}).encode() + b"\n"
+    with pytest.raises(OperatorError, match=f"gives answers of version {VERSION + 1}, this command reads {VERSION}:"):
+        client_module._result(answer, run_dir)
+    assert client_module._result(b'{"ok": true, "result": {}}\n', run_dir) == {}, "before they had numbers: the first"
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
@@ -210,7 +225,7 @@ def test_a_result_that_comes_later_holds_up_nobody_but_its_client(run_dir: Path)
             promised[0].error(OperatorError("it took too long"))
             promised[1].result({"to": "nobody"})
             assert lines(patient, 2) == [
-                {"ok": False, "error": "it took too long"}, {"ok": True, "result": {"n": 2}}
+                {"ok": False, "error": "it took too long"}, {"ok": True, "replies": VERSION, "result": {"n": 2}}
             ]  # fmt: skip
             turn(lambda: len(server._clients) == 1)
     finally:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import socket
-from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -23,39 +20,12 @@ from mcencrypt.daemon.prober import Prober
 from mcencrypt.daemon.survey import Busy
 from mcencrypt.daemon.switch import Position
 from mcencrypt.errors import OperatorError
+from tests.helpers.standins import FakeLoop
 
 PORT = 7331
 #: On lo, and not the address that this host would ask it from (127.0.0.1).
 PEER = "127.0.0.2"
 OFFERED, OTHER = NetworkSecret(b"o" * 32), NetworkSecret(b"x" * 32)
-
-
-class Timers:
-    """An event loop's timers, on a clock that only `run` moves."""
-
-    def __init__(self, afterwards: Callable[[], None]) -> None:
-        self._afterwards = afterwards
-        self.now = 100.0
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
-
-    def __len__(self) -> int:
-        return len(self._heap)
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> None:
-        heapq.heappush(self._heap, (when, next(self._order), callback))
-
-    def run(self, until: float) -> int:
-        """Call what is due up to then; how many calls that were."""
-        calls = 0
-        while self._heap and self._heap[0][0] <= until:
-            when, _, callback = heapq.heappop(self._heap)
-            self.now = max(self.now, when)
-            callback()
-            self._afterwards()
-            calls += 1
-        self.now = until
-        return calls
 
 
 class Switched:
@@ -71,13 +41,15 @@ class Bench:
         static = X25519PrivateKey.from_private_bytes(dice.randbytes(32))
         around = Surroundings(dice.randbytes, lambda: 1_750_000_000_000, lambda peer, own: 1400)
         self.engine = Engine(Policy(), KeyRing((OFFERED, OTHER)), static, around)
-        self.timers, self.switch = Timers(self._carry_out), Switched()
+        self.loop, self.switch = FakeLoop(), Switched()
+        self.loop.afterwards = self._carry_out
+        self._begun = self.loop.now()
         self.sent: list[tuple[float, Segment]] = []
         self.results: list[ProbeResult] = []
-        self.prober = Prober(self.engine, self.switch, self.timers, lambda: self.timers.now)
+        self.prober = Prober(self.engine, self.switch, self.loop)
 
     def _carry_out(self) -> None:
-        self.sent += [(self.timers.now, Segment(one.packet)) for one in self.engine.outcome.injections]
+        self.sent += [(self.loop.now() - self._begun, Segment(one.packet)) for one in self.engine.outcome.injections]
         self.engine.outcome.injections.clear()
 
     def begin(self, timeout: float = 3.0, address: str = PEER, port: int = PORT) -> None:
@@ -88,7 +60,7 @@ class Bench:
         """The last probe is answered by a reset."""
         syn = self.sent[-1][1]
         reset = bare(reversed_key(syn.source_first), 0, syn.seq + 1, RST | ACK)
-        self.engine.ingress(reset, 0, self.timers.now)
+        self.engine.ingress(reset, 0, self.loop.now())
 
 
 @pytest.fixture
@@ -98,27 +70,27 @@ def bench() -> Bench:
 
 def test_a_probe_is_sent_at_once_again_and_given_up(bench: Bench) -> None:
     bench.begin(timeout=2.5)
-    bench.timers.run(bench.timers.now + 10)
-    assert [at for at, _ in bench.sent] == [100.0, 100.0 + RESEND_AFTER]
+    bench.loop.run(10)
+    assert [round(at, 6) for at, _ in bench.sent] == [0.0, RESEND_AFTER]
     assert [(one.outcome, one.attempts) for one in bench.results] == [("silent", 2)]
-    assert not bench.timers, "no timer outlives the last probe"
+    assert not bench.loop.pending(), "no timer outlives the last probe"
 
 
 def test_an_answer_is_told_from_the_loop_and_not_from_the_packet_path(bench: Bench) -> None:
     bench.begin()
-    bench.timers.run(100.25)
+    bench.loop.run(0.25)
     bench.refuse()
     assert not bench.results
-    bench.timers.run(100.25)
+    bench.loop.run()
     assert [(one.outcome, one.round_trip) for one in bench.results] == [("refused", 0.25)]
 
 
 def test_all_probes_share_one_timer(bench: Bench) -> None:
     for _ in range(20):
         bench.begin()
-        bench.timers.run(bench.timers.now + 0.01)
-    assert len(bench.timers) == 1
-    calls = bench.timers.run(200.0)
+        bench.loop.run(0.01)
+    assert bench.loop.pending() == 1
+    calls = bench.loop.run(100)
     assert len(bench.results) == 20 and len(bench.sent) == 40
     # each probe: its second SYN, its end, and the call that tells of it
     assert calls <= 3 * 20, "a chain of timers for each probe would call back 20 times as often"
@@ -126,14 +98,14 @@ def test_all_probes_share_one_timer(bench: Bench) -> None:
 
 def test_a_probe_that_ends_earlier_than_the_timer_moves_it(bench: Bench) -> None:
     bench.begin(timeout=30.0)
-    bench.timers.run(100.5)
+    bench.loop.run(0.5)
     bench.begin(timeout=0.1)
-    bench.timers.run(100.7)
+    bench.loop.run(0.2)
     assert [one.outcome for one in bench.results] == ["silent"]
-    assert [at for at, _ in bench.sent] == [100.0, 100.5]
-    bench.timers.run(101.0)
-    assert [at for at, _ in bench.sent] == [100.0, 100.5, 101.0], "the first one is not forgotten"
-    assert len(bench.timers) == 1
+    assert [round(at, 6) for at, _ in bench.sent] == [0.0, 0.5]
+    bench.loop.run(0.3)
+    assert [round(at, 6) for at, _ in bench.sent] == [0.0, 0.5, 1.0], "the first one is not forgotten"
+    assert bench.loop.pending() == 1
 
 
 def test_the_local_port_is_held_until_the_end(bench: Bench) -> None:
@@ -151,7 +123,7 @@ def test_the_local_port_is_held_until_the_end(bench: Bench) -> None:
         return True
 
     assert source[0] == "127.0.0.1" and not free()
-    bench.timers.run(200.0)
+    bench.loop.run(100)
     assert free()
 
 
@@ -160,7 +132,7 @@ def test_too_many_are_refused_and_keep_nothing(bench: Bench) -> None:
         bench.begin()
     with pytest.raises(Busy, match="too many probes"):
         bench.begin()
-    bench.timers.run(200.0)
+    bench.loop.run(100)
     assert len(bench.results) == MAX_PROBES
     bench.begin()
 
@@ -177,7 +149,7 @@ def test_too_many_are_refused_and_keep_nothing(bench: Bench) -> None:
 def test_what_cannot_be_probed_is_said(bench: Bench, address: str, port: int, words: str) -> None:
     with pytest.raises(OperatorError, match=words):
         bench.begin(address=address, port=port)
-    assert not bench.sent and not bench.timers
+    assert not bench.sent and not bench.loop.pending()
 
 
 def test_nothing_is_probed_while_encryption_is_off(bench: Bench) -> None:
@@ -190,7 +162,7 @@ def ask(bench: Bench, **arguments: Any) -> dict[str, Any]:
     """The reply to the command `probe`, once it is there."""
     later = bench.prober.command({"address": PEER, "port": PORT, **arguments})
     assert later.reply is None
-    bench.timers.run(200.0)
+    bench.loop.run(100)
     assert later.reply is not None and later.reply["ok"]
     result = later.reply["result"]
     assert isinstance(result, dict)
@@ -232,5 +204,5 @@ def test_a_command_that_makes_no_sense_is_refused(bench: Bench, arguments: dict[
 
 def test_a_command_waits_no_longer_than_a_minute(bench: Bench) -> None:
     bench.prober.command({"address": PEER, "port": PORT, "seconds": 1e9})
-    bench.timers.run(161.0)
-    assert not bench.timers
+    bench.loop.run(61)
+    assert not bench.loop.pending()

@@ -29,6 +29,7 @@ from mcencrypt.doctor.processes import Process
 from mcencrypt.doctor.running import _REASONS, check_daemon, check_refusals
 from mcencrypt.kernel.links import Link
 from mcencrypt.store.keys import create_network_key
+from tests.helpers import replies
 from tests.helpers.recorded_machine import DAEMON, ETHTOOL, PROC_STATUS, Recorded, by_id, case, status, worst
 
 
@@ -78,7 +79,7 @@ def test_key_and_folders(machine: Recorded, tmp_path: Path) -> None:
     assert own in by_id(found, "key.file").text and worst(found) is Severity.OK
     found = list(check_files(case(machine, status(), **settings)))
     assert by_id(found, "key.not-in-use").severity is Severity.WARNING
-    both = [{"id": one, "accepted": True, "offered": one != own} for one in (own, "1a2b3c4d5e6f7081")]
+    both = [replies.key(id=one, offered=one != own) for one in (own, replies.KEY_ID)]
     found = list(check_files(case(machine, status(keys=both), **settings)))
     assert by_id(found, "key.rotation").severity is Severity.NOTE
     machine.modes[str(settings["state_dir"])] = (0o777, 0)
@@ -121,11 +122,14 @@ def test_no_daemon(machine: Recorded) -> None:
     [
         ({"version": "0.0.1"}, "daemon.version"),
         ({"rules_lost": 3}, "daemon.rules-lost"),
-        ({"queue": {"number": 1, "bad_verdicts": 2}}, "daemon.errors"),
-        ({"connections": [{"peer": f"192.0.2.{n}:7331", "state": "plaintext"} for n in range(30)]}, "daemon.plaintext"),
+        ({"queue": replies.queue(bad_verdicts=2)}, "daemon.errors"),
+        (
+            {"connections": [replies.connection(peer=f"192.0.2.{n}:7331", state="plaintext") for n in range(30)]},
+            "daemon.plaintext",
+        ),
         ({"refused": {"wrong-key": 4}}, "refused.wrong-key"),
         ({"refused": {"not-a-handshake": 4}}, "refused.not-a-handshake"),
-        ({"totals": {"auth_failures": 9}}, "refused.tampered"),
+        ({"totals": {**replies.status()["totals"], "auth_failures": 9}}, "refused.tampered"),
     ],
 )
 def test_what_a_daemon_counts(machine: Recorded, changes: dict[str, Any], name: str) -> None:

@@ -9,19 +9,17 @@ import pytest
 from click.testing import CliRunner
 
 from mcencrypt.cli import cli
+from mcencrypt.control.replies import Probed
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.checks import examine_peer
 from mcencrypt.doctor.finding import Finding, Severity
 from mcencrypt.doctor.peer import parse_peer
 from mcencrypt.errors import OperatorError
+from tests.helpers import replies
 from tests.helpers.recorded_machine import PORTS, Recorded, by_id, case, status
 
 ADDRESS = "192.0.2.7"
-OURS = "1a2b3c4d5e6f7081"
-ANSWER = {
-    "outcome": "encrypted", "detail": "the handshake was answered", "identity": "C" * 43 + "=", "key_id": OURS,
-    "offered": True, "round_trip": 0.0042, "attempts": 1, "last_refused_key_id": None,
-}  # fmt: skip
+OURS = replies.KEY_ID
 
 
 @pytest.fixture
@@ -34,9 +32,9 @@ def machine() -> Recorded:
 def ask(examined: Case, host: str = ADDRESS, port: int | None = None, **changes: Any) -> list[Finding]:
     """The findings about a peer that answers like that."""
 
-    def daemon(command: str, **arguments: Any) -> dict[str, Any]:
-        assert command == "probe" and arguments == {"address": ADDRESS, "port": port or PORTS[0]}
-        return ANSWER | changes
+    def daemon(address: str, asked: int, key_id: str | None = None) -> Probed:
+        assert (address, asked, key_id) == (ADDRESS, port or PORTS[0], None)
+        return replies.probed(**changes)
 
     [topic] = examine_peer(examined, host, port, daemon)
     return list(topic.findings)
@@ -76,11 +74,10 @@ def test_what_is_wrong_with_a_peer(
 
 def test_a_peer_that_lacks_the_key_we_offer(machine: Recorded) -> None:
     other = "00112233445566aa"
-    keys = [{"id": one, "accepted": True, "offered": one == OURS} for one in (OURS, other)]
+    keys = [replies.key(id=one, offered=one == OURS) for one in (OURS, other)]
 
-    def daemon(command: str, **arguments: Any) -> dict[str, Any]:
-        key_id = arguments.get("key_id", OURS)
-        return ANSWER | {"key_id": key_id, "outcome": "encrypted" if key_id == other else "silent"}
+    def daemon(address: str, port: int, key_id: str | None = None) -> Probed:
+        return replies.probed(key_id=key_id or OURS, outcome="encrypted" if key_id == other else "silent")
 
     [topic] = examine_peer(case(machine, status(keys=keys)), ADDRESS, None, daemon)
     found = by_id(list(topic.findings), "peer.lacks-offered-key")
@@ -111,9 +108,9 @@ def test_a_path_with_a_smaller_mtu(machine: Recorded) -> None:
 
 def test_existing_connections_with_it_are_shown(machine: Recorded) -> None:
     connections = [
-        {"peer": f"{ADDRESS}:7331", "local": "192.0.2.1:40000", "state": "encrypted", "identity": "C" * 43},
-        {"peer": f"{ADDRESS}:40001", "local": "192.0.2.1:7331", "state": "plaintext", "identity": None},
-        {"peer": "192.0.2.70:7331", "local": "192.0.2.1:40002", "state": "encrypted", "identity": None},
+        replies.connection(peer=f"{ADDRESS}:7331"),
+        replies.connection(peer=f"{ADDRESS}:40001", state="plaintext", identity=None),
+        replies.connection(peer="192.0.2.70:7331", identity=None),
     ]
     found = ask(case(machine, status(connections=connections)))
     assert "is encrypted, with CCC" in by_id(found, "peer.connection").text
@@ -130,7 +127,7 @@ def test_without_a_daemon_the_path_is_still_tried(machine: Recorded) -> None:
 
 
 def test_what_the_daemon_does_not_ask(machine: Recorded) -> None:
-    def daemon(command: str, **arguments: Any) -> dict[str, Any]:
+    def daemon(address: str, port: int, key_id: str | None = None) -> Probed:
         raise OperatorError("port 9 is not one of the P2P ports here (7331): set it in ports")
 
     [topic] = examine_peer(case(machine, status()), ADDRESS, 9, daemon)
@@ -139,14 +136,14 @@ def test_what_the_daemon_does_not_ask(machine: Recorded) -> None:
 
 
 def test_names_with_several_addresses_and_with_none(machine: Recorded) -> None:
-    topics = examine_peer(case(machine, status()), "node2.example", 7331, lambda command, **_: dict(ANSWER))
+    topics = examine_peer(case(machine, status()), "node2.example", 7331, lambda *_: replies.probed())
     assert [topic.name for topic in topics] == [
         "peer node2.example, 192.0.2.7:7331",
         "peer node2.example, [2001:db8::7]:7331",
     ]
-    [topic] = examine_peer(case(machine, status()), "nowhere.example", None, lambda command, **_: dict(ANSWER))
+    [topic] = examine_peer(case(machine, status()), "nowhere.example", None, lambda *_: replies.probed())
     assert topic.findings[0].id == "peer.unresolved"
-    [topic] = examine_peer(case(machine, None, ports=()), ADDRESS, None, lambda command, **_: dict(ANSWER))
+    [topic] = examine_peer(case(machine, None, ports=()), ADDRESS, None, lambda *_: replies.probed())
     assert topic.findings[0].id == "peer.no-port"
 
 

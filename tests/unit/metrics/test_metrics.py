@@ -20,27 +20,16 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from mcencrypt.core.engine import Engine
 from mcencrypt.core.reasons import REASONS
-from mcencrypt.daemon.events import connections_and_totals
 from mcencrypt.daemon.loop import Loop
-from mcencrypt.daemon.snapshot import engine_numbers, process_numbers
+from mcencrypt.daemon.snapshot import counters, process, totals
 from mcencrypt.errors import OperatorError
 from mcencrypt.metrics import exporter, supervisor
 from mcencrypt.store.config import Listen, load
+from tests.helpers.station import snapshot_of
 from tests.unit.core.test_engine import CLIENT, ISN_C, ISN_S, OTHER, connect, connected, pair, say, segment, syn
 
 DEADLINE = 30.0
-
-
-def snapshot_of(engine: Engine) -> dict[str, Any]:
-    queue = ("waiting", "dropped_kernel", "dropped_user", "enobufs", "bad_verdicts", "injections_failed")
-    made = {
-        "version": '1.0"\\', "started": 1.7e9, "identity": "AAAA=", "enabled": True, "draining": False,
-        **engine_numbers(engine), "queue": {name: number for number, name in enumerate(queue)}, "rules_lost": 2,
-        "process": process_numbers(),
-    }  # fmt: skip
-    return json.loads(json.dumps(made))  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -70,10 +59,9 @@ def test_the_summary_is_the_sum_of_the_status() -> None:
     again = client.egress(segment("PA", ISN_C + 1, ISN_S + 1, b"hello"))
     assert server.ingress(again) is not None, "the same record a second time"
     for node in (client, server):
-        totals = connections_and_totals(node.engine, 0)["totals"]
+        summed = totals(node.engine, node.engine.connections(0))
         summary = node.engine.summary()
-        assert totals.pop("connections") == summary.encrypted == 1
-        assert totals == {name: getattr(summary.carried, name) for name in totals}
+        assert summed == {"connections": summary.encrypted, **counters(summary.carried)} and summary.encrypted == 1
         assert summary.states == {
             "handshake": 0, "unconfirmed": 0, "encrypted": 1, "closing": 0, "plaintext": 0
         } and summary.peers == 1  # fmt: skip
@@ -108,8 +96,8 @@ def test_plaintext_is_counted_and_stays_counted() -> None:
 
 def test_process_numbers_are_this_process() -> None:
     with open(os.devnull):
-        more = process_numbers()
-    less = process_numbers()
+        more = process()
+    less = process()
     assert more["open_fds"] == less["open_fds"] + 1 < less["max_fds"]
     assert 1 << 20 < less["resident"] <= less["virtual"] and less["cpu"] > 0
 

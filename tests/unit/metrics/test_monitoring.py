@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lab.promql import selectors, unmet
 from mcencrypt.metrics.families import families
+from tests.helpers.station import snapshot_of
 from tests.unit.core.test_engine import connected
-from tests.unit.metrics.test_metrics import snapshot_of
 
 DOCS = Path(__file__).parents[3] / "docs"
 DASHBOARD = DOCS / "monitoring" / "dashboard.json"

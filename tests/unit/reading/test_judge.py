@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from mcencrypt.reading.capture import Segment
-from mcencrypt.reading.judge import MAX_CONNECTIONS, MAX_NAMED, MEMORY, Judge, Kind, compare
+from mcencrypt.reading.judge import MAX_CONNECTIONS, MAX_NAMED, MEMORY, Judge, Kind
 from tests.helpers.captures import (
     OWN,
     PORT,
@@ -148,11 +146,3 @@ def test_memory_is_bounded() -> None:
     assert outcome.beyond == 3 * len(template) and not outcome.complete
     assert len(outcome.connections) <= MAX_NAMED * len(Kind)
     assert judging._table._memory.used == 0
-
-
-def test_the_daemons_counters() -> None:
-    def answer(pid: int, opened: int) -> dict[str, Any]:
-        return {"pid": pid, "totals": {"records_in": opened, "records_out": 5, "auth_failures": 0}}
-
-    assert compare(answer(1, 10), answer(1, 25)) == {"records_in": 15, "records_out": 0, "auth_failures": 0}
-    assert compare(answer(1, 10), answer(2, 25)) is None and compare(None, answer(1, 1)) is None

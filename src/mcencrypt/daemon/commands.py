@@ -1,0 +1,78 @@
+"""The commands of the control socket: what each does, and what it is answered by."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mcencrypt.control import replies
+from mcencrypt.control.server import Arguments, Later, Result
+from mcencrypt.daemon.notify import Notifier
+from mcencrypt.daemon.prober import Prober
+from mcencrypt.daemon.rotation import Rotation
+from mcencrypt.daemon.settings import Live
+from mcencrypt.daemon.snapshot import Snapshots
+from mcencrypt.daemon.switch import Switch
+from mcencrypt.errors import OperatorError
+
+
+class Commands:
+    """All of them, of one daemon."""
+
+    def __init__(
+        self,
+        switch: Switch,
+        live: Live,
+        prober: Prober,
+        rotation: Rotation,
+        snapshots: Snapshots,
+        notifier: Notifier,
+    ) -> None:
+        self._switch, self._live, self._snapshots, self._notifier = switch, live, snapshots, notifier
+        self._known: dict[str, Callable[[Arguments], Result | Later[Any]]] = {
+            "ping": self._ping,
+            "on": self._on,
+            "off": self._off,
+            "status": self._status,
+            "mode": live.command_mode,
+            "reload": lambda arguments: self.reload(),
+            "peers": self._peers,
+            "peers-changed": live.command_peers_changed,
+            "probe": prober.command,
+            "key-add": rotation.add,
+            "key-use": rotation.use,
+            "key-retire": rotation.retire,
+        }
+
+    def __call__(self, command: str, arguments: Arguments) -> Result | Later[Any]:
+        """Carry out a command: what `ControlServer` calls. Raises OperatorError."""
+        known = self._known.get(command)
+        if known is None:
+            raise OperatorError(f"the daemon does not know the command {command!r}: are both of one version?")
+        return known(arguments)
+
+    def reload(self) -> replies.Reloaded:
+        """Read the configuration again; the service manager hears of the begin and the end. Raises OperatorError."""
+        self._notifier.reloading()
+        try:
+            return self._live.reload()
+        finally:
+            self._notifier.ready(self._snapshots.line())
+
+    def _ping(self, arguments: Arguments) -> replies.Ping:
+        return {"pid": os.getpid()}
+
+    def _on(self, arguments: Arguments) -> replies.On:
+        self._switch.on()
+        return {"enabled": True}
+
+    def _off(self, arguments: Arguments) -> replies.Off:
+        return {"enabled": False, "draining": self._switch.off(bool(arguments.get("now")))}
+
+    def _status(self, arguments: Arguments) -> replies.Status:
+        return self._snapshots.status()
+
+    def _peers(self, arguments: Arguments) -> replies.Peers:
+        return self._live.command_peers(self._snapshots.connections(), time.time())
