@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import SOURCE
+from tests.helpers.commands import SOURCE, fails, run
 
 
 @pytest.mark.subprocesses
@@ -22,3 +22,7 @@ def test_with_json_logs_the_daemon_says_in_json_why_it_does_not_start(tmp_path: 
     (line,) = done.stderr.splitlines()
     found = json.loads(line)
     assert found["level"] == "ERROR" and "network_key_file" in found["message"]
+
+
+def test_waiting_needs_something_to_wait_for() -> None:
+    fails(run("daemon", "--wait"), 2, "mcencrypt: --wait needs --netns")

@@ -3,12 +3,10 @@
 import os
 import socket
 import time
-from pathlib import Path
 
 import pytest
 
 from mcencrypt.daemon.notify import Heartbeat, Notifier
-from mcencrypt.kernel.queue import progress, statistics
 
 
 class Manager:
@@ -118,17 +116,6 @@ def test_the_heart_beats_while_packets_get_verdicts_and_stops_when_they_only_arr
     assert beats(1, 9, 10), "one packet was lost without a verdict, and nothing came since"
     assert not beats(2, 9, 11)
     assert beats(1, 10, 11)
-
-
-def test_progress_does_not_count_what_the_socket_had_no_room_for(tmp_path: Path):
-    # queue, port id, waiting, copy mode, copy range, dropped (full), dropped (socket), last id, 1
-    proc = tmp_path / "nfnetlink_queue"
-    ours = "27971  4711    12 2 65531     3    40     1052  1\n"
-    proc.write_text("  100   99     0 2 65531     0     0        5  1\n" + ours)
-    assert progress(27971, str(proc)) == (12, 1000, 1052)
-    assert statistics(27971, str(proc)) == (12, 3, 40)
-    assert progress(1, str(proc)) == (0, 0, 0)
-    assert progress(1, str(tmp_path / "missing")) == (0, 0, 0)
 
 
 def test_what_was_taken_is_handed_over_to_the_program_that_follows() -> None:

@@ -18,7 +18,7 @@ from mcencrypt.core.packet import VERDICT_LIMIT
 from mcencrypt.core.verdict import ACCEPT, DROP, Verdict
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.netlink import attributes
-from mcencrypt.kernel.queue import BURST, Queue
+from mcencrypt.kernel.queue import BURST, Queue, progress, statistics
 from tests.helpers.queued import CONFIGURATION, FakeBinding, acknowledgement, packet_id
 
 NUMBER = 27971
@@ -232,3 +232,14 @@ def test_what_came_before_the_answer_is_dropped() -> None:
     assert (packet.verdict, packet_id(packet.message)) == ("drop", packet_id(early))
     queue.close()
     binding.close()
+
+
+def test_progress_does_not_count_what_the_socket_had_no_room_for(tmp_path: Path):
+    # queue, port id, waiting, copy mode, copy range, dropped (full), dropped (socket), last id, 1
+    proc = tmp_path / "nfnetlink_queue"
+    ours = "27971  4711    12 2 65531     3    40     1052  1\n"
+    proc.write_text("  100   99     0 2 65531     0     0        5  1\n" + ours)
+    assert progress(27971, str(proc)) == (12, 1000, 1052)
+    assert statistics(27971, str(proc)) == (12, 3, 40)
+    assert progress(1, str(proc)) == (0, 0, 0)
+    assert progress(1, str(tmp_path / "missing")) == (0, 0, 0)

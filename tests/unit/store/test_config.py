@@ -11,6 +11,7 @@ import pytest
 from mcencrypt.errors import OperatorError
 from mcencrypt.store import config
 from mcencrypt.store.config import Config, load
+from mcencrypt.target import Kind, Target
 
 
 @pytest.fixture(autouse=True)
@@ -210,83 +211,6 @@ def test_an_unknown_override_is_a_programming_error() -> None:
         load(None, {}, run_dir="")
 
 
-# Ports of chains
-
-PARAMS = """# ==== MultiChain configuration file ====
-
-chain-description = MultiChain a = b    # default-network-port = 1
-default-network-port = 7331             # Default TCP/IP port for peer-to-peer connection with other nodes.
-default-rpc-port = 7330                 # Default TCP/IP port for incoming JSON-RPC API requests.
-"""
-
-
-def chain(directory: Path, name: str = "chain1", params: str = PARAMS, conf: str | None = None) -> None:
-    (directory / name).mkdir()
-    (directory / name / "params.dat").write_text(params)
-    if conf is not None:
-        (directory / name / "multichain.conf").write_text(conf)
-
-
-def ports(directory: Path, *chains: str, own: tuple[int, ...] = ()) -> tuple[int, ...]:
-    return Config(ports=own, chains=chains or ("chain1",), multichain_dir=directory).p2p_ports()
-
-
-def test_the_port_of_a_chain(tmp_path: Path) -> None:
-    chain(tmp_path)
-    assert ports(tmp_path) == (7331,)
-
-
-@pytest.mark.parametrize(
-    ("conf", "found"),
-    [
-        ("rpcport=1\nport=9000\n", (7331, 9000)),
-        ("port = 9000 # mine\nport=9001", (7331, 9000)),
-        ("#port=9000\nrpcport=8000", (7331,)),
-        ("port=7331", (7331,)),
-        ("[test]\nport=9000", (7331,)),
-        ("", (7331,)),
-    ],
-)
-def test_port_in_multichain_conf_counts_as_well(tmp_path: Path, conf: str, found: tuple[int, ...]) -> None:
-    chain(tmp_path, conf=conf)
-    assert ports(tmp_path) == found
-
-
-def test_the_conf_of_all_chains_counts_as_well(tmp_path: Path) -> None:
-    chain(tmp_path, conf="port=9000")
-    (tmp_path / "multichain.conf").write_text("port=9500")
-    assert ports(tmp_path) == (7331, 9000, 9500)
-
-
-def test_ports_of_everything_each_once(tmp_path: Path) -> None:
-    chain(tmp_path, "a")
-    chain(tmp_path, "b", PARAMS.replace("7331", "7441"), "port=7331")
-    assert ports(tmp_path, "a", "b", own=(8571, 7441)) == (8571, 7441, 7331)
-
-
-@pytest.mark.parametrize(
-    ("params", "conf", "problem"),
-    [
-        ("chain-name = x", None, r"chain1/params\.dat: no default-network-port"),
-        (PARAMS.replace("7331", "x"), None, r"chain1/params\.dat: default-network-port = x is not a port"),
-        (PARAMS.replace("7331", "0"), None, r"chain1/params\.dat: default-network-port = 0 is not a port"),
-        (PARAMS, "port=65536", r"chain1/multichain\.conf: port = 65536 is not a port"),
-        (PARAMS, "port=", r"chain1/multichain\.conf: port =  is not a port"),
-    ],
-)
-def test_a_mistake_in_a_chains_file_names_that_file(
-    tmp_path: Path, params: str, conf: str | None, problem: str
-) -> None:
-    chain(tmp_path, params=params, conf=conf)
-    with pytest.raises(OperatorError, match=problem):
-        ports(tmp_path)
-
-
-def test_a_chain_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(OperatorError, match=r"chain9/params\.dat: not found: set multichain_dir"):
-        ports(tmp_path, "chain9")
-
-
 def test_no_port_at_all_is_an_error_once_ports_are_needed(file: Path) -> None:
     with pytest.raises(OperatorError, match=r"config\.toml: no ports: set ports"):
         read(file, "ports = []").p2p_ports()
@@ -317,3 +241,26 @@ def test_a_systemd_credential_is_the_network_key_unless_one_is_set(tmp_path):
     assert load(config, environ).network_key_file == tmp_path / "credentials" / "network.key"
     config.write_text('ports = [7331]\nnetwork_key_file = "/srv/other.key"\n')
     assert load(config, environ).network_key_file == Path("/srv/other.key")
+
+
+def test_files_of_a_namespace_are_in_folders_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('netns = "docker:node1"\n')
+    config = load(file, {})
+    assert config.netns == Target(Kind.DOCKER, "node1")
+    assert config.state_dir == Path("/var/lib/mcencrypt/netns/docker:node1")
+    assert config.run_dir == Path("/run/mcencrypt/netns/docker:node1")
+    assert load(file, {}, netns="blue").run_dir == Path("/run/mcencrypt/netns/blue")
+    assert load(file, {"MCENCRYPT_NETNS": "1"}).netns == Target(Kind.PID, "1")
+    host = load(file, {}, netns="")
+    assert (host.netns, host.run_dir) == (None, Path("/run/mcencrypt"))
+    file.write_text('netns = "docker:node1"\nrun_dir = "/r"\n')
+    assert load(file, {}).run_dir == Path("/r")
+
+
+@pytest.mark.parametrize(("value", "said"), [("7", "must be a name in quotes"), ('"a/b"', "'a/b' is no network name")])
+def test_a_wrong_setting_is_named(tmp_path: Path, value: str, said: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f"netns = {value}\n")
+    with pytest.raises(OperatorError, match=f"{file}: netns: {said}"):
+        load(file, {})

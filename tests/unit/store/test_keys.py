@@ -13,7 +13,6 @@ import pytest
 from mcencrypt.errors import OperatorError
 from mcencrypt.store import files, keys
 from mcencrypt.store.keys import NetworkKey, create_network_key, load_identity, load_network_key
-from mcencrypt.store.position import read_switch, write_switch
 
 
 def key_file(directory: Path, content: bytes, mode: int = 0o600) -> Path:
@@ -192,25 +191,3 @@ def test_processes_that_race_get_the_same_identity(tmp_path: Path) -> None:
             found = pool.map(_public, [str(tmp_path / str(attempt))] * 4, chunksize=1)
             assert len(set(found)) == 1
             assert os.listdir(tmp_path / str(attempt)) == ["identity.key"]
-
-
-def test_switch_is_on_until_it_was_turned_off(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    assert read_switch(state)
-    for enabled in (False, False, True):
-        write_switch(state, enabled)
-        assert read_switch(state) is enabled
-    assert os.listdir(state) == ["switch"]
-
-
-@pytest.mark.parametrize("content", [b"", b"of", b"\0\0\0", b"OFF?"])
-def test_a_switch_that_cannot_be_read_is_on(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "switch").write_bytes(content)
-    assert read_switch(tmp_path)
-
-
-def test_a_state_directory_that_cannot_be_made_is_one_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    for attempt in (load_identity, lambda state: write_switch(state, True), read_switch):
-        with pytest.raises(OperatorError, match=r"Not a directory|File exists"):
-            attempt(tmp_path / "file" / "state")
