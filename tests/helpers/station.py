@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
-
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mcencrypt.control import replies
 from mcencrypt.control.server import Later
 from mcencrypt.core.engine import Engine
-from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.daemon.commands import Commands
 from mcencrypt.daemon.notify import Notifier
 from mcencrypt.daemon.prober import Prober
@@ -24,6 +20,7 @@ from mcencrypt.daemon.switch import Switch
 from mcencrypt.store.config import Config
 from mcencrypt.store.keyring import StoredKeyring
 from mcencrypt.store.keys import NetworkKey
+from tests.helpers.sides import new_engine
 from tests.helpers.standins import FakeFirewall, FakeKernel, FakeLoop, FakeSockets
 
 KEY = NetworkKey(b"o" * 32)
@@ -44,7 +41,7 @@ class Station:
         self.loop = FakeLoop()
         self.kernel = FakeKernel(self.loop)
         self.sockets = FakeSockets(self.kernel)
-        self.engine = engine or _engine(stored, first_policy(self.config, self.config.peers()))
+        self.engine = engine or new_engine(1, stored.ring, first_policy(self.config, self.config.peers()))
         firewall = FakeFirewall(self.kernel, self.config.p2p_ports())
         self.switch = Switch(self.engine, firewall, self.sockets, self.loop, self.config.state_dir)
         self.live = Live(self.config, lambda: self.config, self.switch, self.config.peers())
@@ -66,13 +63,6 @@ class Station:
                 raise AssertionError(result.reply["error"])
             result = result.reply["result"]
         return dict(result)
-
-
-def _engine(stored: StoredKeyring, policy: Policy) -> Engine:
-    dice = Random(1)
-    static = X25519PrivateKey.from_private_bytes(dice.randbytes(32))
-    around = Surroundings(dice.randbytes, lambda: 1_750_000_000_000, lambda peer, own: 1500)
-    return Engine(policy, stored.ring, static, around)
 
 
 def snapshot_of(engine: Engine) -> dict[str, Any]:

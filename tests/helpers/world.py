@@ -6,7 +6,7 @@ strict about sequence numbers as a router's connection tracking.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from struct import pack, unpack_from
@@ -19,22 +19,8 @@ from mcencrypt.core.handshake import HELLO_LENGTH, NetworkSecret
 from mcencrypt.core.keyring import KeyRing
 from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.core.verdict import ACCEPT, DROP, Ended, Event, InPlaintext, Tampered, Verdict
-from tests.helpers.model import (
-    ACK,
-    CHALLENGES,
-    FIN,
-    PSH,
-    RST,
-    SYN,
-    WORD,
-    Endpoint,
-    Habits,
-    Packet,
-    checksum,
-    options_of,
-    parse,
-    replace,
-)
+from tests.helpers.model import CHALLENGES, Endpoint, Habits
+from tests.helpers.packets import ACK, FIN, PSH, RST, SYN, WORD, Packet, checksum, options_of, parse
 
 MARKER = b"plaintext!"
 

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from random import Random
-from struct import pack
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcencrypt.control.server import Later
-from mcencrypt.core.engine import Engine
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.core.keyring import KeyRing
-from mcencrypt.core.packet import ACK, RST, SYN, Segment, bare, rebuild
-from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.core.probing import ProbeResult
-from mcencrypt.core.verdict import Verdict
 from mcencrypt.daemon.rotation import Rotation
 from mcencrypt.errors import OperatorError
+from tests.helpers.packets import ACK, RST, SYN, Packet
+from tests.helpers.sides import Host, Side, key_of, make
 
 EFFORT = 20 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 1
 PORT = 7331
@@ -52,22 +47,17 @@ class Trio:
     """Three nodes that can dial each other, with real engines and handshakes, and a network that loses nothing."""
 
     def __init__(self) -> None:
-        dice = Random(1)
-        self.now = 1000.0
+        self._now = 1000.0
         self.due: list[Callable[[], None]] = []
         self.ports = 40000
         self.stored = [InMemory() for _ in NODES]
-        self.engines: list[Engine] = []
-        for stored in self.stored:
-            static = X25519PrivateKey.from_private_bytes(dice.randbytes(32))
-            around = Surroundings(dice.randbytes, lambda: int(self.now * 1000), lambda peer, own: 1500)
-            self.engines.append(Engine(Policy(), stored.ring, static, around))
+        self.sides = [Side(node, stored.ring) for node, stored in enumerate(self.stored)]
         self.rotations = [
-            Rotation(self.engines[node], self.stored[node], _Prober(self, node), self, lambda: (PORT,))  # type: ignore[arg-type]
+            Rotation(self.sides[node].engine, self.stored[node], _Prober(self, node), self, lambda: (PORT,))  # type: ignore[arg-type]
             for node in NODES
         ]
-        #: Handshakes of which the SYN-ACK is on its way: who dialled, whom, our SYN, the SYN-ACK.
-        self.half_done: list[tuple[int, int, Segment, Verdict]] = []
+        #: Handshakes of which the SYN-ACK is on its way: who dialled, whom, both ends, the SYN-ACK.
+        self.half_done: list[tuple[int, int, Host, Host, Packet]] = []
         for one in NODES:
             for other in NODES:
                 if one != other:
@@ -77,35 +67,36 @@ class Trio:
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
         self.due.append(callback)
 
-    def key(self, one: int, other: int) -> bytes:
+    def now(self) -> float:
+        return self._now
+
+    def later(self) -> None:
+        """A second passes."""
+        self._now += 1
+        for side in self.sides:
+            side.now, side.unix_ms = self._now, int(self._now * 1000)
+
+    def ends(self, one: int, other: int) -> tuple[Host, Host]:
+        """A new connection's."""
         self.ports += 1
-        return address(one) + address(other) + pack("!HH", self.ports, PORT)
+        return (address(one), self.ports), (address(other), PORT)
 
     def dial(self, one: int, other: int) -> None:
         """A SYN, which must be let in, and its SYN-ACK."""
-        self.now += 1
-        plain = Segment(bare(self.key(one, other), 1000, 0, SYN, 65535))
-        sent = self.engines[one].egress(plain.packet, 0, self.now)
-        assert isinstance(sent, bytes)
-        let_in = self.engines[other].ingress(sent, 0, self.now)
-        assert isinstance(let_in, bytes), f"node {other} refused node {one}: {self.engines[other].outcome.events}"
-        answer = bare(plain.source_first[4:8] + plain.source_first[:4] + pack("!HH", PORT, self.ports), 5000, 1001,
-                      SYN | ACK, 65535)  # fmt: skip
-        self.half_done.append((one, other, plain, self.engines[other].egress(answer, 0, self.now)))
+        self.later()
+        local, remote = self.ends(one, other)
+        here, there = self.sides[one], self.sides[other]
+        there.gets(here.dials(1000, local, remote))
+        self.half_done.append((one, other, local, remote, there.sends(make(remote, local, 5000, 1001, SYN | ACK))))
 
     def finish(self) -> None:
         """The oldest handshake is completed, and its first data proves the initiator."""
         if not self.half_done:
             return
-        one, other, plain, syn_ack = self.half_done.pop(0)
-        assert isinstance(syn_ack, bytes)
-        seen = self.engines[one].ingress(syn_ack, 0, self.now)
-        assert isinstance(seen, bytes) and not Segment(seen).flags & RST, self.engines[one].outcome.events
-        empty = Segment(bare(plain.source_first, 1001, 5001, ACK, 65535))
-        data = self.engines[one].egress(rebuild(empty, 1001, 5001, b"hello"), 0, self.now)
-        assert isinstance(data, bytes)
-        read = self.engines[other].ingress(data, 0, self.now)
-        assert isinstance(read, bytes) and bytes(Segment(read).payload()) == b"hello"
+        one, other, local, remote, syn_ack = self.half_done.pop(0)
+        here, there = self.sides[one], self.sides[other]
+        assert not here.gets(syn_ack).flags & RST, here.events()
+        assert there.gets(here.sends(make(local, remote, 1001, 5001, ACK, b"hello"))).payload == b"hello"
 
     def order(self, node: int, what: str, secret: NetworkSecret) -> bool:
         """Whether the node took the order."""
@@ -133,23 +124,21 @@ class _Prober:
     def begin(
         self, to: str, port: int, secret: NetworkSecret, timeout: float, done: Callable[[ProbeResult], None]
     ) -> None:
-        trio, here = self.trio, self.trio.engines[self.node]
+        trio, here = self.trio, self.trio.sides[self.node]
         other = int(to.rsplit(".", 1)[1]) - 1
-        there = trio.engines[other]
-        key = trio.key(self.node, other)
-        trio.now += 1
-        assert here.probing.begin(key, secret, trio.now, timeout, lambda result: trio.due.append(lambda: done(result)))
-        syn = here.outcome.injections.pop()
-        let_in = there.ingress(syn.packet, 0, trio.now)
-        if isinstance(let_in, bytes):
-            seen = Segment(let_in)
-            answer = bare(key[4:8] + key[:4] + key[-2:] + key[-4:-2], 5000, seen.seq + 1, SYN | ACK, 65535)
-            verdict = there.egress(answer, 0, trio.now)
-            assert isinstance(verdict, bytes)
-            here.ingress(verdict, 0, trio.now)
-            there.ingress(here.outcome.injections.pop().packet, 0, trio.now)
+        there = trio.sides[other]
+        trio.later()
+        local, remote = trio.ends(self.node, other)
+        assert here.engine.probing.begin(
+            key_of(local, remote), secret, here.now, timeout, lambda result: trio.due.append(lambda: done(result))
+        )
+        [(_, syn)] = here.injected()
+        if isinstance(seen := there.ingress(syn), Packet):
+            here.ingress(there.sends(make(remote, local, 5000, seen.seq + 1, SYN | ACK)))
+            [(_, reset)] = here.injected()
+            there.gets(reset)
         else:
-            here.probing.tick(trio.now + timeout)
+            here.engine.probing.tick(here.now + timeout)
 
 
 ORDERS = st.tuples(st.sampled_from(NODES), st.sampled_from(["add", "use", "retire"]), st.sampled_from(KEYS))

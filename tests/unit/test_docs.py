@@ -246,10 +246,10 @@ def test_every_command_refuses_what_it_does_not_know(words: tuple[str, ...]) -> 
 def test_metrics_are_those_in_the_documents() -> None:
     pytest.importorskip("prometheus_client")
     from mcencrypt.metrics.families import families
+    from tests.helpers.sides import Side
     from tests.helpers.station import snapshot_of
-    from tests.unit.core.test_engine import pair
 
-    samples = {sample.name for family in families(snapshot_of(pair()[0].engine)) for sample in family.samples}
+    samples = {sample.name for family in families(snapshot_of(Side().engine)) for sample in family.samples}
     ours = {name for name in samples if name.startswith("mcencrypt_")}
     named = {name for document in DOCUMENTS for name in _METRIC.findall(document.read_text())}
     assert named == ours

@@ -77,7 +77,7 @@ WITH_KEYS: Final = tuple(state for state in State if state.has_keys)
 LIFE: Final[Mapping[tuple[Stage, Cause], Move]] = {
     (Gone.UNKNOWN, Cause.MESSAGE_1): Move(State.HANDSHAKE, "ours, or a peer's that is valid"),
     (Gone.UNKNOWN, Cause.IN_PLAINTEXT): Move(State.PLAINTEXT, "if the policy allows it; reported"),
-    (Gone.UNKNOWN, Cause.REMEMBERED): Move(Gone.GHOST, "far side reset; our socket ended"),
+    (Gone.UNKNOWN, Cause.REMEMBERED): Move(Gone.GHOST, "far side reset; our socket ended; reported"),
     (Gone.UNKNOWN, Cause.ENDED): Move(Gone.GHOST, "one in plaintext of which no packet was seen"),
     (State.HANDSHAKE, Cause.MESSAGE_2): Move(State.ENCRYPTED, "we dialled; reported"),
     (State.HANDSHAKE, Cause.ACKNOWLEDGED): Move(State.UNCONFIRMED, "the peer dialled"),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -14,69 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from mcencrypt.cli import cli
-from mcencrypt.core.policy import Policy
-from mcencrypt.daemon.settings import Live, first_policy
-from mcencrypt.daemon.switch import Ended, Position
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.config import Config
 from mcencrypt.store.position import read_mode, write_mode
 from tests.helpers.commands import fails, run
 from tests.helpers.served import serving
-
-KEY = bytes((10, 0, 0, 1, 10, 0, 0, 2)) + (7331).to_bytes(2, "big") + (40000).to_bytes(2, "big")
-EXEMPT = bytes((10, 0, 0, 1, 192, 0, 2, 1)) + (7331).to_bytes(2, "big") + (40000).to_bytes(2, "big")
-
-
-class FakeSwitch:
-    """Two plaintext connections; which of them end is the policy's to say."""
-
-    position = Position.ON
-    ports: tuple[int, ...] = (7331,)
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self._plain = [KEY, EXEMPT]
-        self.problem: str | None = None
-        self.distrusted = 0
-
-    def plaintext(self) -> list[bytes]:
-        return list(self._plain)
-
-    def off(self) -> None:
-        self.position, self.policy = Position.OFF, replace(self.policy, enabled=False)
-
-    def take_policy(self, policy: Policy) -> Ended:
-        self.policy = policy
-        ended = [key for key in self._plain if not policy.plaintext_allowed(key[4:8])]
-        self._plain = [key for key in self._plain if key not in ended]
-        return Ended(ended, [KEY] * self.distrusted if policy.listed is not None else [])
-
-    def take_ports(self, ports: tuple[int, ...]) -> int:
-        if self.problem:
-            raise OperatorError(self.problem)
-        self.ports = tuple(ports)
-        return 3
-
-
-class Bench:
-    """A `Live` over a switch that only plays."""
-
-    def __init__(self, directory: Path, **settings: Any) -> None:
-        self.config = Config(**{"ports": (7331,), "state_dir": directory, "mode": "prefer"} | settings)
-        peers = self.config.peers()
-        self.switch = FakeSwitch(first_policy(self.config, peers))
-        self.next: Callable[[], Config] = lambda: self.config
-        self.live = Live(self.config, lambda: self.next(), self.switch, peers)  # type: ignore[arg-type]
-
-    @property
-    def policy(self) -> Policy:
-        return self.switch.policy
-
-    def reload(self, **settings: Any) -> dict[str, Any]:
-        changed = Config(**{"ports": (7331,), "state_dir": self.config.state_dir, "mode": "prefer"} | settings)
-        self.next = lambda: changed
-        return self.live.reload()
-
+from tests.helpers.settings import Bench
 
 # -- the daemon's side
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import socket
-from random import Random
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mcencrypt.core.addresses import reversed_key
-from mcencrypt.core.engine import Engine
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.core.keyring import KeyRing
 from mcencrypt.core.packet import ACK, RST, Segment, bare
-from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.core.probing import MAX_PROBES, RESEND_AFTER, ProbeResult
 from mcencrypt.daemon.prober import Prober
 from mcencrypt.daemon.survey import Busy
 from mcencrypt.daemon.switch import Position
 from mcencrypt.errors import OperatorError
+from tests.helpers.sides import new_engine
 from tests.helpers.standins import FakeLoop
 
 PORT = 7331
@@ -37,10 +34,7 @@ class Bench:
     """A prober, its engine, and what it sent: (time, packet)."""
 
     def __init__(self) -> None:
-        dice = Random(1)
-        static = X25519PrivateKey.from_private_bytes(dice.randbytes(32))
-        around = Surroundings(dice.randbytes, lambda: 1_750_000_000_000, lambda peer, own: 1400)
-        self.engine = Engine(Policy(), KeyRing((OFFERED, OTHER)), static, around)
+        self.engine = new_engine(1, KeyRing((OFFERED, OTHER)), mtu=1400)
         self.loop, self.switch = FakeLoop(), Switched()
         self.loop.afterwards = self._carry_out
         self._begun = self.loop.now()

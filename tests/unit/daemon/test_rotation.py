@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mcencrypt.control.server import Later
-from mcencrypt.core.engine import Engine
 from mcencrypt.core.handshake import NetworkSecret
-from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.core.probing import ProbeResult
 from mcencrypt.core.status import Connection, State
 from mcencrypt.daemon.rotation import Rotation
@@ -22,6 +18,7 @@ from mcencrypt.daemon.survey import AT_ONCE, Answers, Busy, Question, Survey
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.keyring import StoredKeyring
 from mcencrypt.store.keys import NetworkKey
+from tests.helpers.sides import new_engine
 from tests.helpers.standins import FakeLoop
 
 OLD, NEW = NetworkKey(b"o" * 32), NetworkKey(b"n" * 32)
@@ -55,13 +52,9 @@ class Station:
     """A node's keys, with connections that a test makes up."""
 
     def __init__(self, state_dir: Path) -> None:
-        dice = Random(1)
-        around = Surroundings(dice.randbytes, lambda: 0, lambda peer, own: 1500)
         self.state_dir = state_dir
         self.stored = StoredKeyring(state_dir, OLD)
-        self.engine = Engine(
-            Policy(), self.stored.ring, X25519PrivateKey.from_private_bytes(dice.randbytes(32)), around
-        )
+        self.engine = new_engine(1, self.stored.ring)
         self.shown: list[Connection] = []
         self.engine.connections = lambda now: iter(self.shown)  # type: ignore[method-assign]
         self.loop = FakeLoop()

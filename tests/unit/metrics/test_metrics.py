@@ -26,18 +26,19 @@ from mcencrypt.daemon.snapshot import counters, process, totals
 from mcencrypt.errors import OperatorError
 from mcencrypt.metrics import exporter, supervisor
 from mcencrypt.store.config import Listen, load
+from tests.helpers.packets import ACK, SYN
+from tests.helpers.sides import ISN_A, ISN_B, OTHER, A, B, Side, connect, connected, from_a, make, say
 from tests.helpers.station import snapshot_of
-from tests.unit.core.test_engine import CLIENT, ISN_C, ISN_S, OTHER, connect, connected, pair, say, segment, syn
 
 DEADLINE = 30.0
 
 
 @pytest.fixture
 def snapshot() -> dict[str, Any]:
-    client, server = connected()
-    say(client, server, b"hello")
-    server.ingress(segment("S", 1, source=OTHER, payload=b"garbage"))
-    return snapshot_of(server.engine)
+    a, b = connected()
+    say(a, b, b"hello")
+    b.ingress(make(OTHER, B, 1, 0, SYN, b"garbage"))
+    return snapshot_of(b.engine)
 
 
 def values(text: str, parse: Callable[[str], Any] = parse_text) -> dict[str, float]:
@@ -54,42 +55,41 @@ def values(text: str, parse: Callable[[str], Any] = parse_text) -> dict[str, flo
 
 
 def test_the_summary_is_the_sum_of_the_status() -> None:
-    client, server = connected()
-    say(client, server, b"hello")
-    again = client.egress(segment("PA", ISN_C + 1, ISN_S + 1, b"hello"))
-    assert server.ingress(again) is not None, "the same record a second time"
-    for node in (client, server):
-        summed = totals(node.engine, node.engine.connections(0))
-        summary = node.engine.summary()
+    a, b = connected()
+    say(a, b, b"hello")
+    b.gets(from_a(a, b"hello"))  # the same record a second time
+    for side in (a, b):
+        summed = totals(side.engine, side.engine.connections(0))
+        summary = side.engine.summary()
         assert summed == {"connections": summary.encrypted, **counters(summary.carried)} and summary.encrypted == 1
         assert summary.states == {
             "handshake": 0, "unconfirmed": 0, "encrypted": 1, "closing": 0, "plaintext": 0
         } and summary.peers == 1  # fmt: skip
-    assert server.engine.summary().carried.bytes_in == 5, "each byte counts once"
-    assert client.engine.summary().carried.retransmissions == 1
+    assert b.engine.summary().carried.bytes_in == 5, "each byte counts once"
+    assert a.engine.summary().carried.retransmissions == 1
 
 
 def test_counters_keep_what_is_gone() -> None:
-    client, server = connected()
-    say(client, server, b"hello")
-    before = server.engine.summary()
-    server.engine.table.forget(server.engine.table.encrypted_keys()[0])
-    after = server.engine.summary()
+    a, b = connected()
+    say(a, b, b"hello")
+    before = b.engine.summary()
+    b.table.forget(b.table.encrypted_keys()[0])
+    after = b.engine.summary()
     assert (after.encrypted, after.carried) == (before.encrypted, before.carried) == (1, before.carried)
     assert after.states["encrypted"] == after.peers == 0
-    connect(client, server, ISN_C + 10**6, ISN_S + 10**6)
-    assert server.engine.summary().encrypted == 2
+    connect(a, b, ISN_A + 10**6, ISN_B + 10**6)
+    assert b.engine.summary().encrypted == 2
 
 
 def test_plaintext_is_counted_and_stays_counted() -> None:
-    _, server = pair(mode="prefer")
-    server.ingress(syn())
-    server.ingress(segment("A", ISN_C + 1, ISN_S + 1, b"plain"))
-    summary = server.engine.summary()
+    b = Side(mode="prefer")
+    b.ingress(make(A, B, ISN_A, 0, SYN))
+    b.ingress(make(A, B, ISN_A + 1, ISN_B + 1, ACK, b"plain"))
+    summary = b.engine.summary()
     assert (summary.plaintext, summary.states["plaintext"], summary.plaintext_carried.bytes_in) == (1, 1, 5)
-    [key] = server.engine.table.plaintext_keys()
-    server.engine.table.leave_alone(key)
-    summary = server.engine.summary()
+    [key] = b.table.plaintext_keys()
+    b.table.leave_alone(key)
+    summary = b.engine.summary()
     assert (summary.plaintext, summary.states["plaintext"], summary.plaintext_carried.bytes_in) == (1, 0, 5)
     assert summary.encrypted == summary.carried.bytes_in == 0
 
@@ -135,11 +135,11 @@ def test_names_units_and_labels_follow_the_rules(snapshot: dict[str, Any]) -> No
 
 
 def test_the_number_of_series_does_not_depend_on_what_happens(snapshot: dict[str, Any]) -> None:
-    idle = set(values(text_of(snapshot_of(pair()[0].engine))[0]))
+    idle = set(values(text_of(snapshot_of(Side().engine))[0]))
     busy = set(values(text_of(snapshot)[0]))
     assert {name for name in idle ^ busy if not name.startswith("mcencrypt_node_info")} == set()
     assert {f"mcencrypt_refused_total{{{reason}}}" for reason in REASONS} <= idle
-    assert CLIENT not in str(snapshot), "no peer's address leaves the daemon"
+    assert "10.0.0.1" not in str(snapshot), "no peer's address leaves the daemon"
 
 
 # -- HTTP

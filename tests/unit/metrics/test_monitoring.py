@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lab.promql import selectors, unmet
 from mcencrypt.metrics.families import families
+from tests.helpers.sides import Side
 from tests.helpers.station import snapshot_of
-from tests.unit.core.test_engine import connected
 
 DOCS = Path(__file__).parents[3] / "docs"
 DASHBOARD = DOCS / "monitoring" / "dashboard.json"
@@ -36,7 +36,7 @@ def series() -> Series:
 
     class Daemon(Collector):
         def collect(self) -> Iterator[Any]:
-            return families(snapshot_of(connected()[0].engine))
+            return families(snapshot_of(Side().engine))
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Daemon())
