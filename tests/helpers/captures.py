@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -81,6 +81,14 @@ class Tcp:
         if captured:
             self.packets.append(made)
         return made
+
+    def already_read(self, side: int, payloads: Iterable[bytes]) -> Iterator[Segment]:
+        """What `send` would have sent, as a reader has read it: for streams too long to build packet by packet."""
+        read = read_segment(bytes(self.packet(side, 0, "PA", b"x").payload), 0, Counter())
+        assert read is not None
+        for payload in payloads:
+            yield read._replace(sequence=self.next[side] & 0xFFFFFFFF, payload=payload)
+            self.next[side] += len(payload)
 
     def connect(self, encrypted: bool = True, seed: int = 0) -> Tcp:
         self.send(0, hello(1, seed) if encrypted else b"", "S")

@@ -38,8 +38,8 @@ def imports(sources: Mapping[str, Path]) -> Iterator[Import]:
     """
     for module, path in sources.items():
         shown = os.path.relpath(path, ROOT)
-        for node in ast.walk(ast.parse(path.read_text(), str(path))):
-            place = f"{shown}:{getattr(node, 'lineno', 0)}"
+        for node in _statements(ast.parse(path.read_text(), str(path))):
+            place = f"{shown}:{node.lineno}"
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     yield Import(module, alias.name, place)
@@ -48,6 +48,15 @@ def imports(sources: Mapping[str, Path]) -> Iterator[Import]:
                 for alias in node.names:
                     full = f"{package}.{alias.name}"
                     yield Import(module, full if full in sources else package, place)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.stmt]:
+    """All statements, those inside others as well; no expression holds any."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt):
+            yield child
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from _statements(child)
 
 
 def _absolute(module: str, path: Path, node: ast.ImportFrom) -> str:

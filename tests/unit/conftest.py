@@ -11,6 +11,13 @@ from typing import Any, NoReturn
 
 import pytest
 
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written is not waited for until it is on the disk: no test here takes the power away."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
 _ADVICE = (
     "put something in its place, or, if that program is what is tested, mark the test with @pytest.mark.subprocesses"
 )

@@ -79,12 +79,14 @@ def test_packets_that_were_not_captured() -> None:
 
 
 def test_many_holes_do_not_make_ciphertext_look_like_plaintext() -> None:
-    tcp = Tcp().connect()
-    for index, record in enumerate(sealed([1000] * 2000)):
-        tcp.send(0, record, captured=index % 20 != 5)
-        if not index % 100:
-            tcp.send(1, b"", "A")
-    outcome = judge(tcp.packets, dropped=100)
+    tcp, judging = Tcp().connect(), Judge([PORT], OWN, [])
+    judging.feed(segments(tcp.packets))
+    records = sealed([1000] * 2000)
+    for start in range(0, len(records), 100):
+        sent = tcp.already_read(0, records[start : start + 100])
+        judging.feed(one for index, one in enumerate(sent) if index % 20 != 5)
+        judging.feed(segments([tcp.send(1, b"", "A")]))
+    outcome = judging.finish(10.0, len(records), 100, {})
     assert outcome.verdict == "encrypted" and outcome.missing == 100 * 1022
 
 

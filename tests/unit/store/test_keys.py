@@ -186,7 +186,7 @@ def _public(state: str) -> str:
 
 @pytest.mark.subprocesses
 def test_processes_that_race_get_the_same_identity(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
+    with multiprocessing.get_context("fork").Pool(4) as pool:
         for attempt in range(20):
             found = pool.map(_public, [str(tmp_path / str(attempt))] * 4, chunksize=1)
             assert len(set(found)) == 1
