@@ -48,7 +48,7 @@ demo: $(INSTALLED)
 	@$(VENV)/bin/python -m lab.demo
 
 test: $(STAMP)
-	@tools/prerequisites test $(PYTHON)
+	@tools/prerequisites $(if $(filter-out tests/unit% tests/property%,$(TESTS)),test,unit) $(PYTHON)
 	@$(BIN)/python -m pytest $(TESTS); status=$$?; echo $$status >$(PYTEST_STATUS); exit $$status
 
 lint: $(STAMP)

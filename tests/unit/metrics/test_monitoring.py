@@ -152,12 +152,14 @@ def test_each_rule_says_how_bad_it_is_and_what_to_do() -> None:
         assert set(rule["annotations"]) == {"summary", "description"} and "$labels.instance" in str(rule)
 
 
+@pytest.mark.subprocesses
 @pytest.mark.skipif(PROMTOOL is None, reason="needs promtool (Debian: prometheus)")
 def test_prometheus_takes_the_rules_and_they_fire_when_they_should() -> None:
     promtool("check", "rules", ALERTS)
     promtool("test", "rules", Path(__file__).with_name("alerts_test.yml"))
 
 
+@pytest.mark.subprocesses
 @pytest.mark.skipif(PROMTOOL is None, reason="needs promtool (Debian: prometheus)")
 def test_prometheus_understands_every_expression_of_the_dashboard(dashboard: dict[str, Any], tmp_path: Path) -> None:
     def rule(number: int, expression: str) -> dict[str, str]:
