@@ -5,7 +5,7 @@ Demo, tests and benchmarks are built from it. Needs root and the programs that `
 
 from .host import Host, Offloads
 from .middlebox import Interrupted, Middlebox, interrupted_pair
-from .namespace import LabError, wait_for
+from .namespace import PATIENCE, LabError, wait_for
 from .net import Lab, missing
 from .process import Process
 from .router import Router
@@ -14,6 +14,7 @@ from .transfer import Result, Running, measure, start, transfer
 from .wire import Capture, Recording, Segment
 
 __all__ = [
+    "PATIENCE",
     "Capture",
     "Host",
     "Interrupted",

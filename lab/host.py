@@ -17,7 +17,7 @@ from typing import Protocol
 import mcencrypt
 
 from . import namespace
-from .namespace import LabError, run, wait_for
+from .namespace import PATIENCE, LabError, run, wait_for
 from .process import Process
 
 _ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
@@ -81,7 +81,7 @@ class Host:
         argv: Sequence[object],
         *,
         stdin: str | None = None,
-        timeout: float = 60,
+        timeout: float = PATIENCE,
         check: bool = True,
         env: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
@@ -133,7 +133,7 @@ class Host:
         # local address:port in hexadecimal; state 0A is LISTEN
         return any(int(row[1].rpartition(":")[2], 16) == port and row[3] == "0A" for row in rows)
 
-    def wait_listening(self, port: int, seconds: float = 10) -> None:
+    def wait_listening(self, port: int, seconds: float = PATIENCE) -> None:
         """Wait until `listening(port)`. Raises LabError if it did not happen within `seconds`."""
         wait_for(lambda: self.listening(port), f"port {port} of host {self.name} to listen", seconds)
 
@@ -148,6 +148,17 @@ class Host:
             if value is not None:
                 path.write_text(str(value))
             return path.read_text().strip()
+
+    def tcp_counts(self) -> dict[str, int]:
+        """What this host's TCP has counted so far, by the kernel's names (nstat(8)): TCPTimeouts, for instance, are
+        the retransmission timers that have fired.
+        """
+        with self.enter():
+            rows = [row.split() for row in Path("/proc/thread-self/net/netstat").read_text().splitlines()]
+        found: dict[str, int] = {}
+        for names, numbers in zip(rows[::2], rows[1::2], strict=True):
+            found.update(zip(names[1:], map(int, numbers[1:]), strict=True))
+        return found
 
     def ip(self, *words: object) -> str:
         """`ip WORDS...` on this host; returns its output."""

@@ -23,6 +23,8 @@ from mcencrypt.kernel.namespace import setns
 
 PREFIX = "mclab"
 MOUNTS = Path("/run/netns")
+#: Seconds after which what is awaited counts as hanging. They only tell a hang from a busy machine, so they are many.
+PATIENCE = 90.0
 
 
 class LabError(OperatorError):
@@ -33,7 +35,7 @@ def run(
     argv: list[str],
     *,
     stdin: str | None = None,
-    timeout: float = 60,
+    timeout: float = PATIENCE,
     check: bool = True,
     env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
@@ -59,7 +61,7 @@ def run(
     return done
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
     """Poll until `condition()` is true.
 
     Raises LabError if it was not within `seconds`; `what` says what was awaited.

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .namespace import LabError, wait_for
+from .namespace import PATIENCE, LabError, wait_for
 
 
 class Process:
@@ -65,7 +65,7 @@ class Process:
                     found.append(json.loads(line))
         return found
 
-    def wait_for(self, text: str, seconds: float = 10) -> None:
+    def wait_for(self, text: str, seconds: float = PATIENCE) -> None:
         """Wait until it has written `text`.
 
         Raises LabError, with the tail of its output, if it ended first or `seconds` passed.
@@ -84,14 +84,14 @@ class Process:
         except LabError as problem:
             raise LabError(f"{problem}; it wrote: {self._tail()}") from None
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Wait for its end; returns the exit code. Raises LabError if it still runs after `seconds`."""
         try:
             return self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
             raise LabError(f"{self} still runs after {seconds:g} s; it wrote: {self._tail()}") from None
 
-    def result(self, seconds: float = 60) -> dict[str, Any]:
+    def result(self, seconds: float = PATIENCE) -> dict[str, Any]:
         """Wait for its end and return the last JSON object it wrote.
 
         Raises LabError if it did not end within `seconds`, wrote none, or failed.
@@ -117,7 +117,7 @@ class Process:
                 os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait()
 
-    def stop(self, seconds: float = 5) -> int:
+    def stop(self, seconds: float = PATIENCE) -> int:
         """SIGTERM to the whole process group; SIGKILL if it has not ended after `seconds`.
 
         Returns the exit code.

@@ -21,6 +21,7 @@ import signal
 import time
 from dataclasses import asdict, dataclass
 
+from .namespace import PATIENCE
 from .node import address
 
 #: Seconds between two attempts to dial.
@@ -138,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--listen", type=int, metavar="PORT", required=True)
     made.add_argument("--connect", type=address, action="append", default=[], metavar="HOST:PORT")
     made.add_argument("--every", type=float, default=0.05, metavar="S", help="pause between answer and next request")
-    made.add_argument("--deadline", type=float, default=20, metavar="S", help="for one answer, redials included")
+    made.add_argument("--deadline", type=float, default=PATIENCE, metavar="S", help="for one answer, redials included")
     return made
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .host import Host
-from .namespace import LabError, wait_for
+from .namespace import PATIENCE, LabError, wait_for
 from .process import Process
 
 VERSION = "1.0.2"
@@ -165,7 +165,7 @@ class Node:
         self.process = process
         self._key = key
 
-    def rpc(self, method: str, *parameters: object, seconds: float = 30) -> Any:
+    def rpc(self, method: str, *parameters: object, seconds: float = PATIENCE) -> Any:
         """The result of a JSON-RPC call, made inside the host over loopback.
 
         Raises LabError if the node did not answer within `seconds`, or answered with an error.
@@ -253,11 +253,11 @@ def start_node(
         log=host.lab.log_file(host.name, "bcoin"),
         env={"NODE_BACKEND": "js"},
     )
-    process.wait_for(ready, 30)
+    process.wait_for(ready)
     return Node(host, process, key)
 
 
-def connect(listener: Node, dialler: Node, *, seconds: float = 20) -> None:
+def connect(listener: Node, dialler: Node, *, seconds: float = PATIENCE) -> None:
     """Wait until two nodes have shaken hands at both ends. Raises LabError if they had not within `seconds`."""
     wait_for(
         lambda: dialler.peers() and listener.peers(),
@@ -266,7 +266,7 @@ def connect(listener: Node, dialler: Node, *, seconds: float = 20) -> None:
     )
 
 
-def follow(follower: Node, leader: Node, *, seconds: float = 30) -> Tip:
+def follow(follower: Node, leader: Node, *, seconds: float = PATIENCE) -> Tip:
     """Wait until `follower` has the same best block as `leader`, and return it.
 
     Raises LabError, with both tips, if it had not within `seconds`.
@@ -282,11 +282,20 @@ def follow(follower: Node, leader: Node, *, seconds: float = 30) -> Tip:
 
 
 @dataclass(frozen=True)
-class BothWays:
-    """Goodput between two hosts as the receiver counted it, in bits per second."""
+class Goodput:
+    """What the receiver of one direction counted."""
 
-    a_to_b: float
-    b_to_a: float
+    received: int
+    """Bytes."""
+    bits_per_second: float
+
+
+@dataclass(frozen=True)
+class BothWays:
+    """Goodput between two hosts."""
+
+    a_to_b: Goodput
+    b_to_a: Goodput
 
 
 def iperf3_both_ways(
@@ -308,14 +317,14 @@ def iperf3_both_ways(
         raise LabError(reason)
     server = b.spawn(["iperf3", "--server", "--port", port, "--forceflush"], log=b.lab.log_file(b.name, "iperf3"))
     try:
-        server.wait_for("Server listening", 10)
+        server.wait_for("Server listening")
         rates = [_iperf3(a, address or b.v4, port, seconds, streams, direction) for direction in ([], ["--reverse"])]
     finally:
         server.stop()
     return BothWays(*rates)
 
 
-def _iperf3(client: Host, address: str, port: int, seconds: float, streams: int, direction: list[str]) -> float:
+def _iperf3(client: Host, address: str, port: int, seconds: float, streams: int, direction: list[str]) -> Goodput:
     words = [
         "iperf3",
         "--client",
@@ -328,7 +337,7 @@ def _iperf3(client: Host, address: str, port: int, seconds: float, streams: int,
         streams,
         "--json",
     ]
-    done = client.run([*words, *direction], timeout=seconds + 30, check=False)
+    done = client.run([*words, *direction], timeout=seconds + PATIENCE, check=False)
     try:
         report = json.loads(done.stdout)
     except ValueError:
@@ -337,4 +346,5 @@ def _iperf3(client: Host, address: str, port: int, seconds: float, streams: int,
     # with --json it exits with 0 whatever happened (seen with 3.12)
     if done.returncode or "error" in report:
         raise LabError(f"iperf3 on {client.name}: {report.get('error', f'exit {done.returncode}')}")
-    return float(report["end"]["sum_received"]["bits_per_second"])
+    counted = report["end"]["sum_received"]
+    return Goodput(int(counted["bytes"]), float(counted["bits_per_second"]))

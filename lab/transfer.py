@@ -7,6 +7,7 @@ from typing import Any
 
 from . import streams
 from .host import Host
+from .namespace import PATIENCE
 from .process import Process
 
 _APPS = "lab.apps"
@@ -53,10 +54,10 @@ class Running:
 
         Raises LabError if an end gave no report.
         """
-        # the programs keep the deadline themselves and report what is missing; a moment more to start
+        # the programs keep the deadline themselves and report what is missing; they must start before and end after it
         reports = []
         for process in (self.client, self.server):
-            process.wait(self._deadline + 15)
+            process.wait(self._deadline + PATIENCE)
             events = [event for event in process.events() if event.get("event") == "report"]
             reports.append(events[-1] if events else process.failed("no report"))
         return Result(*reports)
@@ -79,7 +80,7 @@ def start(
     nodelay: bool = False,
     rcvbuf: int = 0,
     sndbuf: int = 0,
-    deadline: float = 120,
+    deadline: float = PATIENCE,
 ) -> Running:
     """Start a transfer on `connections` connections that `client` dials; returns when the server listens.
 
@@ -124,7 +125,7 @@ def measure(
     *words: object,
     address: str | None = None,
     version: int = 4,
-    deadline: float = 120,
+    deadline: float = PATIENCE,
 ) -> dict[str, Any]:
     """Run "blast", "ping", "connect" or "messages" of `apps` against its server; returns what it printed.
 
@@ -135,6 +136,6 @@ def measure(
         serving.wait_for('"listening"')
         return client.python(
             _APPS, what, address or server.address(version), port, "--deadline", deadline, *words
-        ).result(deadline)
+        ).result(deadline + PATIENCE)
     finally:
         serving.stop()

@@ -48,8 +48,8 @@ def test_node_starts_when_the_rules_are_there_and_not_before(docker: Docker, sid
     node(docker, base_image, f"container:{sidecar}", "sh", "-c", "echo started; exec sleep 600")
     wait_for(lambda: "waiting for mcencrypt" in docker.logs("node"), "the node to wait")
     docker("exec", "--detach", sidecar, "mcencrypt", "daemon")
-    wait_for(lambda: docker("exec", sidecar, "mcencrypt", "status", check=False).returncode == 0, "the daemon", 30)
-    wait_for(lambda: "started" in docker.logs("node"), "the node to start", 10)
+    wait_for(lambda: docker("exec", sidecar, "mcencrypt", "status", check=False).returncode == 0, "the daemon")
+    wait_for(lambda: "started" in docker.logs("node"), "the node to start")
     docker("stop", "--time", "5", "node")
     # ended by the signal that `docker stop` sends, not by the kill that would follow
     assert state(docker) == (False, 128 + 15)
@@ -58,15 +58,15 @@ def test_node_starts_when_the_rules_are_there_and_not_before(docker: Docker, sid
 def test_node_that_ends_is_not_held(docker: Docker, sidecar: str, base_image: str) -> None:
     docker("exec", "--detach", sidecar, "mcencrypt", "daemon")
     node(docker, base_image, f"container:{sidecar}", "sh", "-c", "exit 7")
-    wait_for(lambda: not state(docker)[0], "the node to end", 30)
+    wait_for(lambda: not state(docker)[0], "the node to end")
     assert state(docker) == (False, 7)
 
 
 def test_node_in_another_network_does_not_start(docker: Docker, sidecar: str, base_image: str) -> None:
     docker("exec", "--detach", sidecar, "mcencrypt", "daemon")
-    wait_for(lambda: docker("exec", sidecar, "mcencrypt", "status", check=False).returncode == 0, "the daemon", 30)
+    wait_for(lambda: docker("exec", sidecar, "mcencrypt", "status", check=False).returncode == 0, "the daemon")
     node(docker, base_image, "joined", "sh", "-c", "echo started")
-    wait_for(lambda: not state(docker)[0], "the node to give up", 20)
+    wait_for(lambda: not state(docker)[0], "the node to give up")
     assert state(docker) == (False, 1)
     assert "this is not mcencrypt's network" in docker.logs("node") and "started" not in docker.logs("node")
 

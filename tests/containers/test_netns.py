@@ -94,12 +94,12 @@ def nodes(docker: Docker, base_image: str, tmp_path: Path) -> Iterator[list[Serv
     one, two = (Served(docker, name, tmp_path / name) for name in ("node1", "node2"))
     daemons = [one.serve("--wait"), two.serve("--wait")]
     for node in (one, two):
-        wait_for(lambda node=node: "waits for container" in node.mcencrypt("status")[1], "the daemons to wait", 20)
+        wait_for(lambda node=node: "waits for container" in node.mcencrypt("status")[1], "the daemons to wait")
     try:
         one.run(base_image)
         two.run(base_image, "--connect", f"node1:{PORT}")
         for node in (one, two):
-            wait_for(lambda node=node: node.connected(), "an encrypted connection", 30)
+            wait_for(lambda node=node: node.connected(), "an encrypted connection")
         yield [one, two]
         for node, daemon in zip((one, two), daemons, strict=True):
             assert daemon.exit_code is None
@@ -133,7 +133,7 @@ def test_an_unmodified_container_is_served(docker: Docker, nodes: list[Served]) 
     with Capture(docker.host, BRIDGE) as wire:
         for node in nodes:
             before = items(docker, node.name)
-            wait_for(lambda node=node, before=before: items(docker, node.name) > before + 5, "items", 20)
+            wait_for(lambda node=node, before=before: items(docker, node.name) > before + 5, "items")
     assert any(segment.payload for segment in wire.segments(PORT))
     assert not any(wire.search(MARKERS).values())
     # the host's own rules are Docker's alone
@@ -154,14 +154,14 @@ def test_a_container_that_starts_again_is_served_again(
             docker("restart", node.name)
         elif way == "kill and start":
             docker("kill", node.name)
-            wait_for(lambda: "waits for container node2" in node.mcencrypt("status")[1], "the daemon to wait", 10)
+            wait_for(lambda: "waits for container node2" in node.mcencrypt("status")[1], "the daemon to wait")
             docker("start", node.name)
         else:
             docker("rm", "--force", node.name)
             node.run(base_image, "--connect", f"node1:{PORT}")
         before = items(docker, "node1")
-        wait_for(node.connected, "an encrypted connection", 30)
-        wait_for(lambda: items(docker, "node1") > before, "an item", 20)
+        wait_for(node.connected, "an encrypted connection")
+        wait_for(lambda: items(docker, "node1") > before, "an item")
     # with a peer that requires encryption not even the moment before the rules shows any data
     assert_encrypted(wire)
     assert node.log().count("the network namespace has gone; waiting for the next") == 1
@@ -191,7 +191,7 @@ def test_a_container_on_the_hosts_network(docker: Docker, base_image: str, tmp_p
     docker("run", "--detach", "--name", "hostly", "--network", "host", base_image, "sleep", "infinity")
     daemon = node.serve()
     try:
-        wait_for(lambda: daemon.exit_code is not None or node.answers(), "the daemon to answer", 20)
+        wait_for(lambda: daemon.exit_code is not None or node.answers(), "the daemon to answer")
         assert "this is the host's own network namespace: netns is not needed" in node.log()
         assert "MCENCRYPT" in docker.host.run(["iptables-save"]).stdout
         assert node.mcencrypt("off")[0] == 0
@@ -215,14 +215,14 @@ def test_how_long_a_new_container_is_open(docker: Docker, nodes: list[Served], b
     assert peer.mcencrypt("off", "--now")[0] == 0
     address = docker.inspect("node1")["NetworkSettings"]["Networks"]["served"]["IPAddress"]
     docker("rm", "--force", "node2")
-    wait_for(lambda: "waits for container node2" in node.mcencrypt("status")[1], "the daemon to wait", 10)
+    wait_for(lambda: "waits for container node2" in node.mcencrypt("status")[1], "the daemon to wait")
     open_for = {}
     try:
         for name in ("node2", "unserved"):
             knocking = ("bash", "-c", KNOCKING.format(address=address))
             docker("run", "--detach", "--name", name, "--network", "served", base_image, *knocking)
         for name in ("node2", "unserved"):
-            wait_for(lambda name=name: "open " in docker.logs(name), "the measurement", 20)
+            wait_for(lambda name=name: "open " in docker.logs(name), "the measurement")
             begun, last = map(float, re.findall(r"[0-9]+\.[0-9]+", docker.logs(name)))
             open_for[name] = last - begun
             if name == "node2":

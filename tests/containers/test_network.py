@@ -50,7 +50,7 @@ def settled(network: Project, since: float) -> None:
     """All three nodes get items, and every sidecar calls its two connections encrypted."""
     network.await_items(*NODES, since=since)
     for name in ORGANISATIONS:
-        wait_for(lambda name=name: encrypted_peers(network, name) == 2, f"{name} to have two encrypted peers", 30)
+        wait_for(lambda name=name: encrypted_peers(network, name) == 2, f"{name} to have two encrypted peers")
 
 
 def encrypted_peers(network: Project, name: str) -> int:
@@ -113,7 +113,7 @@ def test_daemon_that_dies_comes_back_in_the_same_container(network: Project) -> 
     with network.wire("internet") as wire:
         network.inside("beta", "sh", "-c", f"kill -{int(signal.SIGKILL)} {old}")
         settled(network, since)
-        wait_for(lambda: network.events("beta-node", "ready", since), "the node to talk again", 20)
+        wait_for(lambda: network.events("beta-node", "ready", since), "the node to talk again")
     assert network.status("beta")["pid"] != old
     assert network.namespace("beta") == network.namespace("beta-node") == namespace
     assert network.docker.inspect(network.container("beta-node"))["State"]["StartedAt"] == before
@@ -135,7 +135,7 @@ def test_sidecar_that_is_restarted_takes_its_node_along(network: Project, how: s
             # the node is cut off, and waits
             assert network.namespace("gamma-node") == namespace
             network.docker("start", sidecar)
-        wait_for(lambda: network.events("gamma-node", "listening", since), "the node to start again", 30)
+        wait_for(lambda: network.events("gamma-node", "listening", since), "the node to start again")
         assert network.namespace("gamma") == network.namespace("gamma-node")
         settled(network, now())
     assert network.status("gamma")["identity"] == identity
@@ -147,7 +147,7 @@ def test_node_that_is_restarted_stays_in_the_sidecars_namespace(network: Project
     since = now()
     with network.wire("internet") as wire:
         network.docker("restart", "--time", "5", network.container("alpha-node"))
-        wait_for(lambda: network.events("alpha-node", "listening", since), "the node to start again", 30)
+        wait_for(lambda: network.events("alpha-node", "listening", since), "the node to start again")
         assert network.namespace("alpha-node") == namespace
         settled(network, now())
     assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
@@ -171,5 +171,5 @@ def test_down_leaves_the_state_and_nothing_else(network: Project) -> None:
     mine = f"label=com.docker.compose.project={network.name}"
     assert docker("ps", "-aq", "--filter", mine).stdout == docker("network", "ls", "-q", "--filter", mine).stdout == ""
     network.compose("up", "--detach", "alpha")
-    wait_for(lambda: "on (require)" in network.inside("alpha", "mcencrypt", "status", "--check"), "alpha to be on", 20)
+    wait_for(lambda: "on (require)" in network.inside("alpha", "mcencrypt", "status", "--check"), "alpha to be on")
     assert network.status("alpha")["identity"] == identity

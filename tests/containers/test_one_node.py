@@ -57,10 +57,10 @@ def test_peer_at_another_site_dials_the_published_port(project: Project, site: H
         f'ports = [{PORT}]\nnetwork_key_file = "{key}"\nstate_dir = "{tmp_path}/state"\nrun_dir = "{tmp_path}/run"\n'
     )
     with Capture(site, "eth0") as wire:
-        site.python("mcencrypt", "--config", config, "daemon").wait_for("daemon is ready", 30)
+        site.python("mcencrypt", "--config", config, "daemon").wait_for("daemon is ready")
         node = site.python("lab.node", "--connect", f"{DOCKER_HOST}:{PORT}", "--items-every", "0.2")
-        node.wait_for('"ready"', 30)
-        wait_for(lambda: any(one["event"] == "item" for one in node.events()), "an item of the node's", 10)
+        node.wait_for('"ready"')
+        wait_for(lambda: any(one["event"] == "item" for one in node.events()), "an item of the node's")
         project.await_items("node", since=0)
         (connection,) = [one for one in project.status("mcencrypt")["connections"] if one["state"] == "encrypted"]
         # Docker's NAT shows who it is

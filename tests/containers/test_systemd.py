@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import Capture, wait_for
+from lab import PATIENCE, Capture, wait_for
 from tests.helpers.containers.engine import Docker
 from tests.helpers.containers.machine import MACHINES_BRIDGE, PORT, Machine
 
@@ -146,15 +146,15 @@ def test_a_daemon_that_hangs_is_replaced_and_nothing_leaves_meanwhile(
     with Capture(docker.host, MACHINES_BRIDGE) as wire:
         for one in (machine, peer):
             one.run("mcencrypt", "on")
-        wait_for(lambda: connects(5), "an encrypted connection", 20)
+        wait_for(lambda: connects(5), "an encrypted connection")
         pid = machine.show(UNIT, "MainPID")
         machine.run("kill", "-STOP", pid)
         assert not connects(1), "the daemon hangs, so nothing may pass"
         assert machine.rules() > 0
-        wait_for(lambda: machine.show(UNIT, "MainPID") not in (pid, "0"), "systemd to start another one", 30)
-        wait_for(lambda: machine.show(UNIT, "ActiveState") == "active", "the other one to be ready", 30)
+        wait_for(lambda: machine.show(UNIT, "MainPID") not in (pid, "0"), "systemd to start another one")
+        wait_for(lambda: machine.show(UNIT, "ActiveState") == "active", "the other one to be ready")
         assert machine.rules() > 0
-        wait_for(lambda: connects(5), "an encrypted connection", 20)
+        wait_for(lambda: connects(5), "an encrypted connection")
     assert machine.show(UNIT, "NRestarts") == "1"
     assert "Watchdog timeout" in machine.run("journalctl", "--no-pager", "--unit", UNIT)
     seen = wire.path.read_bytes()
@@ -165,7 +165,7 @@ def test_boot_puts_the_rules_in_before_the_network(machine: Machine, package: Pa
     machine.install(package)
     machine.configure()
     machine.run("mcencrypt", "on")
-    docker("restart", "--time", 20, machine.name, timeout=60)
+    docker("restart", "--time", 20, machine.name, timeout=PATIENCE)
     machine.booted()
     assert machine.show(UNIT, "ActiveState") == "active" and machine.rules() > 0
     ours = int(machine.show(UNIT, "ActiveEnterTimestampMonotonic"))

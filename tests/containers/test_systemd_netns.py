@@ -32,7 +32,7 @@ def serve_a_process(machine: Machine) -> None:
     """What CAP_SYS_PTRACE is for: a container's first process has capabilities that the service has not."""
     inhabitant = "ip netns exec blue sh -c 'echo $$ >/root/pid; exec sleep infinity'"
     machine.shell(f"ip netns add blue && {inhabitant} >&- 2>&- &")
-    wait_for(lambda: machine.run("cat", "/root/pid", check=False).strip().isdigit(), "the process", 10)
+    wait_for(lambda: machine.run("cat", "/root/pid", check=False).strip().isdigit(), "the process")
     pid = machine.run("cat", "/root/pid").strip()
     unit = f"mcencrypt@{pid}.service"
     machine.run("systemctl", "start", unit)
@@ -52,21 +52,21 @@ def test_an_instance_serves_its_namespace_from_its_making_to_its_end(machine: Ma
     pid = machine.show(UNIT, "MainPID")
     for _ in range(2):
         machine.run("ip", "netns", "add", "blue")
-        wait_for(lambda: "on (require)" in machine.show(UNIT, "StatusText"), "the daemon to be there", 30)
+        wait_for(lambda: "on (require)" in machine.show(UNIT, "StatusText"), "the daemon to be there")
         assert rules(machine) > 0 and machine.rules() == 0
         assert "mcencrypt is on (require) in blue" in machine.run("mcencrypt", "status", "--netns", "blue")
         machine.run("ip", "netns", "delete", "blue")
-        wait_for(lambda: "waits for" in machine.show(UNIT, "StatusText"), "the daemon to wait", 30)
+        wait_for(lambda: "waits for" in machine.show(UNIT, "StatusText"), "the daemon to wait")
     assert (machine.show(UNIT, "MainPID"), machine.show(UNIT, "NRestarts")) == (pid, "0")
 
     # side by side with the host's own, and each switched by itself
     machine.run("ip", "netns", "add", "blue")
-    wait_for(lambda: rules(machine) > 0, "the rules", 30)
+    wait_for(lambda: rules(machine) > 0, "the rules")
     machine.run("mcencrypt", "on")
     assert machine.rules() > 0
     identities = {machine.run("mcencrypt", "identity", "--netns", name) for name in ("", "blue")}
     assert len(identities) == 2
-    wait_for(lambda: "mcencrypt is on" in machine.run("mcencrypt", "status", "--netns", "blue", check=False), "it", 30)
+    wait_for(lambda: "mcencrypt is on" in machine.run("mcencrypt", "status", "--netns", "blue", check=False), "it")
     machine.run("mcencrypt", "off", "--netns", "blue")
     assert rules(machine) == 0 and machine.rules() > 0
     machine.run("systemctl", "stop", UNIT)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lab import Lab, Process, lan, wait_for
 from mcencrypt.store.keys import create_network_key
-from tests.helpers.nodes import PORT, Node
+from tests.helpers.nodes import PORT, Node, start_all
 from tests.helpers.pairs import event_count
 
 
@@ -47,8 +47,7 @@ def fleet(count: int, *, start: bool = True, **settings: Any) -> Iterator[Fleet]
         nodes = Fleet(Node(host, **{"network_key": key} | settings) for host in hosts)
         try:
             if start:
-                for node in nodes:
-                    node.start()
+                start_all(nodes)
             yield nodes
         except BaseException:
             for node in nodes:
@@ -71,7 +70,7 @@ def asking(nodes: Fleet, *words: object) -> Iterator[list[Process]]:
             programs.append(node.python("lab.requests", *words_of_it))
         everybody = len(nodes) - 1
         for program in programs:
-            wait_for(partial(answered_by, program, everybody), f"answers for {program}", 20)
+            wait_for(partial(answered_by, program, everybody), f"answers for {program}")
         yield programs
     finally:
         for program in programs:
@@ -87,7 +86,7 @@ def counts(program: Process) -> dict[str, dict[str, float]]:
     """What the program has counted so far, by peer."""
     before = event_count(program, "counts")
     program.signal(signal.SIGHUP)
-    wait_for(lambda: event_count(program, "counts") > before, f"counts of {program}", 10)
+    wait_for(lambda: event_count(program, "counts") > before, f"counts of {program}")
     peers: dict[str, dict[str, float]] = [one for one in program.events() if one["event"] == "counts"][-1]["peers"]
     return peers
 

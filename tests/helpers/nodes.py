@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +90,23 @@ class Node:
 
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
+        self.begin()
+        self.ready()
+
+    def begin(self) -> None:
+        """Start the daemon."""
         self._process = self.host.spawn(self._words("daemon"), log=self.log_file, env=self._env)
         self.pid = self._process.pid
 
-        def ready() -> bool:
+    def ready(self) -> None:
+        """Wait until the daemon that was started answers."""
+
+        def answering() -> bool:
             if self._process.exit_code is not None:
                 self._process.failed("the daemon did not start")
             return self.answers()
 
-        wait_for(ready, f"the daemon of {self.host.name} to answer", 20)
+        wait_for(answering, f"the daemon of {self.host.name} to answer")
 
     def answers(self) -> bool:
         """Whether a daemon answers."""
@@ -111,10 +120,10 @@ class Node:
         """End the daemon with that signal, and wait for its end."""
         os.kill(self.pid, number)
         if self.pid == self._process.pid:
-            self._process.wait(10)
+            self._process.wait()
         else:
             # one that `mcencrypt on` had started: somebody else's child
-            wait_for(lambda: not Path(f"/proc/{self.pid}").exists(), "the daemon to end", 10)
+            wait_for(lambda: not Path(f"/proc/{self.pid}").exists(), "the daemon to end")
 
     def restart(self, number: int = signal.SIGKILL) -> None:
         """End the daemon with that signal and start it again."""
@@ -158,3 +167,12 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<Node {self.host.name}>"
+
+
+def start_all(nodes: Iterable[Node]) -> None:
+    """Start the daemons of all these nodes beside each other, and wait until each answers."""
+    started = list(nodes)
+    for node in started:
+        node.begin()
+    for node in started:
+        node.ready()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from lab import Capture, Interrupted, Middlebox, Pair, Process, Router, TwoHosts, wait_for
 from mcencrypt.store.keys import create_network_key
-from tests.helpers.nodes import PORT, Node
+from tests.helpers.nodes import PORT, Node, start_all
 
 
 class EncryptedPair:
@@ -39,7 +38,7 @@ class EncryptedPair:
 
     def settle(self) -> None:
         """Wait until no connection is left in either daemon's table."""
-        wait_for(lambda: not any(node.connections("encrypted") for node in (self.a, self.b)), "all to end", 10)
+        wait_for(lambda: not any(node.connections("encrypted") for node in (self.a, self.b)), "all to end")
 
     def check(self) -> None:
         """Nothing happened that never may: errors inside a daemon, verdicts it could not give."""
@@ -60,8 +59,7 @@ def encrypted(
     nodes = [Node(host, **{"network_key": key} | both | (own or {})) for host, own in ((net.a, a), (net.b, b))]
     pair = EncryptedPair(net, *nodes)
     try:
-        for node in (pair.a, pair.b):
-            node.start()
+        start_all(nodes)
         yield pair
     except BaseException:
         for node in (pair.a, pair.b):
@@ -87,16 +85,16 @@ def talking(pair: EncryptedPair, version: int = 4, *, items_every: float = 0.05)
         b.stop()
 
 
-def await_again(pair: EncryptedPair, process: Process, ready: int, seconds: float) -> float:
+def await_again(pair: EncryptedPair, process: Process, ready: int) -> int:
     """Wait until a talking node is ready once more than `ready` times and both daemons call that encrypted.
 
-    Returns how many seconds it took.
+    Returns how many attempts to dial have failed meanwhile.
     """
-    begun = time.monotonic()
-    wait_for(lambda: event_count(process, "ready") > ready, "the nodes to talk again", seconds)
-    wait_for(lambda: pair.a.connections("encrypted"), f"{pair.a} to call it encrypted", seconds)
-    wait_for(lambda: pair.b.connections("encrypted"), f"{pair.b} to call it encrypted", seconds)
-    return time.monotonic() - begun
+    refused = event_count(process, "refused")
+    wait_for(lambda: event_count(process, "ready") > ready, "the nodes to talk again")
+    wait_for(lambda: pair.a.connections("encrypted"), f"{pair.a} to call it encrypted")
+    wait_for(lambda: pair.b.connections("encrypted"), f"{pair.b} to call it encrypted")
+    return event_count(process, "refused") - refused
 
 
 def event_count(process: Any, event: str) -> int:

@@ -5,51 +5,56 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from lab import missing
+from lab import PATIENCE, missing
 from lab.demo.dump import side_by_side
 from lab.demo.multichain import find
 from lab.demo.screen import Screen
 from lab.host import importable
-from lab.namespace import MOUNTS, LabError, orphaned
+from lab.namespace import MOUNTS, PREFIX, LabError
 
 needs_lab = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
-def run_demo(**environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if name != "MULTICHAIND"}
-    return subprocess.run(
-        [sys.executable, "-m", "lab.demo"],
-        env=inherited | importable() | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+class Demo:
+    """A demo from its start to its end."""
+
+    def __init__(self, **environment: str) -> None:
+        inherited = {name: value for name, value in os.environ.items() if name != "MULTICHAIND"}
+        with subprocess.Popen(
+            [sys.executable, "-m", "lab.demo"],
+            env=inherited | importable() | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            self.pid = process.pid
+            self.stdout, self.stderr = process.communicate(timeout=3 * PATIENCE)
+        self.returncode = process.returncode
 
 
 @needs_lab
 def test_the_demo_holds_and_leaves_nothing_behind() -> None:
-    before = set(MOUNTS.glob("mclab-*"))
     # settings of the machine are not the demo's
-    done = run_demo(MCENCRYPT_PORTS="1", MCENCRYPT_CONFIG="/does/not/exist")
+    done = Demo(MCENCRYPT_PORTS="1", MCENCRYPT_CONFIG="/does/not/exist")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("All of it held")
     assert "FAILED" not in done.stdout
     assert "[ok] 0 plaintext markers in " in done.stdout
     assert "verdict: encrypted: every data byte is handshake or record" in done.stdout
     assert "INVOICE-" in done.stdout and "\033" not in done.stdout
-    left = {path.name for path in set(MOUNTS.glob("mclab-*")) - before}
-    assert not [name for name in left if orphaned(name)]
+    for place in (MOUNTS, Path(tempfile.gettempdir())):
+        assert not list(place.glob(f"{PREFIX}-{done.pid}-*"))
 
 
 @needs_lab
 def test_a_folder_without_multichain_is_named() -> None:
-    done = run_demo(MULTICHAIND="/nowhere")
+    done = Demo(MULTICHAIND="/nowhere")
     assert done.returncode == 1
     assert done.stderr.startswith("mcencrypt: MULTICHAIND=/nowhere: no multichaind there")
 

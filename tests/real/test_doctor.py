@@ -161,8 +161,8 @@ def test_rules_without_a_daemon_and_a_foreign_reader():
 def test_rules_that_somebody_removed(pair):
     status = pair.a.status()
     pair.a.run(["ip6tables", "-w", "-t", "raw", "-F", "MCENCRYPT-OUT"])
-    wait_for(lambda: pair.a.status()["rules_lost"] > status["rules_lost"], "the daemon to notice", 10)
-    wait_for(lambda: severity(pair.a, "rules.ipv6") == "ok", "the rules to be back", 15)
+    wait_for(lambda: pair.a.status()["rules_lost"] > status["rules_lost"], "the daemon to notice")
+    wait_for(lambda: severity(pair.a, "rules.ipv6") == "ok", "the rules to be back")
     assert severity(pair.a, "daemon.rules-lost") == "warning"
 
 

@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lab import PATIENCE, wait_for
 from mcencrypt.doctor.machine import ThisMachine
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.firewall import Firewall
@@ -56,7 +57,7 @@ def everything() -> str:
 
 
 def ended(check: object) -> State:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         select.select([check], [], [], 1)
         if (state := check.poll()) is not None:  # type: ignore[attr-defined]
@@ -170,15 +171,15 @@ def test_replacing_rules_never_lets_a_packet_pass(firewall: Firewall, tables: st
     )
     process = subprocess.Popen([sys.executable, "-c", flood])
     try:
-        await_(lambda: packets(tables, "raw", "OUTPUT") > 0)
+        wait_for(lambda: packets(tables, "raw", "OUTPUT") > 0, "packets of the flood")
         for number in range(6):
             ports = PORTS if number % 2 else [7001, 9000]
             Firewall(ports, 40, {**os.environ, "MCENCRYPT_IPTABLES": tables}).install()
             seen = packets(tables, "raw", "OUTPUT")
-            await_(lambda seen=seen: packets(tables, "raw", "OUTPUT") > seen)
+            wait_for(lambda seen=seen: packets(tables, "raw", "OUTPUT") > seen, "more of them")
         assert packets(tables, "mangle", "POSTROUTING") == 0
         firewall.remove()
-        await_(lambda: packets(tables, "mangle", "POSTROUTING") > 0)
+        wait_for(lambda: packets(tables, "mangle", "POSTROUTING") > 0, "packets that leave")
     finally:
         process.kill()
         process.wait()
@@ -189,12 +190,6 @@ def packets(tables: str, table: str, chain: str) -> int:
     return int(shell(f"{tables} -t {table} -nvxL {chain}").splitlines()[2].split()[0])
 
 
-def await_(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited 10 s in vain"
-
-
 def test_nf_tables_changes_wake_the_watcher(firewall: Firewall, tables: str) -> None:
     if tables != "iptables-nft":
         pytest.skip("iptables-legacy raises no event")
@@ -202,7 +197,7 @@ def test_nf_tables_changes_wake_the_watcher(firewall: Firewall, tables: str) -> 
     events = firewall.events()
     assert not events.handle_events()
     shell(f"{tables} -t raw -F")
-    assert select.select([events], [], [], 5)[0]
+    assert select.select([events], [], [], PATIENCE)[0]
     assert events.handle_events()
     events.close()
 

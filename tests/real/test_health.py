@@ -75,11 +75,11 @@ def test_on_without_rules_is_not_healthy(node: Node, tmp_path: Path) -> None:
     (tmp_path / "broken").touch()
     # the daemon cannot look: what it knows ages
     before = node.status()["rules_seen"]
-    wait_for(lambda: node.status()["rules_seen"] > before + 6, "the rules to go unseen", 20)
+    wait_for(lambda: node.status()["rules_seen"] > before + 6, "the rules to go unseen")
     (tmp_path / "broken").unlink()
-    wait_for(lambda: node.status()["rules_seen"] < 6, "the daemon to see them again", 10)
+    wait_for(lambda: node.status()["rules_seen"] < 6, "the daemon to see them again")
     restore = tmp_path / "iptables-restore"
     restore.write_text("#!/bin/sh\nexit 1\n")
     node.host.run(["iptables", "-w", "-t", "raw", "-F"])
-    wait_for(lambda: node.status()["rules_seen"] is None, "the daemon to notice that they are gone", 10)
+    wait_for(lambda: node.status()["rules_seen"] is None, "the daemon to notice that they are gone")
     check(node, 1, "the iptables rules are not in place")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from lab import start, transfer, wait_for
+from lab import PATIENCE, start, transfer, wait_for
 from lab.behaviours import Record, Sometimes, data_only, flip
 from lab.packets import ETHERNET, RST, SYN, ones_complement_sum, parse
 from lab.streams import content
@@ -76,7 +76,7 @@ def test_no_flipped_bit_changes_what_is_read(boxed, version, part):
     boxed.box.behaviour = acting = FlipBits(0.03, part, random.Random(seed))
     # a forged reset that hits the very number ends a connection, as it does without us,
     # and a forged timestamp can make the socket refuse all that is true
-    deadline = 20 if "payload" in part or "record" in part else 5
+    deadline = PATIENCE if "payload" in part or "record" in part else 5
     result = transfer(
         boxed.a, boxed.b, PORT, version=version, size=size, connections=connections, seed=seed, deadline=deadline
     )
@@ -116,7 +116,7 @@ def test_every_single_bit_in_turn(boxed, version, where):
     boxed.box.behaviour = acting = Precede(first, last, {RST_BIT, *CHECKSUM})
     boxed.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
     with boxed.a.socket(socket.AF_INET6 if version == 6 else socket.AF_INET) as sock:
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.connect((boxed.b.address(version), PORT))
         number = 0
@@ -149,7 +149,7 @@ def test_a_recorded_syn_from_another_address_gets_no_answer(boxed):
         before = boxed.b.status()["refused"].get("replayed", 0)
         for copy in (other_address, other_port, other_number):
             boxed.box.inject(copy, toward)
-        wait_for(lambda: sum(boxed.b.status()["refused"].values()) >= before + 3, "three refusals", 5)
+        wait_for(lambda: sum(boxed.b.status()["refused"].values()) >= before + 3, "three refusals")
         # The first connection's last acknowledgements may still be on their way.
         assert not [seen for seen in wire.segments(PORT) if seen.source_port == PORT and seen.flags & (SYN | RST)]
     print(boxed.b.status()["refused"])
@@ -171,7 +171,7 @@ def test_garbage_in_a_syn_is_refused_and_costs_little(boxed):
             payload[dice.randrange(len(payload))] ^= 1 << dice.randrange(8)
             copy = replace(segment, ports=(1024 + number, PORT), payload=bytes(payload))
             boxed.box.inject(copy.packed(), toward)
-        wait_for(lambda: sum(boxed.b.status()["refused"].values()) >= refused + count, "all to be refused", 20)
+        wait_for(lambda: sum(boxed.b.status()["refused"].values()) >= refused + count, "all to be refused")
         assert not [seen for seen in wire.segments(PORT) if seen.source_port == PORT]
     assert len(boxed.b.log().splitlines()) - lines < count / 4, "strangers must not fill the log"
     assert transfer(boxed.a, boxed.b, PORTS[1], size=1e5).differences == []
@@ -179,8 +179,8 @@ def test_garbage_in_a_syn_is_refused_and_costs_little(boxed):
 
 def test_old_packets_played_back_change_nothing(boxed):
     record = boxed.box.behaviour = Record(data_only, limit=400)
-    running = start(boxed.a, boxed.b, PORT, size=3e6, deadline=30)
-    wait_for(lambda: len(record.frames) == 400, "packets to record", 10)
+    running = start(boxed.a, boxed.b, PORT, size=3e6)
+    wait_for(lambda: len(record.frames) == 400, "packets to record")
     for toward, frame in record.frames:
         boxed.box.inject(frame, toward)
     assert running.result().differences == []
@@ -192,8 +192,8 @@ def test_old_packets_played_back_change_nothing(boxed):
 
 def test_a_flood_of_invented_segments_in_a_live_connection(boxed):
     record = boxed.box.behaviour = Record(data_only, limit=20)
-    running = start(boxed.a, boxed.b, PORT, size=5e6, deadline=30)
-    wait_for(lambda: len(record.frames) == 20, "packets to imitate", 10)
+    running = start(boxed.a, boxed.b, PORT, size=5e6)
+    wait_for(lambda: len(record.frames) == 20, "packets to imitate")
     dice = random.Random(5)
     for _ in range(1000):
         toward, frame = dice.choice(record.frames)

@@ -9,13 +9,13 @@ import shutil
 import socket
 import struct
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from lab import PATIENCE, wait_for
 from mcencrypt.core.addresses import Ends
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel import links, routes, sockets
@@ -53,12 +53,6 @@ def shell(*commands: str) -> str:
 
 def pack(address: str) -> bytes:
     return socket.inet_pton(V6 if ":" in address else V4, address)
-
-
-def await_(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited 10 s in vain"
 
 
 @contextmanager
@@ -105,10 +99,10 @@ def test_states_from_half_close_to_time_wait(table: Sockets) -> None:
     with connection("127.0.0.1", "127.0.0.1") as (client, accepted, port):
         ip, other = pack("127.0.0.1"), client.getsockname()[1]
         client.shutdown(socket.SHUT_WR)
-        await_(lambda: table.state(ip, other, ip, port) == Tcp.FIN_WAIT2)
+        wait_for(lambda: table.state(ip, other, ip, port) == Tcp.FIN_WAIT2, "FIN-WAIT-2")
         assert table.state(ip, port, ip, other) == Tcp.CLOSE_WAIT
         accepted.close()
-        await_(lambda: table.state(ip, other, ip, port) == Tcp.TIME_WAIT)
+        wait_for(lambda: table.state(ip, other, ip, port) == Tcp.TIME_WAIT, "TIME-WAIT")
         assert table.state(ip, port, ip, other) is None
         assert (ip, other, ip, port, Tcp.TIME_WAIT) in table.connected([port])
 
@@ -180,7 +174,7 @@ def test_destroying_time_wait(table: Sockets) -> None:
         ip, other = pack("127.0.0.1"), client.getsockname()[1]
         client.close()
         accepted.close()
-        await_(lambda: table.state(ip, other, ip, port) == Tcp.TIME_WAIT)
+        wait_for(lambda: table.state(ip, other, ip, port) == Tcp.TIME_WAIT, "TIME-WAIT")
         assert table.destroy(ip, other, ip, port)
         assert table.state(ip, other, ip, port) is None
 
@@ -389,7 +383,7 @@ def test_changes_of_routes_and_links_are_seen_at_once(table_of_routes: Routes, c
     assert made.mtu(pack("198.51.100.7")) == 1400
     shell(command)
     assert made.mtu(pack("198.51.100.7")) == 1400, "cached until the event is handled"
-    assert select.select([made], [], [], 5)[0]
+    assert select.select([made], [], [], PATIENCE)[0]
     assert made.handle_events()
     assert made.mtu(pack("198.51.100.7")) == mtu
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lab import Capture, Lab, direct_pair, measure, transfer
+from lab import PATIENCE, Capture, Lab, direct_pair, measure, transfer
 from mcencrypt.core.verdict import ACCEPT
 from tests.helpers.nodes import PORT, needs_lab, sized
 from tests.helpers.pairs import encrypted
@@ -42,7 +42,7 @@ def test_a_verdict_that_netlink_cannot_carry_never_lets_the_original_pass(size, 
             receiver.bind(("127.0.0.1", 5000))
             receiver.settimeout(0.3)
             sender.sendto(b"original", ("127.0.0.1", 5000))
-            assert select.select([queue], [], [], 5)[0]
+            assert select.select([queue], [], [], PATIENCE)[0]
             queue.ready()
             if passes:
                 assert receiver.recv(70000) == b"R" * (size - 28)
@@ -68,9 +68,9 @@ def test_a_packet_that_is_let_through_arrives_as_it_was():
             host.socket(kind=socket.SOCK_DGRAM) as sender,
         ):
             receiver.bind(("127.0.0.1", 5000))
-            receiver.settimeout(5)
+            receiver.settimeout(PATIENCE)
             sender.sendto(b"original", ("127.0.0.1", 5000))
-            assert select.select([queue], [], [], 5)[0]
+            assert select.select([queue], [], [], PATIENCE)[0]
             queue.ready()
             assert receiver.recv(100) == b"original"
         queue.close()

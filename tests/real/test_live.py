@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from lab import LabError, direct_pair, wait_for
+from lab import PATIENCE, LabError, direct_pair, wait_for
 from tests.helpers.nodes import PORT, PORTS, needs_lab
 from tests.helpers.pairs import encrypted
 
@@ -26,7 +26,7 @@ def echo_pair(**settings):
 def connected(pair, port=PORT):
     """A connection from a to b that has carried something."""
     with pair.a.socket() as sock:
-        sock.settimeout(5)
+        sock.settimeout(PATIENCE)
         sock.connect((pair.b.v4, port))
         ask(sock)
         yield sock
@@ -66,7 +66,7 @@ def test_require_ends_plaintext_once_it_was_named_and_leaves_what_is_encrypted()
                     ask(plain)
                 ask(sealed, b"untouched")
                 assert pair.a.status()["plaintext_peers"] == []
-        wait_for(lambda: not pair.b.status()["plaintext_peers"], "b to see the end of it", 5)
+        wait_for(lambda: not pair.b.status()["plaintext_peers"], "b to see the end of it")
         pair.a.restart(signal.SIGTERM)
         status = pair.a.status()
         assert (status["mode"], status["mode_source"]) == ("require", "command")
@@ -87,11 +87,11 @@ def test_a_reload_touches_nothing_that_is_encrypted_and_a_wrong_one_changes_noth
         with pytest.raises(LabError, match=r"the old configuration stays: .*'strict' is not one of"):
             pair.a.mcencrypt("reload")
         os.kill(pair.a.pid, signal.SIGHUP)
-        wait_for(lambda: pair.a.log().count("configuration not reloaded, the old one stays") == 2, "the log", 5)
+        wait_for(lambda: pair.a.log().count("configuration not reloaded, the old one stays") == 2, "the log")
         assert pair.a.status()["mode"] == "prefer"
         pair.a.rewrite(mode="require", queue_number=27971)
         os.kill(pair.a.pid, signal.SIGHUP)
-        wait_for(lambda: pair.a.status()["mode"] == "require", "the reload", 5)
+        wait_for(lambda: pair.a.status()["mode"] == "require", "the reload")
         ask(sealed)
 
 
@@ -118,7 +118,7 @@ def test_a_port_that_is_given_up_resets_what_is_encrypted_there_and_nothing_leak
             with pytest.raises(ConnectionError):
                 ask(leaving, b"confidential")
             ask(sealed)
-            wait_for(lambda: len(pair.b.connections("encrypted")) == 1, "b to forget it", 10)
+            wait_for(lambda: len(pair.b.connections("encrypted")) == 1, "b to forget it")
         assert not wire.search([b"confidential"])[b"confidential"]
         assert not any(str(PORTS[1]) in rule for rule in pair.a.rules())
         pair.b.rewrite(ports=[PORTS[0], PORTS[2]])

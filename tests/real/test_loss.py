@@ -1,13 +1,13 @@
 """Random loss in both directions: streams are identical, no connection breaks, and none waits long."""
 
 import socket
-import time
 
 import pytest
 
-from lab import measure, start, transfer, two_hosts, wait_for
+from lab import PATIENCE, measure, start, transfer, two_hosts, wait_for
 from tests.helpers.nodes import FULL, PLAIN_PORT, PORT, needs_lab, sized
 from tests.helpers.pairs import encrypted
+from tests.helpers.timers import TimerRounds
 
 pytestmark = needs_lab
 
@@ -56,25 +56,26 @@ def test_many_connections(clean, version, loss):
 
 
 def test_goodput_on_a_narrow_lossy_path():
-    """No speed is asserted, only that it goes on; the ratio is printed."""
+    """No speed is asserted, only that it goes on as it does without us; the ratio is printed."""
     with two_hosts(tso=False) as net, encrypted(net) as pair:
         net.router.rate(100e6)
         net.router.loss(0.01)
         size = sized(10e6, 60e6)
-        seconds = {}
-        stalls = {}
+        seconds, stalls, rounds = {}, {}, {}
         for name, port in (("plain", PLAIN_PORT), ("encrypted", PORT)):
+            timers = TimerRounds(pair.a, pair.b)
             result = transfer(pair.a, pair.b, port, mode="client-first", size=size, server_size=1, deadline=300)
             assert result.differences == []
+            rounds[name] = timers.count
             seconds[name], stalls[name] = result.client["seconds"], result.longest_stall
         print(
             f"100 Mbit/s, 1 % loss: plain {size * 8e-6 / seconds['plain']:.1f} Mbit/s, encrypted "
             f"{size * 8e-6 / seconds['encrypted']:.1f} Mbit/s, ratio {seconds['plain'] / seconds['encrypted']:.3f}, "
-            f"longest stalls {stalls}"
+            f"longest stalls {stalls}, rounds of timers {rounds}"
         )
         assert net.router.invalid_count() == 0
-        # two timeouts in a row, each of them doubled, on a machine that has other things to do as well
-        assert stalls["encrypted"] < 3
+        # a retransmission that is lost as well costs a round; more of them come of what is not repaired
+        assert rounds["encrypted"] <= rounds["plain"] + 6
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -86,7 +87,7 @@ def test_many_small_messages_lost_once(version):
         pair.a.sysctl("net.ipv4.tcp_autocorking", 0)
         pair.b.python("lab.apps", "echo", PORT).wait_for('"listening"')
         with pair.a.socket(socket.AF_INET6 if version == 6 else socket.AF_INET) as sock:
-            sock.settimeout(10)
+            sock.settimeout(PATIENCE)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.connect((pair.b.address(version), PORT))
             sock.sendall(b"first")
@@ -94,24 +95,24 @@ def test_many_small_messages_lost_once(version):
             with net.router.cut("b"):
                 for at in range(0, len(sent), 32):
                     sock.sendall(sent[at : at + 32])
-                wait_for(lambda: net.router.loss_count("b") >= 10, "a window of messages to be lost", 5)
-            mended = time.monotonic()
+                wait_for(lambda: net.router.loss_count("b") >= 10, "a window of messages to be lost")
+            timers = TimerRounds(pair.a, pair.b)
             got = b""
             while len(got) < len(sent):
                 got += sock.recv(65536)
-            seconds = time.monotonic() - mended
         assert got == sent
-        print(f"60 messages echoed {seconds:.3f} s after the path was whole again")
-        assert seconds < 1
+        # a message, or two, for each round would be dozens of them
+        print(f"60 messages echoed after {timers.count} rounds of timers")
+        assert timers.count <= 6
         assert net.router.invalid_count() == 0
 
 
 def test_a_path_that_is_cut_for_a_while():
     with two_hosts() as net, encrypted(net) as pair:
-        running = start(pair.a, pair.b, PORT, size=20e6, deadline=60)
-        wait_for(lambda: any(one["bytes_out"] > 1e6 for one in pair.a.connections("encrypted")), "some data", 10)
+        running = start(pair.a, pair.b, PORT, size=20e6)
+        wait_for(lambda: any(one["bytes_out"] > 1e6 for one in pair.a.connections("encrypted")), "some data")
         with net.router.cut():
-            wait_for(lambda: net.router.loss_count() >= 2, "packets to be lost", 10)
+            wait_for(lambda: net.router.loss_count() >= 2, "packets to be lost")
         assert running.result().differences == []
         assert net.router.invalid_count() == 0
 
@@ -124,7 +125,10 @@ def test_a_route_with_a_smaller_mtu_than_the_link():
                 gateway = f"10.66.{number}.1" if version == 4 else f"fd66:{number}::1"
                 host.route("default", gateway, "mtu", 1400)
             net.router.loss(0.02)
-            result = transfer(pair.a, pair.b, PORT, version=version, size=3e6, deadline=60)
-            assert result.differences == []
-            assert result.longest_stall < 3
+            rounds = []
+            for port in (PLAIN_PORT, PORT):
+                timers = TimerRounds(pair.a, pair.b)
+                assert transfer(pair.a, pair.b, port, version=version, size=3e6).differences == []
+                rounds.append(timers.count)
+            assert rounds[1] <= rounds[0] + 6
             assert measure(pair.a, pair.b, PORT, "messages", "--size", 1378, version=version)["identical"]

@@ -15,7 +15,7 @@ import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from lab import direct_pair, transfer, wait_for
+from lab import PATIENCE, direct_pair, transfer, wait_for
 from lab.promql import unmet
 from tests.helpers.nodes import PORT, Node, needs_lab
 from tests.helpers.pairs import EncryptedPair, encrypted, talking
@@ -25,10 +25,10 @@ pytestmark = needs_lab
 ADDRESS = "127.0.0.1:9464"
 MONITORING = Path(__file__).parents[2] / "docs" / "monitoring"
 
-_GET = """
+_GET = f"""
 import sys, urllib.request
-request = urllib.request.Request(sys.argv[1], headers={"Accept": sys.argv[2]})
-with urllib.request.urlopen(request, timeout=20) as answer:
+request = urllib.request.Request(sys.argv[1], headers={{"Accept": sys.argv[2]}})
+with urllib.request.urlopen(request, timeout={PATIENCE}) as answer:
     print(answer.headers["Content-Type"])
     print(answer.read().decode(), end="")
 """
@@ -65,7 +65,7 @@ def pair() -> Iterator[EncryptedPair]:
 
 def test_a_scrape_says_what_the_status_says(pair: EncryptedPair) -> None:
     with talking(pair, items_every=0):
-        wait_for(lambda: pair.a.connections("encrypted"), "the connection to be encrypted", 10)
+        wait_for(lambda: pair.a.connections("encrypted"), "the connection to be encrypted")
         before, found = pair.a.status(), samples(scrape(pair.a))
         after = pair.a.status()
         for name, label in (("bytes", "out"), ("bytes", "in"), ("records", "out"), ("records", "in")):
@@ -80,7 +80,7 @@ def test_a_scrape_says_what_the_status_says(pair: EncryptedPair) -> None:
 
 def test_top_shows_what_flows(pair: EncryptedPair) -> None:
     with talking(pair):
-        wait_for(lambda: pair.a.connections("encrypted"), "the connection to be encrypted", 10)
+        wait_for(lambda: pair.a.connections("encrypted"), "the connection to be encrypted")
         lines = pair.a.mcencrypt("top", "--once").stdout.splitlines()
         rows = [line for line in lines if f"{pair.b.v4}:{PORT}" in line and " encrypted " in line]
         assert rows and pair.b.status()["identity"] in rows[0]
@@ -145,8 +145,8 @@ def test_an_exporter_that_is_killed_comes_back_and_traffic_goes_on(pair: Encrypt
         pid = exporter_of(pair.a.pid)
         events = len(a.events())
         os.kill(pid, 9)
-        wait_for(lambda: Path(f"/proc/{pid}").exists() is False, "it to be waited for", 10)
-        wait_for(lambda: len(a.events()) > events, "the node to go on", 10)
+        wait_for(lambda: Path(f"/proc/{pid}").exists() is False, "it to be waited for")
+        wait_for(lambda: len(a.events()) > events, "the node to go on")
         # The port listens all the time, so a scrape waits until the new one is ready.
         assert samples(scrape(pair.a))["mcencrypt_connections/encrypted"] == 1
     assert "the metrics exporter ended" in pair.a.log()
@@ -163,7 +163,7 @@ def test_logs_are_json_line_by_line(pair: EncryptedPair) -> None:
 def test_the_exporter_ends_with_a_daemon_that_is_killed(pair: EncryptedPair) -> None:
     pid = exporter_of(pair.b.pid)
     pair.b.kill()
-    wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the exporter to end", 10)
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the exporter to end")
     pair.b.start()
     assert samples(scrape(pair.b))["mcencrypt_bytes_total/in"] == 0, "the same port, and counters from 0"
 
@@ -174,7 +174,7 @@ def test_a_port_in_use_ends_the_start_before_any_rule(pair: EncryptedPair) -> No
     pair.b.kill()
     holder = pair.b.python("http.server", "--bind", "127.0.0.1", "9464")
     try:
-        wait_for(lambda: pair.b.run(["ss", "-Hltn", "sport = :9464"]).stdout.strip(), "the port to be taken", 10)
+        wait_for(lambda: pair.b.run(["ss", "-Hltn", "sport = :9464"]).stdout.strip(), "the port to be taken")
         rules = pair.b.rules()
         done = pair.b.mcencrypt("daemon", check=False)
         assert done.returncode == 1

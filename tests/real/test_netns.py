@@ -36,7 +36,7 @@ class Guest(Node):
         self.host.lab.processes.append(self._process)
         self.pid = self._process.pid
         if answers:
-            wait_for(lambda: self.exited is not None or self.answers(), "the daemon to answer", 20)
+            wait_for(lambda: self.exited is not None or self.answers(), "the daemon to answer")
             if self.exited is not None:
                 self._process.failed("the daemon did not start")
 
@@ -79,11 +79,11 @@ def test_two_daemons_of_one_host_serve_two_namespaces(pair: EncryptedPair, versi
     before = rules_here()
     with pair.wire() as wire, talking(pair, version) as (a, b):
         for process in (a, b):
-            wait_for(lambda process=process: event_count(process, "item") > 5, "items", 10)
+            wait_for(lambda process=process: event_count(process, "item") > 5, "items")
         for node, peer in ((pair.a, pair.b), (pair.b, pair.a)):
             assert node.connections("encrypted")
             identity = peer.mcencrypt("identity").stdout.strip()
-            wait_for(lambda node=node, identity=identity: identity in json.dumps(node.status()), "the identity", 5)
+            wait_for(lambda node=node, identity=identity: identity in json.dumps(node.status()), "the identity")
     assert_encrypted(wire, markers=[MAGIC, b"INVOICE-4711"])
     assert pair.a.rules() and pair.b.rules()
     assert rules_here() == before
@@ -115,7 +115,7 @@ def test_the_queue_is_that_of_the_namespace(pair: EncryptedPair) -> None:
             with pair.a.socket() as knocking:
                 knocking.setblocking(False)
                 knocking.connect_ex((pair.b.v4, PORT))
-                wait_for(lambda: statistics(number)[0] > 0, "the packet to wait", 5)
+                wait_for(lambda: statistics(number)[0] > 0, "the packet to wait")
         finally:
             os.kill(pair.a.pid, signal.SIGCONT)
     assert statistics(number) == (0, 0, 0)
@@ -132,7 +132,7 @@ def test_one_state_directory_is_one_daemons(pair: EncryptedPair) -> None:
             run_dir=str(rival.run_dir),
         )
         rival.start(answers=False)
-        assert rival._process.wait(20) == 1
+        assert rival._process.wait() == 1
         assert f"a daemon already runs in {pair.a.state_dir}" in rival.log()
         assert "choose another state_dir" in rival.log()
 
@@ -179,16 +179,16 @@ def test_the_daemon_follows_its_namespace(guest: tuple[Guest, Named]) -> None:
     for _ in range(2):
         assert "MCENCRYPT" in named.rules()
         named.delete()
-        wait_for(lambda: "waits for network namespace" in says(node), "the daemon to wait", 10)
+        wait_for(lambda: "waits for network namespace" in says(node), "the daemon to wait")
         named.make()
-        wait_for(lambda: "mcencrypt is on" in says(node), "the daemon to be there again", 20)
+        wait_for(lambda: "mcencrypt is on" in says(node), "the daemon to be there again")
     assert node.exited is None
     # and it remembers how it was left
     node.mcencrypt("off")
     named.delete()
-    wait_for(lambda: "waits for" in says(node), "the daemon to wait", 10)
+    wait_for(lambda: "waits for" in says(node), "the daemon to wait")
     named.make()
-    wait_for(lambda: "mcencrypt is off" in says(node), "the daemon to be there again", 20)
+    wait_for(lambda: "mcencrypt is off" in says(node), "the daemon to be there again")
     assert "MCENCRYPT" not in named.rules()
     assert "internal error" not in node.log() and "Traceback" not in node.log()
 
@@ -196,13 +196,13 @@ def test_the_daemon_follows_its_namespace(guest: tuple[Guest, Named]) -> None:
 def test_a_daemon_waits_for_a_first_time(guest: tuple[Guest, Named]) -> None:
     node, named = guest
     node.start("--wait", answers=False)
-    wait_for(lambda: "waits for" in says(node), "the daemon to wait", 10)
+    wait_for(lambda: "waits for" in says(node), "the daemon to wait")
     result = node.mcencrypt("on", check=False)
     assert result.returncode == 1 and "which is not there now" in result.stderr
     node.config.write_text(node.config.read_text().replace('"require"', '"prefer"'))
     os.kill(node.pid, signal.SIGHUP)
     named.make()
-    wait_for(lambda: "mcencrypt is on" in says(node), "the daemon to be there", 20)
+    wait_for(lambda: "mcencrypt is on" in says(node), "the daemon to be there")
     assert "MCENCRYPT" in named.rules()
     assert node.status()["mode"] == "prefer"
     node.kill()
@@ -211,9 +211,9 @@ def test_a_daemon_waits_for_a_first_time(guest: tuple[Guest, Named]) -> None:
 def test_a_waiting_daemon_ends_when_told(guest: tuple[Guest, Named]) -> None:
     node, _ = guest
     node.start("--wait", answers=False)
-    wait_for(lambda: "waits for" in says(node), "the daemon to wait", 10)
+    wait_for(lambda: "waits for" in says(node), "the daemon to wait")
     os.kill(node.pid, signal.SIGTERM)
-    assert node._process.wait(10) == 0
+    assert node._process.wait() == 0
     assert not node.answers()
 
 
@@ -223,7 +223,7 @@ def test_the_end_of_a_process_is_the_end_of_its_daemon(pair: EncryptedPair) -> N
         node = Guest(net.a, pair.lab.directory / "network.key", str(inhabitant.pid))
         node.start()
         inhabitant.kill()
-        assert node._process.wait(10) == 1
+        assert node._process.wait() == 1
         assert f"process {inhabitant.pid} has ended, and its network namespace with it" in node.log()
         # the namespace lives on here, by its name: nothing passes in plaintext
         assert node.rules()
@@ -266,7 +266,7 @@ def test_metrics_are_served_outside(guest: tuple[Guest, Named]) -> None:
             return b"mcencrypt_enabled 1.0" in answer.read()
         return False
 
-    wait_for(scraped, "the metrics of the daemon in the namespace", 20)
+    wait_for(scraped, "the metrics of the daemon in the namespace")
     node.kill(signal.SIGTERM)
 
 
@@ -298,7 +298,7 @@ def test_a_namespace_of_another_user_namespace(pair: EncryptedPair) -> None:
         inhabitant.wait_for("up")
         node = Guest(net.a, pair.lab.directory / "network.key", str(inhabitant.pid))
         node.start(answers=False)
-        wait_for(lambda: node.exited is not None or node.answers(), "the daemon", 20)
+        wait_for(lambda: node.exited is not None or node.answers(), "the daemon")
         enter = f"--net=/proc/{inhabitant.pid}/ns/net"
         if node.exited is None:
             assert node.status()["enabled"]

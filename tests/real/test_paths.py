@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from lab import direct_pair, measure, transfer, wait_for
+from lab import PATIENCE, direct_pair, measure, transfer, wait_for
 from lab.behaviours import Chain, Delay, Drop, Duplicate, Join, Record, Reorder, Split, Truncate
 from lab.packets import ACK, SYN, parse
 from tests.helpers.nodes import PORT, PORTS, needs_lab, sized
@@ -19,7 +19,7 @@ pytestmark = needs_lab
 def connected(pair, version=4, **options):
     """A socket of a, connected to what listens on b."""
     sock = pair.a.socket(socket.AF_INET6 if version == 6 else socket.AF_INET)
-    sock.settimeout(15)
+    sock.settimeout(PATIENCE)
     for name, value in options.items():
         level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP
         sock.setsockopt(level, getattr(socket, name), value)
@@ -55,7 +55,7 @@ BEHAVIOURS = {
 @pytest.mark.parametrize("name", BEHAVIOURS)
 def test_a_middlebox_that(boxed, name, version):
     boxed.box.behaviour = BEHAVIOURS[name](random.Random(11))
-    result = transfer(boxed.a, boxed.b, PORT, version=version, size=sized(600e3, 5e6), deadline=60)
+    result = transfer(boxed.a, boxed.b, PORT, version=version, size=sized(600e3, 5e6))
     assert result.differences == []
     print(f"{name}, IPv{version}: stall {result.longest_stall:.3f} s, {result.client['seconds']:.2f} s")
 
@@ -103,7 +103,7 @@ def test_an_idle_connection_is_kept_alive(boxed, version):
         assert receive(sock, 6) == b"before"
         boxed.box.behaviour = record = Record(lambda segment: not segment.payload)
         # each probe is answered, or the second in a row without an answer would end the connection
-        wait_for(lambda: sum(toward == "a" for toward, _ in record.frames) >= 4, "probes and answers", 15)
+        wait_for(lambda: sum(toward == "a" for toward, _ in record.frames) >= 4, "probes and answers")
         sock.sendall(b"afterwards")
         assert receive(sock, 10) == b"afterwards"
 
@@ -130,8 +130,8 @@ def test_a_reader_that_pauses_while_its_window_is_closed(boxed, version):
                 return probes >= 2 and not any(parse(frame).payload for _, frame in latest)
 
             # probes, at growing intervals, and their answers
-            wait_for(only_probes, "nothing but probes", 20)
-            reader.settimeout(10)
+            wait_for(only_probes, "nothing but probes")
+            reader.settimeout(PATIENCE)
             got = bytearray()
             sock.settimeout(0.01)
             while len(got) < len(sent):
@@ -174,7 +174,7 @@ def test_other_settings_of_tcp(boxed, setting):
     try:
         boxed.box.behaviour = Chain(Drop(0.01, dice=random.Random(3)), Reorder(0.02, dice=random.Random(4)))
         for one, other in ((boxed.a, boxed.b), (boxed.b, boxed.a)):
-            assert transfer(one, other, PORT, size=500e3, deadline=30).differences == []
+            assert transfer(one, other, PORT, size=500e3).differences == []
     finally:
         boxed.a.sysctl(name, before)
 

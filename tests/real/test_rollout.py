@@ -41,7 +41,7 @@ def test_a_rollout_costs_each_connection_one_reconnect_and_a_new_key_none():
             await_progress(programs)
             assert node.status()["plaintext_peers"] == []
             encrypted = 2 * (NODES - 1)
-            wait_for(lambda node=node, n=encrypted: len(node.connections("encrypted")) == n, "all encrypted", 10)
+            wait_for(lambda node=node, n=encrypted: len(node.connections("encrypted")) == n, "all encrypted")
 
         # 3. the configuration says the same: it decides again
         for node in nodes:

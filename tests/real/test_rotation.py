@@ -3,7 +3,7 @@
 import json
 import signal
 
-from lab import wait_for
+from lab import PATIENCE, wait_for
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.store.keys import create_network_key, load_network_key
 from tests.helpers.fleet import asking, fleet
@@ -27,7 +27,7 @@ def new_key(nodes):
 def counts(program):
     seen = event_count(program, "counts")
     program.signal(signal.SIGHUP)
-    wait_for(lambda: event_count(program, "counts") > seen, "the counts", 10)
+    wait_for(lambda: event_count(program, "counts") > seen, "the counts")
     return [one["peers"] for one in program.events() if one["event"] == "counts"][-1]
 
 
@@ -44,7 +44,7 @@ def ring(node):
 
 def everybody_talks(nodes):
     for node in nodes:
-        wait_for(lambda node=node: len(node.connections("encrypted")) == 2 * (len(nodes) - 1), "all to be back", 20)
+        wait_for(lambda node=node: len(node.connections("encrypted")) == 2 * (len(nodes) - 1), "all to be back")
 
 
 def test_a_whole_rotation_under_traffic_without_one_reconnect():
@@ -95,7 +95,7 @@ def test_a_whole_rotation_under_traffic_without_one_reconnect():
 
         # What is new begins under the new key.
         with first.socket() as sock:
-            sock.settimeout(5)
+            sock.settimeout(PATIENCE)
             sock.connect((second.v4, PORT))
             sock.sendall(b"\0\0\0\1x")
             assert len(sock.recv(100)) == 32

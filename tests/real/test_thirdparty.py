@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import Capture, LabError, TwoHosts, missing, thirdparty, two_hosts
+from lab import PATIENCE, Capture, LabError, TwoHosts, missing, thirdparty, two_hosts
 from lab.thirdparty import Bcoin, Tip
 from tests.helpers.third_party import BLOCKS, IN_CLEAR, mine_and_compare, needs_bcoin, needs_iperf3
 
@@ -92,9 +92,9 @@ def test_install_is_done_once(bcoin: Bcoin, monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.mark.parametrize(
     ("script", "seconds", "message"),
     [
-        ("echo E404 no such thing >&2; exit 1", 10, "exit 1: E404 no such thing; is the npm registry within"),
-        ("exec sleep 10", 0.1, "not done after 0.1 s; is the npm registry within reach"),
-        ("exit 0", 10, "npm reported success, but version None is there"),
+        ("echo E404 no such thing >&2; exit 1", PATIENCE, "exit 1: E404 no such thing; is the npm registry within"),
+        ("exec sleep 300", 0.1, "not done after 0.1 s; is the npm registry within reach"),
+        ("exit 0", PATIENCE, "npm reported success, but version None is there"),
     ],
 )
 def test_install_leaves_nothing_behind_when_npm_fails(
@@ -112,11 +112,11 @@ def test_install_leaves_nothing_behind_when_npm_fails(
 
 @needs_iperf3
 def test_iperf3_tells_the_directions_apart(network: TwoHosts) -> None:
-    network.a.shape("eth0", 20e6)
-    network.b.shape("eth0", 60e6)
-    rates = thirdparty.iperf3_both_ways(network.a, network.b, 2)
-    assert 14e6 < rates.a_to_b < 24e6
-    assert 42e6 < rates.b_to_a < 72e6
+    network.a.shape("eth0", 10e6)
+    network.b.shape("eth0", 40e6)
+    rates = thirdparty.iperf3_both_ways(network.a, network.b, 1)
+    # what the bucket of 2 ms and the queue hold comes on top
+    assert 0 < rates.a_to_b.bits_per_second < 12e6 < rates.b_to_a.bits_per_second < 48e6
     assert network.router.invalid_count() == 0
 
 

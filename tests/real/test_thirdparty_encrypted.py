@@ -35,9 +35,8 @@ def test_bcoin_nodes_share_their_blocks_encrypted(pair: EncryptedPair, version: 
 @pytest.mark.parametrize("version", [4, 6])
 def test_iperf3_runs_both_ways_encrypted(pair: EncryptedPair, version: int) -> None:
     before = pair.a.status()["totals"]
-    rates = thirdparty.iperf3_both_ways(pair.a.host, pair.b.host, 2, address=pair.b.host.address(version))
+    rates = thirdparty.iperf3_both_ways(pair.a.host, pair.b.host, 1, address=pair.b.host.address(version))
     after = pair.a.status()["totals"]
-    carried = rates.a_to_b * 2 / 8
-    assert after["bytes_out"] - before["bytes_out"] >= carried > 0
-    assert after["bytes_in"] - before["bytes_in"] >= rates.b_to_a * 2 / 8 * 0.9 > 0
+    assert after["bytes_out"] - before["bytes_out"] >= rates.a_to_b.received > 0
+    assert after["bytes_in"] - before["bytes_in"] >= rates.b_to_a.received > 0
     assert pair.router.invalid_count() == 0

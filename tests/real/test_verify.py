@@ -15,7 +15,7 @@ import threading
 
 import pytest
 
-from lab import LabError, interrupted_pair, transfer, wait_for
+from lab import PATIENCE, LabError, interrupted_pair, transfer, wait_for
 from lab.behaviours import Chain, Drop, Duplicate, Reorder, Split
 from lab.host import importable
 from lab.middlebox import passing
@@ -44,10 +44,10 @@ def verifying(node, *words):
             return any(line.split()[3] == "0003" for line in table.readlines()[1:])
 
     try:
-        wait_for(lambda: process.exit_code is not None or capturing(), "the capture to begin", 20)
+        wait_for(lambda: process.exit_code is not None or capturing(), "the capture to begin")
         yield outcome
         process.signal(signal.SIGINT)
-        process.wait(60)
+        process.wait()
         text = process.output()
         assert text.startswith("{"), text
         outcome.append((process.exit_code, json.loads(text)))
@@ -76,7 +76,7 @@ def test_encrypted_traffic(pair, version):
 def test_connections_that_began_before(pair):
     with talking(pair) as (_, b), verifying(pair.b) as found:
         before = event_count(b, "item")
-        wait_for(lambda: event_count(b, "item") > before + 10, "items to pass", 30)
+        wait_for(lambda: event_count(b, "item") > before + 10, "items to pass")
     status, report = found[0]
     assert status == 0 and report["mid_stream"] >= 1 and report["records"] >= 10, report
 
@@ -112,7 +112,7 @@ def test_a_bulk_transfer_that_began_before_under_loss_and_reordering(pair):
                     thread.start()
                 with verifying(pair.b) as at_b, verifying(pair.a) as at_a:
                     before = sum(arrived)
-                    wait_for(lambda: sum(arrived) > before + 2e6, "data to pass", 60)
+                    wait_for(lambda: sum(arrived) > before + 2e6, "data to pass")
                 stop.set()
                 reader.close()
     finally:
@@ -155,10 +155,10 @@ def test_a_peer_that_may_be_in_plaintext(pair):
         for words, expected in (((), "allowed plaintext only"), (("--strict",), "allowed plaintext only")):
             with verifying(pair.b, *words) as found, pair.a.socket() as sock:
                 sock.bind(("10.66.0.77", 0))
-                sock.settimeout(5)
+                sock.settimeout(PATIENCE)
                 sock.connect((pair.b.v4, PORT))
                 sock.sendall(b"\xf4\xfe\xf8\xe1version\0\0\0\0\0" + bytes(8))
-                wait_for(lambda sock=sock: not unacknowledged(sock), "b to have it", 5)
+                wait_for(lambda sock=sock: not unacknowledged(sock), "b to have it")
             status, report = found[0]
             assert report["verdict"] == expected and status == 1, report
             assert report["counts"]["allowed"] == 1
@@ -183,7 +183,7 @@ def test_a_vlan_and_its_parent(pair):
         for offload in ("on", "off"):
             pair.a.run(["ethtool", "-K", "eth0", "txvlan", offload])
             with verifying(pair.a) as found, pair.a.socket() as sock:
-                sock.settimeout(10)
+                sock.settimeout(PATIENCE)
                 sock.connect(("10.67.0.2", PORTS[2]))
                 sock.sendall(b"x" * 5000)
                 got = b""
@@ -215,6 +215,6 @@ def test_what_is_too_much_is_counted(pair):
         )
     assert lazy.stdout.readline() == "open\n"
     assert transfer(pair.a, pair.b, PORT, size=3e6).differences == []
-    out, _ = lazy.communicate(timeout=20)
+    out, _ = lazy.communicate(timeout=PATIENCE)
     report = json.loads(out)
     assert report["dropped"] > 10 and not report["complete"], report

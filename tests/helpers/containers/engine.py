@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lab import Host, Lab, LabError, Process, missing, wait_for
+from lab import PATIENCE, Host, Lab, LabError, Process, missing, wait_for
 from lab.namespace import PREFIX, orphaned, owner, run
 from lab.thirdparty import cache_directory
 
@@ -138,7 +138,7 @@ class Docker:
 
         Raises LabError if it failed, with the end of what it wrote, or if there are containers.
         """
-        there = self._client(["docker", "ps", "-aq"], timeout=30, check=True).stdout if self._process else ""
+        there = self._client(["docker", "ps", "-aq"], timeout=PATIENCE, check=True).stdout if self._process else ""
         if there:
             raise LabError(f"build {tag} before there are containers: {there.split()}")
         words = ["docker", "build", "--network", "host", "--force-rm", "--tag", tag]
@@ -194,10 +194,10 @@ class Docker:
         def answers() -> bool:
             if process.exit_code is not None:
                 process.failed("the Docker daemon did not start")
-            return self._client(["docker", "version"], timeout=30, check=False).returncode == 0
+            return self._client(["docker", "version"], timeout=PATIENCE, check=False).returncode == 0
 
         try:
-            wait_for(answers, "the Docker daemon to answer", 60)
+            wait_for(answers, "the Docker daemon to answer")
         except LabError:
             self._stop()
             raise
@@ -217,14 +217,16 @@ class Docker:
             (["network", "ls", "-q", "--filter", "type=custom"], ["network", "rm"]),
             (["volume", "ls", "-q"], ["volume", "rm", "--force"]),
         ):
-            found = self._client(["docker", *listing], timeout=30, check=False).stdout.split()
+            found = self._client(["docker", *listing], timeout=PATIENCE, check=False).stdout.split()
             if found:
-                self._client(["docker", *removal, *found], timeout=60, check=False)
+                self._client(["docker", *removal, *found], timeout=PATIENCE, check=False)
 
     def close(self) -> None:
         """End everything; images stay in the store for the next session, old nameless ones go."""
         if self._process is not None and self._process.exit_code is None:
-            self._client(["docker", "image", "prune", "--force", "--filter", "until=72h"], timeout=120, check=False)
+            self._client(
+                ["docker", "image", "prune", "--force", "--filter", "until=72h"], timeout=PATIENCE, check=False
+            )
         try:
             self._stop()
         finally:
@@ -268,7 +270,7 @@ def sweep(cgroup: str | None = None) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 ending.append(pid)
-    wait_for(lambda: not any(arguments(pid) for pid in ending), "the processes of an earlier session to end", 20)
+    wait_for(lambda: not any(arguments(pid) for pid in ending), "the processes of an earlier session to end")
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in reversed(mounts):
         if cgroup is None and _left_behind([mount[1]]):

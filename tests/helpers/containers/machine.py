@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from lab import wait_for
+from lab import PATIENCE, wait_for
 from tests.helpers.containers.engine import Docker
 
 PORT = 7331
@@ -41,7 +41,7 @@ class Machine:
     def booted(self) -> None:
         """Wait until all that starts at boot has."""
         states = ("running", "degraded")
-        wait_for(lambda: self.run("systemctl", "is-system-running", check=False).strip() in states, "systemd", 60)
+        wait_for(lambda: self.run("systemctl", "is-system-running", check=False).strip() in states, "systemd")
 
     def run(self, *words: object, check: bool = True, stdin: str | None = None) -> str:
         """A command's output, stdout and stderr. Raises LabError if it failed, unless not `check`."""
@@ -53,7 +53,7 @@ class Machine:
     ) -> subprocess.CompletedProcess[str]:
         """A command to its end."""
         options = ["--interactive"] if stdin is not None else []
-        return self.docker("exec", *options, self.name, *words, check=check, stdin=stdin, timeout=120)
+        return self.docker("exec", *options, self.name, *words, check=check, stdin=stdin, timeout=PATIENCE)
 
     def shell(self, script: str, check: bool = True) -> str:
         return self.run("sh", "-c", script, check=check)

@@ -70,10 +70,10 @@ class Project:
         found = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
         return [one for one in found if one["event"] == event]
 
-    def await_items(self, *services: str, since: float, seconds: float = 30) -> None:
+    def await_items(self, *services: str, since: float) -> None:
         """Wait until each of these nodes has got items of others since then."""
         for service in services:
-            wait_for(partial(self.events, service, "item", since), f"items at {service}", seconds)
+            wait_for(partial(self.events, service, "item", since), f"items at {service}")
 
     def namespace(self, service: str) -> str:
         """Which network namespace a service's container is in."""
