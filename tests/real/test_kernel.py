@@ -218,7 +218,7 @@ def test_a_bound_socket_is_found_by_its_addresses_alone(table: Sockets, family: 
         assert table.state(ip, other ^ 1, ip, port) is None
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
         # the listener on its port hides it
-        await_(lambda: table.state(ip, port, ip, other) == Tcp.ESTABLISHED)
+        wait_for(lambda: table.state(ip, port, ip, other) == Tcp.ESTABLISHED, "the connection")
     assert table.state(ip, other, ip, port) in (None, Tcp.TIME_WAIT)
 
 

@@ -8,9 +8,9 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
 import click
 
@@ -76,10 +76,11 @@ def _live(run_dir: Path, interval: float) -> None:
     console = Console(highlight=False)
     before: Sample | None = None
     seen, answered = False, time.monotonic()
-    with _keys() as quit_within, Live(console=console, screen=True, auto_refresh=False) as live:
+    with _Operator() as operator, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             try:
-                now = _sample(run_dir)
+                with operator.waits():
+                    now = _sample(run_dir)
             except OperatorError as problem:
                 if not seen and not isinstance(problem, NoDaemonError):
                     raise  # one that another daemon would not put right
@@ -88,47 +89,61 @@ def _live(run_dir: Path, interval: float) -> None:
             else:
                 live.update(frame(before, now, console.height), refresh=True)
                 before, seen, answered = now, True, now.at
-            if quit_within(interval):
+            if operator.quits_within(interval):
                 return
 
 
-@contextlib.contextmanager
-def _keys() -> Iterator[Callable[[float], bool]]:
-    """A function that waits so many seconds, and says whether the operator wants to quit.
+class _Operator:
+    """Who watches, and may quit by `q`, Ctrl-C or SIGTERM: at once while the program waits, and after the frame that
+    it draws, since half a frame is a terminal that nobody puts right again.
 
-    Keys count at once and are not shown; the terminal is put right again, whatever ends the program.
+    Keys count at once and are not shown; the terminal and the signals are put right at the end of the context.
     """
-    if not sys.stdin.isatty():
-        yield _sleep
-        return
-    import termios
-    import tty
 
-    fd = sys.stdin.fileno()
-    saved: list[Any] = termios.tcgetattr(fd)
-    terminated = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        tty.setcbreak(fd)
-        yield lambda seconds: _quit_pressed(fd, seconds)
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, saved)
-        signal.signal(signal.SIGTERM, terminated)
+    def __init__(self) -> None:
+        self._quits = False
+        self._waiting = False
+        self._restore = contextlib.ExitStack()
 
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._restore.callback(signal.signal, number, signal.signal(number, self._signalled))
+        if sys.stdin.isatty():
+            import termios
+            import tty
 
-def _sleep(seconds: float) -> bool:
-    time.sleep(seconds)
-    return False
+            fd = sys.stdin.fileno()
+            self._restore.callback(termios.tcsetattr, fd, termios.TCSADRAIN, termios.tcgetattr(fd))
+            tty.setcbreak(fd)
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._restore.close()
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    def _signalled(self, *_: object) -> None:
+        self._quits = True
+        if self._waiting:
+            raise KeyboardInterrupt
 
+    @contextlib.contextmanager
+    def waits(self) -> Iterator[None]:
+        """What is done meanwhile ends with KeyboardInterrupt when the operator quits by a signal."""
+        self._waiting = True
+        try:
+            if self._quits:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._waiting = False
 
-def _quit_pressed(fd: int, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
-        if select.select([fd], [], [], left)[0]:
-            keys = os.read(fd, 64)
-            if not keys or b"q" in keys.lower():
-                return True
-    return False
+    def quits_within(self, seconds: float) -> bool:
+        """Wait so long, or until the operator quits."""
+        with self.waits():
+            deadline = time.monotonic() + seconds
+            watched = [sys.stdin.fileno()] if sys.stdin.isatty() else []
+            while (left := deadline - time.monotonic()) > 0:
+                if select.select(watched, [], [], left)[0]:
+                    keys = os.read(watched[0], 64)
+                    if not keys or b"q" in keys.lower():
+                        return True
+        return False
