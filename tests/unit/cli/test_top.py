@@ -157,7 +157,8 @@ class Screen:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mcencrypt", "top", "--interval", "0.1"],
             stdin=follower, stdout=follower, stderr=follower, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(SOURCE), "TERM": "xterm-256color"},
+            env={name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+            | {"PYTHONPATH": str(SOURCE), "TERM": "xterm-256color"},
         )  # fmt: skip
 
     def wait_for(self, part: str) -> None:
