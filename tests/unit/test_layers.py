@@ -218,6 +218,12 @@ def test_no_module_imports_itself_by_way_of_others(package: str) -> None:
     )
 
 
+def test_no_test_imports_another() -> None:
+    rooms = ("tests.unit", "tests.property", "tests.real", "tests.containers")
+    wrong = [one for one in imported("tests") if within(one.imported, *rooms)]
+    assert not wrong, broken(wrong, "a test is read, run and changed alone; what several need stands in tests/helpers")
+
+
 def test_the_lab_knows_no_tests() -> None:
     wrong = [one for one in imported("lab") if within(one.imported, "tests", "pytest")]
     assert not wrong, broken(wrong, "demo and benchmarks are built from the lab, where no pytest is")

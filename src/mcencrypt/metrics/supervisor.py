@@ -15,7 +15,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -42,6 +41,8 @@ class Loop(Protocol):
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None: ...
 
     def remove_reader(self, fd: int) -> None: ...
+
+    def now(self) -> float: ...
 
     def call_at(self, when: float, callback: Callable[[], None]) -> None: ...
 
@@ -88,7 +89,7 @@ class Metrics:
         self._loop = loop
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        self._begun = time.monotonic()
+        self._begun = loop.now()
         passed = (self._listener.fileno(), theirs.fileno())
         try:
             self._process = subprocess.Popen(
@@ -133,7 +134,7 @@ class Metrics:
             return
         assert self._loop is not None
         self._loop.remove_reader(self._channel.fileno())
-        self._loop.call_at(time.monotonic() + REST, functools.partial(self._listen_again, self._channel))
+        self._loop.call_at(self._loop.now() + REST, functools.partial(self._listen_again, self._channel))
         answer = json.dumps({"id": number.decode(), "snapshot": self._snapshot()}).encode()
         with contextlib.suppress(OSError):  # it does not read, and will ask again; or it is gone
             self._channel.send(answer)
@@ -143,19 +144,19 @@ class Metrics:
             self._loop.add_reader(channel.fileno(), self._asked)
 
     def _ended(self) -> None:
-        assert self._process is not None
+        assert self._process is not None and self._loop is not None
         self._hang_up()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, 9)  # without its channel it is of no use
         status = self._process.wait()
-        if time.monotonic() - self._begun > LASTED:
+        if self._loop.now() - self._begun > LASTED:
             self._pause = FIRST_PAUSE
         log.error("the metrics exporter ended and is started again", extra=fields(status=status, seconds=self._pause))
         self._later()
 
     def _later(self) -> None:
         if self._loop is not None:
-            self._loop.call_at(time.monotonic() + self._pause, self._again)
+            self._loop.call_at(self._loop.now() + self._pause, self._again)
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _again(self) -> None:

@@ -1,10 +1,8 @@
-"""`mcencrypt mode` and `mcencrypt reload`: words of the command line, and what the daemon makes of them."""
+"""``mcencrypt mode`` and ``mcencrypt reload``."""
 
 from __future__ import annotations
 
 import json
-import logging
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -13,114 +11,9 @@ from click.testing import CliRunner
 
 from mcencrypt.cli import cli
 from mcencrypt.errors import OperatorError
-from mcencrypt.store.config import Config
-from mcencrypt.store.position import read_mode, write_mode
+from mcencrypt.store.position import read_mode
 from tests.helpers.commands import fails, run
 from tests.helpers.served import serving
-from tests.helpers.settings import Bench
-
-# -- the daemon's side
-
-
-def test_require_names_what_it_would_end_and_does_nothing_until_confirmed(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, allow_plaintext=(ip_network("192.0.2.0/24"),))
-    asked = bench.live.command_mode({"mode": "require"})
-    assert [one["peer"] for one in asked["would_end"]] == ["10.0.0.2:40000"]
-    assert (asked["mode"], bench.policy.mode, read_mode(tmp_path)) == ("prefer", "prefer", None)
-
-    done = bench.live.command_mode({"mode": "require", "confirmed": True})
-    assert [one["peer"] for one in done["ended"]] == ["10.0.0.2:40000"]
-    assert [one["peer"] for one in done["plaintext_peers"]] == ["192.0.2.1:40000"]
-    assert (done["mode"], done["mode_source"], done["configured"]) == ("require", "command", "prefer")
-    assert bench.policy.mode == "require"
-
-
-def test_the_mode_is_remembered_until_the_configuration_decides_again(tmp_path: Path) -> None:
-    Bench(tmp_path).live.command_mode({"mode": "require", "confirmed": True})
-    again = Bench(tmp_path)
-    assert (again.policy.mode, again.live.mode_source) == ("require", "command")
-    shown = again.live.command_mode({"from_config": True})
-    assert (shown["mode"], shown["mode_source"]) == ("prefer", "configuration")
-    assert Bench(tmp_path).policy.mode == "prefer"
-
-
-def test_switched_off_nothing_ends_and_nothing_is_asked(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    bench.switch.off()
-    done = bench.live.command_mode({"mode": "require"})
-    assert (done["mode"], done["ended"]) == ("require", [])
-    assert len(bench.switch.plaintext()) == 2
-
-
-def test_an_unknown_mode_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OperatorError, match="no mode 'strict'"):
-        Bench(tmp_path).live.command_mode({"mode": "strict"})
-
-
-def test_a_damaged_note_counts_as_the_stricter_mode(tmp_path: Path) -> None:
-    (tmp_path / "mode").write_bytes(b"\xff\xfe")
-    assert read_mode(tmp_path) == "require"
-    write_mode(tmp_path, "prefer")
-    assert read_mode(tmp_path) == "prefer"
-    write_mode(tmp_path, None)
-    assert read_mode(tmp_path) is None
-
-
-def test_a_reload_applies_what_it_can_and_names_the_rest(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    network = ip_network("10.0.0.0/8")
-    before = logging.getLogger().level
-    try:
-        done = bench.reload(
-            mode="require", allow_plaintext=(network,), log_level="error", queue_number=5, run_dir=Path("/elsewhere")
-        )
-        assert logging.getLogger().level == logging.ERROR
-    finally:
-        logging.getLogger().setLevel(before)
-    assert done["changed"] == ["mode", "allow_plaintext", "log_level"]
-    assert done["needs_restart"] == ["run_dir", "queue_number"]
-    assert (done["plaintext_ended"], done["encrypted_reset"]) == (1, 0), "192.0.2.1 is in no allowed network"
-    assert bench.policy.mode == "require" and bench.policy.allow_plaintext == (network,)
-    assert bench.live.reload()["needs_restart"] == ["run_dir", "queue_number"], "still"
-
-
-def test_a_reload_takes_other_ports(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    done = bench.reload(ports=(7331, 8571))
-    assert (done["changed"], done["ports"], done["encrypted_reset"]) == (["ports"], [7331, 8571], 3)
-
-
-def test_a_reload_leaves_a_mode_that_was_set_by_command(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    bench.live.command_mode({"mode": "prefer"})
-    done = bench.reload(mode="require")
-    assert (done["mode"], done["configured"], done["plaintext_ended"]) == ("prefer", "require", 0)
-
-
-def test_a_wrong_configuration_keeps_the_old_one_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench(tmp_path)
-
-    def wrong() -> Config:
-        raise OperatorError("config.toml: mode: 'strict' is not one of require, prefer")
-
-    bench.next = wrong
-    with pytest.raises(OperatorError, match=r"the old configuration stays: config\.toml: mode"):
-        bench.live.reload()
-    assert "the old one stays" in caplog.text
-    assert bench.policy.mode == "prefer"
-
-
-def test_ports_that_cannot_be_taken_leave_everything_as_it_was(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    bench.switch.problem = "iptables-restore failed"
-    with pytest.raises(OperatorError, match="the old configuration stays: iptables-restore failed"):
-        bench.reload(ports=(1,), mode="require")
-    assert (bench.policy.mode, bench.switch.ports, len(bench.switch.plaintext())) == ("prefer", (7331,), 2)
-    bench.switch.problem = None
-    assert bench.reload(ports=(1,), mode="require")["changed"] == ["ports", "mode"]
-
-
-# -- the command line
 
 ONE = {"peer": "10.0.0.2:40000", "local": "10.0.0.1:7331", "allowed": False}
 

@@ -11,7 +11,9 @@ import pytest
 from mcencrypt.errors import OperatorError
 from mcencrypt.store import config
 from mcencrypt.store.config import Config, load
+from mcencrypt.store.peers import add_peer, remove_peer
 from mcencrypt.target import Kind, Target
+from tests.helpers.sides import identity
 
 
 @pytest.fixture(autouse=True)
@@ -264,3 +266,41 @@ def test_a_wrong_setting_is_named(tmp_path: Path, value: str, said: str) -> None
     file.write_text(f"netns = {value}\n")
     with pytest.raises(OperatorError, match=f"{file}: netns: {said}"):
         load(file, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        ("9464", "is not an address and a port"),
+        ("localhost:9464", "'localhost' is not an IP address"),
+        ("::1:9464", "is not an address and a port"),
+        ("[127.0.0.1]:9464", "is not an address and a port"),
+        (":9464", "'' is not an IP address"),
+        ("127.0.0.1:0", "0 is not a port"),
+        ("127.0.0.1:65536", "65536 is not a port"),
+    ],
+)
+def test_a_bad_address_is_named(value: str, part: str) -> None:
+    with pytest.raises(OperatorError) as caught:
+        load(None, {"MCENCRYPT_METRICS_LISTEN": value})
+    assert str(caught.value).startswith("MCENCRYPT_METRICS_LISTEN: ") and part in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:9464", "[::1]:9464", "0.0.0.0:80"])
+def test_an_address_is_taken_as_it_was_written(text: str) -> None:
+    assert str(load(None, {"MCENCRYPT_METRICS_LISTEN": f" {text} "}).metrics_listen) == text
+
+
+def test_trust_listed_needs_a_list_with_somebody_on_it(tmp_path: Path) -> None:
+    listed = Config(trust="listed", state_dir=tmp_path)
+    with pytest.raises(OperatorError, match=r"peers\.toml: not found, and trust = \"listed\""):
+        listed.peers()
+    add_peer(tmp_path / "peers.toml", "org-a", identity(1))
+    assert listed.peers() == {identity(1): "org-a"}
+    remove_peer(tmp_path / "peers.toml", "org-a")
+    with pytest.raises(OperatorError, match="lists nobody"):
+        listed.peers()
+    assert Config(state_dir=tmp_path).peers() == {}
+    assert Config(state_dir=tmp_path / "other").peers() == {}
+    with pytest.raises(OperatorError, match="not found"):
+        Config(state_dir=tmp_path, peers_file=tmp_path / "none.toml").peers()

@@ -9,7 +9,7 @@ import pytest
 
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.keys import load_identity
-from mcencrypt.store.position import read_switch, write_switch
+from mcencrypt.store.position import read_mode, read_switch, write_mode, write_switch
 
 
 def test_switch_is_on_until_it_was_turned_off(tmp_path: Path) -> None:
@@ -32,3 +32,12 @@ def test_a_state_directory_that_cannot_be_made_is_one_error(tmp_path: Path) -> N
     for attempt in (load_identity, lambda state: write_switch(state, True), read_switch):
         with pytest.raises(OperatorError, match=r"Not a directory|File exists"):
             attempt(tmp_path / "file" / "state")
+
+
+def test_a_damaged_note_counts_as_the_stricter_mode(tmp_path: Path) -> None:
+    (tmp_path / "mode").write_bytes(b"\xff\xfe")
+    assert read_mode(tmp_path) == "require"
+    write_mode(tmp_path, "prefer")
+    assert read_mode(tmp_path) == "prefer"
+    write_mode(tmp_path, None)
+    assert read_mode(tmp_path) is None
