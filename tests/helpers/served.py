@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mcencrypt.control.client import SOCKET_NAME
 from mcencrypt.control.server import ControlServer, Handler
+from mcencrypt.errors import OperatorError
 
 
 @contextmanager
@@ -33,3 +35,47 @@ def serving(run_dir: Path, handler: Handler) -> Iterator[None]:
         os.close(wake_read)
         os.close(wake_write)
         server.close()
+
+
+class SelectLoop:
+    """The smallest event loop that fits `control.Readers`, run by a thread until `stop`."""
+
+    def __init__(self) -> None:
+        self.readers: dict[int, Callable[[], None]] = {}
+        self._wake_read, self._wake_write = os.pipe()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        self.readers[fd] = callback
+
+    def remove_reader(self, fd: int) -> None:
+        del self.readers[fd]
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        os.write(self._wake_write, b"x")
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _run(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._wake_read, *self.readers], [], [])
+            if self._wake_read in ready:
+                return
+            for fd in ready:
+                self.readers[fd]()
+
+
+def handler(command: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Commands of which one echoes, one is long, one is refused, and all others fail."""
+    if command == "echo":
+        return args
+    if command == "large":
+        return {"connections": ["x" * 300] * args["count"]}
+    if command == "refuse":
+        raise OperatorError("not now: try later")
+    raise ZeroDivisionError("secret detail")

@@ -1,4 +1,4 @@
-"""The control socket and the run directory's lock, over real sockets and files."""
+"""The control socket, over real sockets."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import os
 import select
 import socket
 import stat
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,71 +18,11 @@ import pytest
 
 from mcencrypt.control import client as client_module
 from mcencrypt.control import server as server_module
-from mcencrypt.control.client import SOCKET_NAME, VERSION, NoDaemonError, request
-from mcencrypt.control.runlock import LOCK_NAME, LockHeldError, RunLock, is_held
+from mcencrypt.control.client import SOCKET_NAME, VERSION, request
+from mcencrypt.control.runlock import LOCK_NAME, LockHeldError, is_held
 from mcencrypt.control.server import ControlServer, Later
 from mcencrypt.errors import OperatorError
-
-
-class SelectLoop:
-    """The smallest event loop that fits `control.Readers`, run by a thread until `stop`."""
-
-    def __init__(self) -> None:
-        self.readers: dict[int, Callable[[], None]] = {}
-        self._wake_read, self._wake_write = os.pipe()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        self.readers[fd] = callback
-
-    def remove_reader(self, fd: int) -> None:
-        del self.readers[fd]
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        os.write(self._wake_write, b"x")
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
-
-    def _run(self) -> None:
-        while True:
-            ready, _, _ = select.select([self._wake_read, *self.readers], [], [])
-            if self._wake_read in ready:
-                return
-            for fd in ready:
-                self.readers[fd]()
-
-
-def handler(command: str, args: dict[str, Any]) -> dict[str, Any]:
-    if command == "echo":
-        return args
-    if command == "large":
-        return {"connections": ["x" * 300] * args["count"]}
-    if command == "refuse":
-        raise OperatorError("not now: try later")
-    raise ZeroDivisionError("secret detail")
-
-
-@pytest.fixture
-def run_dir(tmp_path: Path) -> Path:
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def server(run_dir: Path) -> Iterator[ControlServer]:
-    loop = SelectLoop()
-    made = ControlServer(run_dir / SOCKET_NAME, handler)
-    made.attach(loop)
-    loop.start()
-    try:
-        yield made
-    finally:
-        loop.stop()
-        made.close()
+from tests.helpers.served import handler
 
 
 def raw(run_dir: Path) -> socket.socket:
@@ -139,13 +77,6 @@ def test_a_daemon_of_another_version_does_nothing_and_says_so(
     monkeypatch.setattr(client_module, "VERSION", VERSION + 1)
     with pytest.raises(OperatorError, match=rf"reads answers of version {VERSION + 1}, this daemon gives {VERSION}:"):
         request(run_dir, "bug")  # and not its log
-
-
-def test_an_answer_of_another_version_is_not_taken_for_one(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = json.dumps({"ok": True, "replies": VERSION + 1, "result": {"pid": 1}}).encode() + b"\n"
-    with pytest.raises(OperatorError, match=f"gives answers of version {VERSION + 1}, this command reads {VERSION}:"):
-        client_module._result(answer, run_dir)
-    assert client_module._result(b'{"ok": true, "result": {}}\n', run_dir) == {}, "before they had numbers: the first"
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
@@ -289,31 +220,6 @@ def test_a_living_daemons_socket_is_not_taken(server: ControlServer, run_dir: Pa
     assert request(run_dir, "echo", n=1) == {"n": 1}
 
 
-@pytest.mark.subprocesses
-def test_a_killed_daemons_socket_is_taken_over(run_dir: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from mcencrypt.control.server import ControlServer\n"
-        "server = ControlServer(Path(sys.argv[1]), lambda command, args: {})\n"
-        "print('up', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(run_dir / SOCKET_NAME)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"up\n"
-        assert is_held(run_dir)
-        with pytest.raises(LockHeldError, match=f"pid {other.pid}"):
-            RunLock.acquire(run_dir)
-        other.kill()
-    assert (run_dir / SOCKET_NAME).exists()
-    assert not is_held(run_dir)
-    with pytest.raises(NoDaemonError, match="start it with `mcencrypt on`"):
-        request(run_dir, "ping")
-    ControlServer(run_dir / SOCKET_NAME, handler).close()
-
-
 def test_a_file_that_is_no_socket_is_not_removed(run_dir: Path) -> None:
     run_dir.mkdir(mode=0o700)
     (run_dir / SOCKET_NAME).write_text("precious")
@@ -321,61 +227,3 @@ def test_a_file_that_is_no_socket_is_not_removed(run_dir: Path) -> None:
         ControlServer(run_dir / SOCKET_NAME, handler)
     assert (run_dir / SOCKET_NAME).read_text() == "precious"
     assert not is_held(run_dir)
-
-
-def test_a_run_dir_that_others_can_write_is_refused(run_dir: Path) -> None:
-    run_dir.mkdir()
-    run_dir.chmod(0o777)
-    with pytest.raises(OperatorError, match="chmod go-w"):
-        RunLock.acquire(run_dir)
-
-
-def test_asking_for_the_lock_does_not_take_it(run_dir: Path) -> None:
-    assert not is_held(run_dir)
-    with RunLock.acquire(run_dir):
-        assert is_held(run_dir)
-        assert (run_dir / LOCK_NAME).read_text() == f"{os.getpid()}\n"
-    assert not is_held(run_dir)
-    RunLock.acquire(run_dir).release()
-
-
-def test_no_daemon_and_a_silent_one_are_told_apart(run_dir: Path) -> None:
-    with pytest.raises(NoDaemonError, match="no daemon answers at"):
-        request(run_dir, "ping")
-    run_dir.mkdir(mode=0o700)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
-        silent.bind(str(run_dir / SOCKET_NAME))
-        silent.listen(1)
-        with pytest.raises(OperatorError, match=r"did not answer `ping` within 0\.2 s") as caught:
-            request(run_dir, "ping", timeout=0.2)
-        assert not isinstance(caught.value, NoDaemonError)
-
-
-@pytest.mark.parametrize(
-    "answer", [b"", b'{"ok": tr', b"hello\n", b"7\n", b'{"ok": true}\n', b'{"ok": true, "result": 1}\n']
-)
-def test_a_broken_answer_is_an_error_not_a_result(run_dir: Path, answer: bytes) -> None:
-    run_dir.mkdir(mode=0o700)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(run_dir / SOCKET_NAME))
-        listener.listen(1)
-
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(answer)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        with pytest.raises(OperatorError, match=r"broke off|not a daemon"):
-            request(run_dir, "ping", timeout=5)
-        thread.join(5)
-
-
-def test_a_path_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
-    deep = tmp_path / ("x" * 100)
-    with pytest.raises(OperatorError, match="longer than 107 bytes"):
-        request(deep, "ping")
-    with pytest.raises(OperatorError, match="longer than 107 bytes"):
-        ControlServer(deep / SOCKET_NAME, handler)

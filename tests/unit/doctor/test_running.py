@@ -1,0 +1,60 @@
+"""What the running daemon says of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mcencrypt.core.reasons import REASONS
+from mcencrypt.doctor.finding import Severity
+from mcencrypt.doctor.kernel import check_kernel, check_process
+from mcencrypt.doctor.running import _REASONS, check_daemon, check_refusals
+from tests.helpers import replies
+from tests.helpers.recorded_machine import PROC_STATUS, Recorded, by_id, case, status, worst
+
+
+def test_a_healthy_daemon(machine: Recorded) -> None:
+    examined = case(machine, status())
+    found = [*check_daemon(examined), *check_refusals(examined), *check_process(examined), *check_kernel(examined)]
+    assert worst(found) is Severity.OK
+    assert "55 MB" in by_id(found, "process.memory").text
+
+
+def test_no_daemon(machine: Recorded) -> None:
+    assert by_id(list(check_daemon(case(machine, None))), "daemon.none").severity is Severity.NOTE
+    machine.user = 1000
+    machine.files["/proc/1/status"] = PROC_STATUS.replace("000001ffffffffff", "0000000000000000")
+    found = [*check_process(case(machine, None)), *check_kernel(case(machine, None))]
+    assert by_id(found, "process.not-root").severity is Severity.NOTE
+    assert by_id(found, "kernel.unseen").severity is Severity.NOTE
+    machine.user = 0
+    found = list(check_process(case(machine, None)))
+    assert by_id(found, "process.capabilities").severity is Severity.PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"version": "0.0.1"}, "daemon.version"),
+        ({"rules_lost": 3}, "daemon.rules-lost"),
+        ({"queue": replies.queue(bad_verdicts=2)}, "daemon.errors"),
+        (
+            {"connections": [replies.connection(peer=f"192.0.2.{n}:7331", state="plaintext") for n in range(30)]},
+            "daemon.plaintext",
+        ),
+        ({"refused": {"wrong-key": 4}}, "refused.wrong-key"),
+        ({"refused": {"not-a-handshake": 4}}, "refused.not-a-handshake"),
+        ({"totals": {**replies.status()["totals"], "auth_failures": 9}}, "refused.tampered"),
+    ],
+)
+def test_what_a_daemon_counts(machine: Recorded, changes: dict[str, Any], name: str) -> None:
+    examined = case(machine, status(**changes))
+    found = by_id([*check_daemon(examined), *check_refusals(examined)], name)
+    assert found.severity is Severity.WARNING and found.advice
+    if name == "daemon.plaintext":
+        assert "192.0.2.9:7331 and 20 more" in found.text
+
+
+def test_every_reason_that_is_explained_exists() -> None:
+    assert set(_REASONS) <= set(REASONS)
