@@ -224,6 +224,23 @@ def test_no_test_imports_another() -> None:
     assert not wrong, broken(wrong, "a test is read, run and changed alone; what several need stands in tests/helpers")
 
 
+#: Files of tests/unit that test something else than the module of their name.
+NO_MIRROR = {
+    "tests.unit.cli.test_cli": "the command line as a whole",
+    "tests.unit.core.test_plaintext": "what plaintext connections go through, in several modules",
+    "tests.unit.lab.test_programs": "the lab's small programs, run as such",
+    "tests.unit.metrics.test_monitoring": "dashboard and alerts of docs/monitoring",
+}
+
+
+def test_tests_stand_where_what_they_test_stands() -> None:
+    tested = {module.removeprefix("mcencrypt.") for module in sources("mcencrypt")} | set(sources("lab"))
+    files = [module for module in sources("tests") if module.startswith("tests.unit.") and ".test_" in module]
+    mirrored = {module: module.removeprefix("tests.unit.").replace("test_", "") for module in files}
+    odd = {module for module, of in mirrored.items() if "." in of and of not in tested}
+    assert odd == set(NO_MIRROR), "tests/unit/ROOM/test_NAME.py tests the module NAME of that room"
+
+
 def test_the_lab_knows_no_tests() -> None:
     wrong = [one for one in imported("lab") if within(one.imported, "tests", "pytest")]
     assert not wrong, broken(wrong, "demo and benchmarks are built from the lab, where no pytest is")
