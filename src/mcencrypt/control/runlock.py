@@ -6,6 +6,7 @@ while no daemon runs.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
@@ -63,8 +64,9 @@ class RunLock:
             raise LockHeldError(
                 f"a daemon already runs in {run_dir} (pid {pid}): stop it first, or choose another {setting}"
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: who holds it is a help, and not what locks
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         return cls(fd)
 
     def release(self) -> None:

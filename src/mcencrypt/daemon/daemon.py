@@ -24,7 +24,7 @@ from mcencrypt.core.policy import Surroundings
 from mcencrypt.daemon.commands import Commands
 from mcencrypt.daemon.datapath import Datapath
 from mcencrypt.daemon.events import Reporter
-from mcencrypt.daemon.journal import Journal, read_remains
+from mcencrypt.daemon.journal import Journal
 from mcencrypt.daemon.loop import Loop
 from mcencrypt.daemon.notify import Heartbeat, Notifier
 from mcencrypt.daemon.prober import Prober
@@ -83,7 +83,6 @@ class Daemon:
         self._lock = RunLock.acquire(config.run_dir)
         self._state_lock = RunLock.acquire(config.state_dir, STATE_LOCK_NAME, "state_dir")
         stored = StoredKeyring(config.state_dir, network_key)
-        remains = read_remains(config.run_dir)
         check_links()
         listener = _metrics_listener(config.metrics_listen, namespace)
         self._journal = Journal(config.run_dir)
@@ -93,8 +92,8 @@ class Daemon:
         policy, record = first_policy(config, peers), self._journal.on_flow
         surroundings = Surroundings(os.urandom, lambda: time.time_ns() // 1_000_000, self._routes.mtu)
         self._engine = engine = Engine(policy, stored.ring, identity.private, surroundings, on_flow=record)
-        for key, seq, ack in remains:
-            engine.table.remember(key, seq, ack, time.monotonic())
+        for one in self._journal.remains:
+            engine.table.remember(one.key, one.seq, one.ack, time.monotonic())
         firewall = Firewall(ports, config.queue_number)
         self._switch = switch = Switch(engine, firewall, Sockets(), self._loop, config.state_dir)
         live = Live(config, reread, switch, peers)
@@ -130,6 +129,9 @@ class Daemon:
         ready = announce()
         self._watch()
         self._notifier.ready(self._snapshots.line())
+        # What an earlier daemon left is ended, and only then forgotten.
+        self._datapath.carry_out()
+        self._journal.begin()
         loop.run()
         if not self.homeless:
             self._notifier.stopping()

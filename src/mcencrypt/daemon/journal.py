@@ -1,15 +1,18 @@
 """What must survive the daemon: which connections were encrypted, and where their streams stood.
 
 A file in `run_dir` (a tmpfs), mapped into memory, one fixed slot per flow, written as packets pass and without a
-system call.  It holds no keys.  The next process reads it to send both sides of each connection a reset with exact
+system call. It holds no keys. The next process reads it to send both sides of each connection a reset with exact
 numbers; after a SIGKILL as after an upgrade both applications redial at once.
+
+A page of a file that the disk has no room for kills whoever writes it in memory (SIGBUS, mmap(2)). So the file is all
+there before anything depends on it: posix_fallocate(3), and no hole in it later.
 """
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
+import stat
 from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
@@ -20,6 +23,7 @@ from mcencrypt.errors import OperatorError
 
 FILE_NAME: Final = "flows"
 _SLOT: Final = 64
+_SIZE: Final = MAX_FLOWS * _SLOT
 _who = Struct("=B3x36s")
 _where = Struct("=QQ")
 _WHERE_AT: Final = 40
@@ -35,26 +39,26 @@ class Remains(NamedTuple):
 
 
 class Journal:
-    """The table of this process.  Its capacity is the engine's."""
+    """The table of this process. Its capacity is the engine's."""
 
     def __init__(self, run_dir: Path) -> None:
-        """Starts empty; `read_remains` must have been called before.  Raises OperatorError."""
-        self._path = run_dir / FILE_NAME
+        """Reserves the file, and leaves what an earlier process wrote there until `begin`. Raises OperatorError."""
+        path = run_dir / FILE_NAME
         try:
-            with contextlib.suppress(FileNotFoundError):
-                self._path.unlink()
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                os.ftruncate(fd, MAX_FLOWS * _SLOT)
-                self._map = mmap.mmap(fd, MAX_FLOWS * _SLOT)
-            finally:
-                os.close(fd)
+            self._map = _map(path)
         except OSError as problem:
             raise OperatorError(
-                f"cannot keep {self._path}: {problem.strerror}; set run_dir to a writable tmpfs"
+                f"cannot keep {path}, of {_SIZE >> 20} MB: {problem.strerror}; make room there, or set run_dir to "
+                "another tmpfs"
             ) from None
+        #: What an earlier process left: its connections, which nobody can translate any more.
+        self.remains = list(_remains(self._map))
         self._free = list(range(MAX_FLOWS - 1, -1, -1))
         self._slots: dict[bytes, int] = {}
+
+    def begin(self) -> None:
+        """From now on the file is this process' own. Raises nothing: call it when nothing can fail any more."""
+        self._map[:] = bytes(_SIZE)
 
     def on_flow(self, flow: Flow, present: bool) -> None:
         """The engine's hook: a flow has come or gone."""
@@ -85,21 +89,39 @@ class Journal:
         self._map.close()
 
 
-def read_remains(run_dir: Path) -> list[Remains]:
-    """The connections that an earlier process left in `run_dir`; none if there is no file, or it is not ours."""
-    path = run_dir / FILE_NAME
+def _map(path: Path) -> mmap.mmap:
+    """The file, of full size and without holes. Raises OSError."""
+    descriptor = _open(path)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        os.ftruncate(descriptor, _SIZE)
+        os.posix_fallocate(descriptor, 0, _SIZE)
+        return mmap.mmap(descriptor, _SIZE)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    """What an earlier process of ours left, or a new file in the place of anything else."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags)
     except OSError:
-        return []
-    with open(fd, "rb") as file:
-        if os.fstat(fd).st_uid != os.geteuid():
-            return []
-        data = file.read(MAX_FLOWS * _SLOT)
-    remains = []
-    for at in range(0, len(data) - _SLOT + 1, _SLOT):
-        length, key = _who.unpack_from(data, at)
+        pass  # none, or a link, which is not ours
+    else:
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1:
+            os.fchmod(descriptor, 0o600)
+            return descriptor
+        os.close(descriptor)
+    path.unlink(missing_ok=True)
+    return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+
+
+def _remains(table: mmap.mmap) -> list[Remains]:
+    found = []
+    for at in range(0, _SIZE, _SLOT):
+        length, key = _who.unpack_from(table, at)
         if length in (12, 36):
-            seq, ack = _where.unpack_from(data, at + _WHERE_AT)
-            remains.append(Remains(key[:length], seq & _MASK32, ack & _MASK32))
-    return remains
+            seq, ack = _where.unpack_from(table, at + _WHERE_AT)
+            found.append(Remains(key[:length], seq & _MASK32, ack & _MASK32))
+    return found

@@ -5,10 +5,11 @@ Both are kept in the state directory.  The mode there is stronger than the confi
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mcencrypt.core.policy import Mode
-from mcencrypt.store.files import cannot, replace_file
+from mcencrypt.store.files import cannot, remove_file, replace_file
 
 _NAME = "mode"
 
@@ -26,7 +27,20 @@ def read_switch(state_dir: Path) -> bool:
 
 def write_switch(state_dir: Path, enabled: bool) -> None:
     """Record whether encryption is on; on disk when this returns. Raises OperatorError."""
-    replace_file(state_dir / "switch", b"on\n" if enabled else b"off\n")
+    file = state_dir / "switch"
+    if enabled and not _is_there(file):
+        return  # as it is read
+    replace_file(file, b"on\n" if enabled else b"off\n")
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        os.lstat(file)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise cannot(file, "be read", error) from None
+    return True
 
 
 def read_mode(state_dir: Path) -> Mode | None:
@@ -49,8 +63,5 @@ def write_mode(state_dir: Path, mode: Mode | None) -> None:
     file = state_dir / _NAME
     if mode is not None:
         replace_file(file, mode.encode() + b"\n")
-        return
-    try:
-        file.unlink(missing_ok=True)
-    except OSError as error:
-        raise cannot(file, "be removed", error) from None
+    else:
+        remove_file(file)
