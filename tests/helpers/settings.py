@@ -57,7 +57,7 @@ class Bench:
         peers = self.config.peers()
         self.switch = FakeSwitch(first_policy(self.config, peers))
         self.next: Callable[[], Config] = lambda: self.config
-        self.live = Live(self.config, lambda: self.next(), self.switch, peers)  # type: ignore[arg-type]
+        self.live = Live(self.config, lambda: self.next(), self.switch, peers)
 
     @property
     def policy(self) -> Policy:

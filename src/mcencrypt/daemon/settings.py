@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields as fields_of
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from mcencrypt.control import replies
 from mcencrypt.control.server import Arguments
@@ -18,7 +18,7 @@ from mcencrypt.core.addresses import endpoints
 from mcencrypt.core.policy import MODES, Mode, Policy
 from mcencrypt.core.status import Connection
 from mcencrypt.daemon.names import endpoint, identity
-from mcencrypt.daemon.switch import Position, Switch
+from mcencrypt.daemon.switch import Ended, Position
 from mcencrypt.errors import OperatorError
 from mcencrypt.logs import fields
 from mcencrypt.store.config import Config, Trust
@@ -44,6 +44,25 @@ def _policy(config: Config, remembered: Mode | None, peers: Mapping[bytes, str])
 
 def _listed(config: Config, peers: Mapping[bytes, str]) -> frozenset[bytes] | None:
     return frozenset(peers) if config.trust == "listed" else None
+
+
+class Switch(Protocol):
+    """What is used of a `daemon.switch.Switch`."""
+
+    @property
+    def position(self) -> Position: ...
+
+    @property
+    def ports(self) -> tuple[int, ...]: ...
+
+    @property
+    def policy(self) -> Policy: ...
+
+    def plaintext(self) -> list[bytes]: ...
+
+    def take_policy(self, policy: Policy) -> Ended: ...
+
+    def take_ports(self, ports: tuple[int, ...]) -> int: ...
 
 
 class Live:
