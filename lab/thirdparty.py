@@ -285,8 +285,8 @@ def follow(follower: Node, leader: Node, *, seconds: float = PATIENCE) -> Tip:
 class Goodput:
     """What the receiver of one direction counted."""
 
+    #: Bytes.
     received: int
-    """Bytes."""
     bits_per_second: float
 
 

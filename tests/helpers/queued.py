@@ -56,8 +56,8 @@ class FakeBinding:
         self.kernel, self._ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.packets: list[FakePacket] = []
         self.bound: int | None = None
+        #: What `bind` raises.
         self.problem: OSError | None = None
-        """What `bind` raises."""
         for answer in answers:
             self.kernel.send(answer)
 

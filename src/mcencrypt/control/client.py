@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from mcencrypt.control import replies
 
 SOCKET_NAME = "control.sock"
+#: Of the `replies`. Grows when a field is taken away or comes to mean something else; fields may be added without.
 VERSION = 1
-"""Of the `replies`. Grows when a field is taken away or comes to mean something else; fields may be added without."""
+#: Longest reply that a client reads, in bytes.
 MAX_REPLY = 64 * 1024 * 1024
-"""Longest reply that a client reads, in bytes."""
 _SUN_PATH = 107  # sizeof(sockaddr_un.sun_path) less its NUL
 _CHUNK = 64 * 1024
 

@@ -17,10 +17,10 @@ from mcencrypt.control.client import VERSION, check_length, peer_uid
 from mcencrypt.control.runlock import RunLock
 from mcencrypt.errors import OperatorError
 
+#: Longest request, in bytes with its line feed.
 MAX_LINE = 64 * 1024
-"""Longest request, in bytes with its line feed."""
+#: Clients at one time; one more closes the one that connected first.
 MAX_CLIENTS = 16
-"""Clients at one time; one more closes the one that connected first."""
 _CHUNK = 64 * 1024
 
 

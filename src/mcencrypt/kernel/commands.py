@@ -54,8 +54,8 @@ class Job(Generic[T]):
         #: time.monotonic() at which what is not done by then is given up.
         self.deadline = time.monotonic() + seconds
         self._process: _Process | None = None
+        #: What the steps returned, once `poll` has said so.
         self.result: T | None = None
-        """What the steps returned, once `poll` has said so."""
         self._ended = False
         self._advance(None)
 

@@ -28,8 +28,8 @@ from mcencrypt.kernel.netlink import attributes
 from mcencrypt.kernel.nftables import Tree, string, u32
 
 TABLE: Final = "mcencrypt"
+#: Not used by kube-proxy and docker (0x4000, 0x8000), Calico, Cilium (the high half), mwan3 (0x3f00) or AWS (0x80).
 DEFAULT_MARK: Final = 0x20
-"""Not used by kube-proxy and docker (0x4000, 0x8000), Calico, Cilium (the high half), mwan3 (0x3f00) or AWS (0x80)."""
 
 _SET: Final = "ports"
 _COMMENT: Final = "mcencrypt: P2P packets pass only through its queue; `mcencrypt off` takes this away"
@@ -37,8 +37,8 @@ _ALL: Final = 0xFFFFFFFF
 _LOCAL_IN, _LOCAL_OUT = 1, 3
 _ACCEPT: Final = 1
 _TCP: Final = bytes((6,))
+#: Ports in one message: an attribute is at most 64 KiB long.
 _ELEMENTS_AT_ONCE: Final = 1000
-"""Ports in one message: an attribute is at most 64 KiB long."""
 _ATTEMPTS: Final = 5
 
 
@@ -46,10 +46,10 @@ class _Chain(NamedTuple):
     name: str
     hook: int
     priority: int
+    #: Which interface is looked at: a key of `nftables.load_meta`.
     interface: int
-    """Which interface is looked at: a key of `nftables.load_meta`."""
+    #: Whether it drops what lacks the bit, before it clears it.
     gate: bool
-    """Whether it drops what lacks the bit, before it clears it."""
 
 
 _CHAINS: Final = (
@@ -63,12 +63,12 @@ _CHAINS: Final = (
 class Standing(enum.Enum):
     """What is known of the fence; a larger value is worse."""
 
+    #: It is in place, for these ports and this bit.
     WHOLE = 0
-    """It is in place, for these ports and this bit."""
+    #: The kernel could not be asked.
     UNKNOWN = 1
-    """The kernel could not be asked."""
+    #: It is missing, or not what it should be.
     BROKEN = 2
-    """It is missing, or not what it should be."""
 
 
 class NoFenceError(OperatorError):

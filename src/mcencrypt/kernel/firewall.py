@@ -21,11 +21,11 @@ from mcencrypt.kernel.netlink import NETLINK_NETFILTER, Listener
 from mcencrypt.kernel.nftview import View
 from mcencrypt.kernel.ruleset import Ruleset, State, Table, change, change_shape, judge_shape, judge_table, worst
 
+#: Ports that one multiport match takes (XT_MULTI_PORTS in xt_multiport.h).
 MULTIPORT_MAX = 15
-"""Ports that one multiport match takes (XT_MULTI_PORTS in xt_multiport.h)."""
 
+#: Seconds that a look at the rules may take.
 CHECK_SECONDS = 4.0
-"""That a look at the rules may take."""
 _INSTALL_ATTEMPTS = 5
 _NFNLGRP_NFTABLES = 7
 _TABLES = ("raw", "mangle")

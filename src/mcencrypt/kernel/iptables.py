@@ -15,8 +15,8 @@ from mcencrypt.kernel.commands import Command, Steps
 V4 = "ipv4"
 V6 = "ipv6"
 
+#: Seconds for all that one change of the rules takes, another program's lock included.
 SECONDS = 20.0
-"""For all that one change of the rules takes, another program's lock included."""
 _LOCK_TIMEOUT = "15"
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 _VARIANTS = ("iptables", "iptables-nft", "iptables-legacy")

@@ -13,11 +13,11 @@ from typing import Final
 
 from mcencrypt.kernel.netlink import NETLINK_NETFILTER, NLM_F_ACK, Message, Netlink, attributes
 
+#: NFNL_SUBSYS_NFTABLES: the upper byte of every message's type.
 SUBSYSTEM: Final = 10
-"""NFNL_SUBSYS_NFTABLES: the upper byte of every message's type."""
 NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 = 1, 2, 10
+#: What kernels answer that do not know a flag, and those that have no nf_tables at all.
 NO_SUCH_THING: Final = (errno.EOPNOTSUPP, errno.EINVAL)
-"""What kernels answer that do not know a flag, and those that have no nf_tables at all."""
 
 NEWTABLE, GETTABLE, DELTABLE = 0, 1, 2
 NEWCHAIN, GETCHAIN, DELCHAIN = 3, 4, 5
@@ -38,8 +38,8 @@ LIST_ELEMENT = 1
 COUNTER_PACKETS = 2
 
 META_MARK, META_IIFNAME, META_OIFNAME, META_L4PROTO = 3, 6, 7, 16
+#: The type of a set's keys that nft(8) shows as ports; the kernel does not look at it.
 INET_SERVICE: Final = 13
-"""The type of a set's keys that nft(8) shows as ports; the kernel does not look at it."""
 
 _NLM_F_CREATE, _NLM_F_APPEND = 0x400, 0x800
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11

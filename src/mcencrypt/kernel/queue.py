@@ -259,8 +259,8 @@ def _encode(kind: int, value: bytes) -> bytes:
     return Struct("=HH").pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
+#: Of the calling thread's network namespace, which need not be that of the process' start.
 PROC_QUEUES: Final = "/proc/thread-self/net/netfilter/nfnetlink_queue"
-"""Of the calling thread's network namespace, which need not be that of the process' start."""
 
 
 def statistics(number: int, path: str = PROC_QUEUES) -> tuple[int, int, int]:

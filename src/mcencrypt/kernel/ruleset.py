@@ -23,14 +23,14 @@ _ESCAPED = re.compile(r"\\.")
 class State(enum.Enum):
     """What became of our rules; a larger value is worse."""
 
+    #: All are in place, and the jumps to them come first.
     PRESENT = 0
-    """All are in place, and the jumps to them come first."""
+    #: All are in place, but a rule comes before a jump: packets pass us by if that rule accepts them.
     DISPLACED = 1
-    """All are in place, but a rule comes before a jump: packets pass us by if that rule accepts them."""
+    #: They could not be read, which says nothing about whether they are there.
     UNKNOWN = 2
-    """They could not be read, which says nothing about whether they are there."""
+    #: Some are gone or changed: packets may have passed us by.
     MISSING = 3
-    """Some are gone or changed: packets may have passed us by."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Ruleset:
     """Tables by name."""
 
     tables: Mapping[str, Table] = field(default_factory=dict)
+    #: Tables that are there, and whose rules could not be read.
     unread: frozenset[str] = frozenset()
-    """Tables that are there, and whose rules could not be read."""
 
     @staticmethod
     def parse(text: str) -> Ruleset:
