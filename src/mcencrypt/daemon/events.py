@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from mcencrypt.core.addresses import endpoints
-from mcencrypt.core.status import COUNTERS, Counters
 from mcencrypt.core.verdict import Closed, Encrypted, Ended, Event, InPlaintext, Rejected, Tampered
 from mcencrypt.daemon.names import endpoint, identity
 from mcencrypt.logs import RateLimit, fields
@@ -46,7 +46,7 @@ class Reporter:
             case InPlaintext():
                 log.warning("connection in plaintext", extra=fields(**details))
             case Closed():
-                log.info("connection closed", extra=fields(**details, **numbers(event.counters)))
+                log.info("connection closed", extra=fields(**details, **asdict(event.counters)))
             case Rejected():
                 log.warning("connection refused", extra=fields(**details, reason=event.reason, detail=event.detail))
             case Tampered():
@@ -54,8 +54,3 @@ class Reporter:
                 log.warning("packet not authentic", extra=fields(**details, detail=detail))
             case Ended():
                 log.info("local socket reset", extra=fields(**details, detail=event.why))
-
-
-def numbers(counters: Counters) -> dict[str, int]:
-    """What a connection carried, by name."""
-    return {name: getattr(counters, name) for name in COUNTERS}

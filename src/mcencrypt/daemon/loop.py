@@ -89,6 +89,8 @@ class Loop:
             now = time.monotonic()
             while timers and timers[0][0] <= now:
                 self._call(heapq.heappop(timers)[2])
+            if not self._running:
+                break
             self._call(self.afterwards)
             for fd, _ in poll(max(0.0, timers[0][0] - time.monotonic()) if timers else -1):
                 callback = readers.get(fd)

@@ -1,0 +1,81 @@
+"""Events as lines of the log: a line for each kind, and no more of them than a stranger may cause."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from mcencrypt.core.status import Counters
+from mcencrypt.core.verdict import Closed, Encrypted, Ended, Event, InPlaintext, Rejected, Tampered
+from mcencrypt.daemon.events import BURST, LINES_PER_SECOND, Reporter
+from mcencrypt.daemon.names import identity as shown
+from tests.helpers.sides import A6, B6, A, B, identity, key_of
+
+KEY, KEY6 = key_of(A, B), key_of(A6, B6)
+ONE = identity(1)
+CARRIED = Counters(1, 2, 3, 4, 5, 6)
+ENDS = {"peer": "10.0.0.2:7331", "local": "10.0.0.1:40000"}
+
+
+@pytest.fixture
+def reporter() -> Reporter:
+    return Reporter({ONE: "org-a"}.get)
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "text", "details"),
+    [
+        (Encrypted(KEY, ONE), logging.INFO, "connection encrypted", {"name": "org-a", "identity": shown(ONE)}),
+        (Encrypted(KEY, identity(2)), logging.INFO, "connection encrypted", {"identity": shown(identity(2))}),
+        (InPlaintext(KEY), logging.WARNING, "connection in plaintext", {}),
+        (
+            Closed(KEY, ONE, CARRIED),
+            logging.INFO,
+            "connection closed",
+            {"name": "org-a", "bytes_out": 1, "bytes_in": 2, "records_out": 3, "records_in": 4, "retransmissions": 5,
+             "auth_failures": 6},
+        ),
+        (Closed(KEY, b"", Counters()), logging.INFO, "connection closed", {"bytes_out": 0}),
+        (
+            Rejected(KEY, "wrong-key", "it uses another"),
+            logging.WARNING,
+            "connection refused",
+            {"reason": "wrong-key", "detail": "it uses another"},
+        ),
+        (Tampered(KEY, ONE), logging.WARNING, "packet not authentic", {"name": "org-a"}),
+        (Ended(KEY, "its port is not ours"), logging.INFO, "local socket reset", {"detail": "its port is not ours"}),
+    ],
+)  # fmt: skip
+def test_each_kind_has_its_line(
+    reporter: Reporter,
+    caplog: pytest.LogCaptureFixture,
+    event: Event,
+    level: int,
+    text: str,
+    details: dict[str, object],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    reporter.handle(event, 0.0)
+    [record] = caplog.records
+    assert (record.levelno, record.getMessage()) == (level, text)
+    given = record.__dict__["fields"]
+    assert given.items() >= (ENDS | details).items()
+    if "name" not in details:
+        assert given.get("name") is None
+
+
+def test_addresses_of_version_6_stand_in_brackets(reporter: Reporter, caplog: pytest.LogCaptureFixture) -> None:
+    reporter.handle(InPlaintext(KEY6), 0.0)
+    assert caplog.records[0].__dict__["fields"] == {"peer": "[fd00::2]:7331", "local": "[fd00::1]:40000"}
+
+
+def test_one_kind_does_not_take_the_place_of_another(reporter: Reporter, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3 * BURST):
+        reporter.handle(Rejected(KEY, "not-a-handshake", "it carries none"), 0.0)
+    assert len(caplog.records) == BURST
+    reporter.handle(Rejected(KEY, "wrong-key", "it uses another"), 0.0)
+    reporter.handle(Tampered(KEY, b""), 0.0)
+    assert len(caplog.records) == BURST + 2
+    reporter.handle(Rejected(KEY, "not-a-handshake", "it carries none"), 1 / LINES_PER_SECOND)
+    assert caplog.records[-1].__dict__["fields"]["not_shown"] == 2 * BURST

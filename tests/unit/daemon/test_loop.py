@@ -1,0 +1,96 @@
+"""The loop: what is called when, and what follows each wakeup."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from mcencrypt.daemon.loop import Loop
+
+
+class Bench:
+    """A loop, and what it called, in order."""
+
+    def __init__(self) -> None:
+        self.loop, self.acts = Loop(), list[str]()
+        self.near, self.far = socket.socketpair()
+        self.loop.afterwards = lambda: self.acts.append("afterwards")
+
+    def act(self, name: str) -> None:
+        self.acts.append(name)
+
+    def stop(self) -> None:
+        self.act("stop")
+        self.loop.stop()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    before = signal.getsignal(signal.SIGHUP)
+    yield bench
+    signal.signal(signal.SIGHUP, before)
+    signal.set_wakeup_fd(-1)
+    bench.near.close()
+    bench.far.close()
+
+
+def test_what_callbacks_left_is_done_before_the_loop_waits_and_when_it_ends(bench: Bench) -> None:
+    def readable() -> None:
+        bench.near.recv(1)
+        bench.act("read")
+        bench.loop.call_at(0.0, bench.stop)
+
+    bench.loop.add_reader(bench.near.fileno(), readable)
+    bench.loop.call_at(0.0, lambda: bench.act("timer"))
+    bench.far.send(b"x")
+    bench.loop.run()
+    assert bench.acts == ["timer", "afterwards", "read", "stop", "afterwards"]
+
+
+def test_what_was_left_before_the_start_is_done_first(bench: Bench) -> None:
+    bench.loop.add_reader(bench.near.fileno(), bench.stop)
+    bench.far.send(b"x")
+    bench.loop.run()
+    assert bench.acts == ["afterwards", "stop", "afterwards"]
+
+
+def test_a_callback_that_raises_stops_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    def fails() -> None:
+        raise ValueError("broken")
+
+    bench.loop.afterwards = fails
+    bench.loop.call_at(0.0, fails)
+    bench.far.send(b"x")
+    bench.loop.add_reader(bench.near.fileno(), bench.stop)
+    bench.loop.run()
+    assert bench.acts == ["stop"]
+    assert caplog.text.count("the daemon goes on") == 3
+
+
+def test_a_timer_that_stops_the_loop_is_not_followed_by_a_wait(bench: Bench) -> None:
+    bench.loop.call_at(0.0, bench.stop)
+    bench.loop.run()
+    assert bench.acts == ["stop", "afterwards"]
+
+
+def test_a_signal_is_handled_between_callbacks(bench: Bench) -> None:
+    bench.loop.call_on(signal.SIGHUP, bench.stop)
+    bench.loop.call_at(0.0, lambda: os.kill(os.getpid(), signal.SIGHUP))
+    bench.loop.run()
+    assert bench.acts == ["afterwards", "stop", "afterwards"]
+
+
+def test_a_descriptor_is_forgotten(bench: Bench) -> None:
+    bench.loop.add_reader(bench.near.fileno(), lambda: bench.act("read"))
+    bench.loop.remove_reader(bench.near.fileno())
+    bench.loop.remove_reader(bench.near.fileno())
+    bench.far.send(b"x")
+    bench.loop.call_at(0.0, lambda: bench.loop.call_at(0.0, bench.stop))
+    bench.loop.call_every(3600.0, lambda: bench.act("never"))
+    bench.loop.run()
+    assert "read" not in bench.acts and "never" not in bench.acts
