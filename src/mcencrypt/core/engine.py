@@ -151,7 +151,7 @@ class Engine:
         if key in self._dialling or key in self._answering:
             return rebuild(segment, segment.seq, segment.ack)
         plain = self._plain.get(key)
-        if plain is None and key not in self._ghosts and self.policy.plaintext_allowed(peer_of(key)):
+        if plain is None and self.policy.plaintext_allowed(peer_of(key)):
             plain = self.table.pass_in_plaintext(key, now, self.policy.enabled)
         if plain is not None:
             plain.seen = now

@@ -237,11 +237,13 @@ def test_revoking_ends_connections_at_once_and_those_of_others_go_on() -> None:
     c = Side(3)
     connect(c, b, local=SECOND)
     say(a, b, b"proof")
+    assert b.engine.admission.offers.of(identity(1), 0.0)
     b.events()
     b.now = 1.0
     assert b.takes(listed=frozenset([identity(3)])) == [key_of(B, A)]
     assert b.table.encrypted_keys() == [key_of(B, SECOND)]
     assert b.events() == [Ended(key_of(B, A), "its peer is not listed any more")]
+    assert b.engine.admission.offers.of(identity(1), 1.0) is None, "what it offers is of no interest any more"
     [(_, reset)] = b.injected()
     assert a.gets(reset).flags & RST
     assert b.egress(make(B, A, ISN_B + 1, ISN_A + 6, ACK | PSH, b"confidential")) is DROP
@@ -429,3 +431,7 @@ def test_who_has_proven_nothing_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert b.refused == {"too-many-attempts": 1}
     say(a, b, b"it is me")
     connect(a, b, local=SECOND)
+    third: Host = (A[0], 40002)
+    assert b.ingress(a.dials(local=third)) is DROP
+    b.table.forget(key_of(B, SECOND))
+    connect(a, b, local=third)
