@@ -1,10 +1,10 @@
 """The engine: every packet on the P2P ports comes here and leaves with a verdict.
 
-    packet + direction + now  ->  ACCEPT | DROP | replacement, and packets to inject, and events
+    packet + direction + now  ->  ACCEPT | DROP | replacement; what else follows gathers in `outcome`
 
-It finds out whose packet it is and asks the right part: an encrypted `Flow`, an attempt in `Admission`, the list of
-plaintext connections, or the ghosts of connections that an earlier process left behind.  What belongs to nobody
-is dropped wherever the policy demands encryption.
+It finds out whose packet it is and asks the right part: an encrypted `Flow`, an attempt in `Admission`, or what the
+`Table` has in plaintext, or knows to have ended.  What belongs to nobody is dropped wherever the policy demands
+encryption.
 """
 
 from __future__ import annotations
