@@ -17,7 +17,8 @@ BANNER = f"""\
 hosts       a 10.66.1.2 -- router (masquerades as 10.66.2.1) -- b 10.66.2.2; each has its namespace
             print(a.run(["ip", "addr"]).stdout)     a.namespace is for `ip netns exec` in another terminal
 mcencrypt   on() makes a key and switches on at both; then node_a.type("status"), node_b.type("off", "--now")
-traffic     transfer(a, b, {PORT}, size=1_000_000).differences    with Capture(router, "b") as wire: ...    then wire.path
+traffic     transfer(a, b, {PORT}, size=1_000_000).differences
+            with Capture(router, "b") as wire: ...              then `mcencrypt decode` reads wire.path
 Ctrl-D ends it, and all that was started in it."""
 
 
