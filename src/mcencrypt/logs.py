@@ -1,4 +1,4 @@
-"""The log, on stderr, for every deployment: ``time level message key=value``, or one JSON object per line.
+"""The log, on stderr or in a file: ``time level message key=value``, or one JSON object per line.
 
 A log line is a sentence that stays the same for the same kind of event, and fields that vary::
 
@@ -13,10 +13,14 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO, Any
+
+from mcencrypt.logwriter import LogWriter, open_file
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
@@ -85,26 +89,48 @@ def _plain(value: Any) -> Any:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-def setup(level: str, stream: IO[str] | None = None, form: str = "text") -> None:
-    """Send everything from `level` ("debug", "info", "warning", "error") upward to `stream` (default stderr).
+def setup(level: str, stream: IO[str] | None = None, form: str = "text", file: Path | None = None) -> None:
+    """Send everything from `level` ("debug", "info", "warning", "error") upward to `file`, or else to stderr.
 
-    `form`: "text" or "json".  Replaces what an earlier call set up.
+    Neither holds up whoever logs (`logwriter`); `stream`, for tests, may. `form`: "text" or "json". Replaces what an
+    earlier call set up.
 
-    Raises ValueError if `level` is none of the four, or `form` none of the two.
+    Raises ValueError if `level` is none of the four, or `form` none of the two; OSError if `file` cannot be written.
     """
     if form not in FORMATS:
         raise ValueError(f"log format {form!r} is none of {', '.join(FORMATS)}")
     if level.lower() not in LEVELS:
         raise ValueError(f"log level {level!r} is none of {', '.join(LEVELS)}")
-    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    handler = logging.StreamHandler(stream) if stream is not None else _writer(file)
     handler.setFormatter(JsonFormatter() if form == "json" else KeyValueFormatter())
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
+        if isinstance(old, LogWriter):
+            old.close()
     root.addHandler(handler)
     root.setLevel(level.upper())
     # A failed write to the log must not print a traceback through the packet path.
     logging.raiseExceptions = False
+
+
+def flush() -> None:
+    """Write what had to wait, as far as that is possible now. Raises nothing."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
+def _writer(file: Path | None) -> logging.Handler:
+    if file is not None:
+        descriptor = open_file(file)
+        try:
+            return LogWriter(descriptor, file)
+        finally:
+            os.close(descriptor)
+    try:
+        return LogWriter(sys.stderr.fileno())
+    except (AttributeError, OSError, ValueError):
+        return logging.StreamHandler(sys.stderr)  # closed, or something else stands in its place
 
 
 class RateLimit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,8 +20,12 @@ log = logging.getLogger("mcencrypt")
 
 @command("mcencrypt daemon --config /etc/mcencrypt/config.toml\nmcencrypt daemon --netns docker:node1 --wait")
 @click.option("--wait", is_flag=True, help="With --netns: wait for a container or namespace that is not there yet.")
+@click.option(
+    "--log-file", type=click.Path(path_type=Path), metavar="FILE",
+    help="Log to FILE, and not to stderr. Beyond 8 MB it becomes FILE.1, and a new one begins.",
+)  # fmt: skip
 @pass_settings
-def daemon(settings: Settings, wait: bool) -> int:
+def daemon(settings: Settings, wait: bool, log_file: Path | None) -> int:
     """Run in the foreground, logging to stderr, until SIGTERM or SIGINT.
 
     Starts with encryption as it was left, on at first. A service manager runs this; by hand, `mcencrypt on` is
@@ -32,7 +37,10 @@ def daemon(settings: Settings, wait: bool) -> int:
     config = settings.load()
     if wait and not config.netns:
         raise click.UsageError("--wait needs --netns: without it there is nothing to wait for")
-    logs.setup(config.log_level, form=config.log_format)
+    try:
+        logs.setup(config.log_level, form=config.log_format, file=log_file)
+    except OSError as error:
+        raise OperatorError(f"cannot write {log_file}: {error.strerror}: name another --log-file") from None
     if config.log_format == "text":
         return _run(config, settings.load, wait)
     try:

@@ -15,6 +15,7 @@ from mcencrypt.cli.settings import Settings
 from mcencrypt.control.client import NoDaemonError, request
 from mcencrypt.control.runlock import is_held
 from mcencrypt.errors import OperatorError
+from mcencrypt.logwriter import FILE_LIMIT, open_file
 from mcencrypt.system import service
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 DEADLINE = 20.0
 _POLL = 0.05
 _PATHS = ("multichain_dir", "network_key_file", "state_dir", "run_dir")
-_LOG_LIMIT = 8 * 1024 * 1024
 
 
 def ensure_daemon(settings: Settings, config: Config) -> str | None:
@@ -53,12 +53,12 @@ def ensure_daemon(settings: Settings, config: Config) -> str | None:
 
 
 def _start_in_background(settings: Settings, config: Config, deadline: float) -> str:
-    path = config.state_dir / "daemon.log"
+    path = config.state_dir.absolute() / "daemon.log"
     try:
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.exists() and path.stat().st_size > _LOG_LIMIT:
-            path.replace(path.with_name("daemon.log.1"))
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        if path.exists() and path.stat().st_size > FILE_LIMIT // 2:
+            path.replace(path.with_name("daemon.log.1"))  # now, and not while we wait for its first lines
+        fd = open_file(path)
     except OSError as error:
         raise OperatorError(f"cannot write {path}: {error.strerror}: run this as root, or set state_dir") from None
     # The daemon does not stay in this working directory, so what was relative to it is said in full.
@@ -66,7 +66,7 @@ def _start_in_background(settings: Settings, config: Config, deadline: float) ->
     with open(fd, "ab") as log:
         begin = os.fstat(fd).st_size
         process = subprocess.Popen(
-            [sys.executable, "-m", "mcencrypt", *settings.arguments(), "daemon"],
+            [sys.executable, "-m", "mcencrypt", *settings.arguments(), "daemon", "--log-file", str(path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from mcencrypt import logs
 from mcencrypt.control.runlock import STATE_LOCK_NAME, RunLock
 from mcencrypt.control.server import ControlServer
 from mcencrypt.core.engine import Engine
@@ -158,6 +159,7 @@ class Daemon:
         now = time.monotonic()
         self._switch.look_up(self._engine.tick(now), now)
         self._notifier.status(self._snapshots.line())
+        logs.flush()
 
     def _hang_up(self) -> None:
         with contextlib.suppress(OperatorError):  # it is in the log

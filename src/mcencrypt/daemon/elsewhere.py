@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
+from mcencrypt import logs
 from mcencrypt.control import replies
 from mcencrypt.control.server import Arguments, ControlServer
 from mcencrypt.daemon.daemon import Daemon
@@ -103,6 +104,7 @@ class _Waiter:
                 self._loop.call_every(self._notifier.watchdog / 4, self._notifier.alive)
             self._listen()
             self._loop.call_every(LOOK_EVERY, self._look_again)
+            self._loop.call_every(LOOK_EVERY_TOLD, logs.flush)
             self._look()
             if not (self._found or self._failure):
                 self._loop.run()

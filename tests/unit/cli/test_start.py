@@ -82,7 +82,8 @@ def test_on_starts_a_daemon_in_the_background_and_waits_for_it(
     assert result.exit_code == 0, result.output
     assert f"started in the background, log in {log}" in result.stdout
     said = log.read_text()
-    assert f'["-m", "mcencrypt", "--config", "{tmp_path}/config.toml", "--run-dir", "{tmp_path}/run", "daemon"]' in said
+    assert f'["-m", "mcencrypt", "--config", "{tmp_path}/config.toml", "--run-dir", "{tmp_path}/run", ' in said
+    assert f'"daemon", "--log-file", "{log}"]' in said
     assert said.rstrip().endswith("/ True") and stat.S_IMODE(log.stat().st_mode) == 0o600
     again = run("on")
     assert again.exit_code == 0 and "started" not in again.stdout
