@@ -36,13 +36,11 @@ class Datapath:
         finally:
             probing.close()
         self._queue = Queue(queue_number, self._decide)
+        #: Handles the packets that wait in the queue.
+        self.ready: Callable[[], None] = self._queue.ready
 
     def fileno(self) -> int:
         return self._queue.fileno()
-
-    def ready(self) -> None:
-        """Handle the packets that wait in the queue."""
-        self._queue.ready()
 
     def carry_out(self) -> None:
         """Do what the engine left to be done: the one place for it, called after each wakeup of the loop.

@@ -30,7 +30,7 @@ class Loop:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._running = True
-        #: Called whenever callbacks have run, before the loop waits or ends: what they left to be done is done there.
+        #: Called whenever callbacks have run, before the loop waits or ends, for what they left to do; set before `run`.
         self.afterwards: Callable[[], None] = _nothing
         self._on_signal: dict[int, Callable[[], None]] = {}
         self._signals, self._wakeup = socket.socketpair()
@@ -85,18 +85,19 @@ class Loop:
     def run(self) -> None:
         """Until `stop`."""
         poll, readers, timers = self._epoll.poll, self._readers, self._timers
+        call, afterwards = self._call, self.afterwards
         while self._running:
             now = time.monotonic()
             while timers and timers[0][0] <= now:
-                self._call(heapq.heappop(timers)[2])
+                call(heapq.heappop(timers)[2])
             if not self._running:
                 break
-            self._call(self.afterwards)
+            call(afterwards)
             for fd, _ in poll(max(0.0, timers[0][0] - time.monotonic()) if timers else -1):
                 callback = readers.get(fd)
                 if callback is not None:
-                    self._call(callback)
-        self._call(self.afterwards)
+                    call(callback)
+        call(afterwards)
 
     def _call(self, callback: Callable[[], None]) -> None:
         try:

@@ -56,6 +56,9 @@ class Bench:
             def __init__(self, number: int, decide: Decide) -> None:
                 self.decide = decide
 
+            def ready(self) -> None:
+                bench.acts.append("packets")
+
             def close(self) -> None:
                 bench.acts.append("queue closed")
 
