@@ -30,7 +30,7 @@ class Loop:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._running = True
-        #: Called whenever callbacks have run, before the loop waits or ends, for what they left to do; set before `run`.
+        #: Called whenever callbacks have run, before the loop waits or ends, for what they left. Set it before `run`.
         self.afterwards: Callable[[], None] = _nothing
         self._on_signal: dict[int, Callable[[], None]] = {}
         self._signals, self._wakeup = socket.socketpair()
