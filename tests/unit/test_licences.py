@@ -79,6 +79,20 @@ def test_what_is_compiled_into_cryptography_is_named() -> None:
     assert licences - {"OR", "AND", "WITH", "LLVM-exception", "GPL-2.0-only"} <= set(re.findall(r"[\w.-]+", row[0]))
 
 
+def test_the_programs_of_debian_are_named() -> None:
+    control = (ROOT / "tools/debian/control").read_text()
+    needed = re.findall(
+        r"(?:^Depends: |, )([a-z0-9.+-]+)", "".join(re.findall(r"^Depends: .*$", control, re.MULTILINE))
+    )
+    final_stage = (ROOT / "docker/Dockerfile").read_text().rpartition("\nFROM ")[2]
+    (installed,) = re.findall(r"apt-get install -y -qq --no-install-recommends (.*?) *\\\n", final_stage)
+    programs = {"python3", "iptables", "libnetfilter-queue1"}
+    assert programs <= set(needed) and programs - {"python3"} <= set(installed.split())
+    section = TEXT.split("## Programs of Debian")[1].split("\n## ")[0]
+    missing = [name for name in {*needed, *installed.split()} if not re.search(rf"\b{re.escape(name)}\b", section)]
+    assert not missing
+
+
 def test_the_project_s_own_licence_is_in_the_wheel() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["license"] == "MIT" and (ROOT / "LICENSE").read_text().startswith("MIT License\n")
