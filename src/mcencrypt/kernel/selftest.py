@@ -11,19 +11,22 @@ import os
 import select
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from mcencrypt.core.verdict import DROP, Verdict
 from mcencrypt.errors import OperatorError
-from mcencrypt.kernel.commands import perform
-from mcencrypt.kernel.iptables import SECONDS, V4, backends
+from mcencrypt.kernel.commands import Steps, perform
+from mcencrypt.kernel.iptables import SECONDS, V4, Backend, backends
 from mcencrypt.kernel.queue import Queue
+from mcencrypt.kernel.ruleset import PREFIX, Ruleset, Table
 
 _SENT: Final = b"mcencrypt probe, as it was sent"
 _CHANGED: Final = b"mcencrypt probe, as it arrives."
 #: Seconds until the packet counts as dropped.
 PATIENCE: Final = 2.0
+#: Where the probe's rule is: whoever puts our rules in or takes them out finds what a killed probe has left.
+CHAIN: Final = f"{PREFIX}PROBE"
 _UDP_AT: Final = 20
 
 
@@ -52,21 +55,40 @@ def probe(queue: Queue, environ: Mapping[str, str] = os.environ) -> None:
             sender.connect(receiver.getsockname())
         except OSError:
             return  # lo is down
-        rule = (
-            f"OUTPUT -o lo -p udp -m udp --dport {receiver.getsockname()[1]} "
-            f'-m comment --comment "mcencrypt probe" -j NFQUEUE --queue-num {queue.number}'
-        )
-        perform(backend.restore(V4, f"*raw\n-I {rule}\nCOMMIT\n"), SECONDS)
+        comment = '-m comment --comment "mcencrypt probe"'
+        jump = f"-o lo -p udp -m udp --dport {receiver.getsockname()[1]} {comment} -j {CHAIN}"
+        rule = f"{comment} -j NFQUEUE --queue-num {queue.number}"
+        text = f":{CHAIN} - [0:0]\n-A {CHAIN} {rule}\n-I OUTPUT 1 {jump}\n"
+        perform(backend.restore(V4, f"*raw\n{text}COMMIT\n"), SECONDS)
         try:
             arrived = _pass_through(queue, sender, receiver)
         finally:
-            perform(backend.restore(V4, f"*raw\n-D {rule}\nCOMMIT\n"), SECONDS)
+            perform(_clear(backend, [f"OUTPUT {jump}"]), SECONDS)
     if arrived != _CHANGED:
         what = "let a changed packet pass unchanged" if arrived else "drops packets that are changed in a queue"
         raise OperatorError(
             f"the kernel {what}, so nothing could be encrypted: run mcencrypt as real root, "
             "not in a user namespace (rootless container, userns-remap)"
         )
+
+
+def _clear(backend: Backend, jumps: list[str]) -> Steps[None]:
+    """Take our chain out, and the jumps to it. Raises OperatorError.
+
+    There are more if an earlier probe was killed; then they are looked for.
+    """
+    try:
+        yield from backend.restore(V4, _without(jumps))
+    except OperatorError:
+        saved = Ruleset.parse((yield from backend.save(V4, "raw"))).tables.get("raw", Table())
+        found = [f"{rule.chain} {rule.spec}" for rule in saved.jumps() if rule.value("-j") == CHAIN]
+        yield from backend.restore(V4, _without(found))
+
+
+def _without(jumps: Iterable[str]) -> str:
+    """The change after which there is neither the chain nor these jumps. Declaring the chain empties it."""
+    gone = "".join(f"-D {jump}\n" for jump in jumps)
+    return f"*raw\n:{CHAIN} - [0:0]\n{gone}-X {CHAIN}\nCOMMIT\n"
 
 
 def _pass_through(queue: Queue, sender: socket.socket, receiver: socket.socket) -> bytes:
