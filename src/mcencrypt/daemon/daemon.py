@@ -29,7 +29,7 @@ from mcencrypt.daemon.journal import Journal
 from mcencrypt.daemon.loop import Loop
 from mcencrypt.daemon.notify import Heartbeat, Notifier
 from mcencrypt.daemon.prober import Prober
-from mcencrypt.daemon.readiness import announce
+from mcencrypt.daemon.readiness import announce, withdraw
 from mcencrypt.daemon.rotation import Rotation
 from mcencrypt.daemon.settings import Live, first_policy
 from mcencrypt.daemon.snapshot import Snapshots
@@ -127,7 +127,7 @@ class Daemon:
         if self._metrics is not None:
             self._metrics.start(loop)
         put_packets_first()
-        ready = announce()
+        announced = announce()
         self._watch()
         self._notifier.ready(self._snapshots.line())
         # What an earlier daemon left is ended, and only then forgotten.
@@ -137,8 +137,8 @@ class Daemon:
         if not self.homeless:
             self._notifier.stopping()
             log.info("daemon stops; the rules stay, so nothing leaves in plaintext")
-        if ready:
-            ready.close()
+        if announced:
+            withdraw()
         self._close()
         return 0
 

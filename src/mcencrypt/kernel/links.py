@@ -1,4 +1,4 @@
-"""Interfaces that mcencrypt cannot work with: BIG TCP, and VRF."""
+"""Interfaces: those that mcencrypt cannot work with (BIG TCP, and VRF), addresses, and names of an operator's own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from mcencrypt.errors import OperatorError
-from mcencrypt.kernel.netlink import NETLINK_ROUTE, Netlink, attributes
+from mcencrypt.kernel.netlink import NETLINK_ROUTE, NLM_F_ACK, Netlink, attributes
 
 #: GSO_LEGACY_MAX_SIZE: batches up to this size have a length that fits an IP header.
 LEGACY_MAX_SIZE = 65536
 
 _RTM_GETLINK = 18
+_RTM_SETLINK = 19
 _RTM_GETADDR = 22
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFADDRMSG_SIZE = 8
@@ -22,10 +23,14 @@ _IFLA_IFNAME = 3
 _IFLA_MTU = 4
 _IFLA_LINKINFO = 18
 _IFLA_INFO_KIND = 1
+_IFLA_IFALIAS = 20
+#: LOOPBACK_IFINDEX (net/net_namespace.h): the index of lo in every namespace.
+_LOOPBACK = 1
 _SIZES = {41: "gso_max_size", 58: "gro_max_size", 63: "gso_ipv4_max_size", 64: "gro_ipv4_max_size"}
 # struct ifinfomsg: family, type, index, flags, change.
 _LINK = struct.Struct("=BxHiII")
 _U32 = struct.Struct("=I")
+_ATTRIBUTE = struct.Struct("=HH")
 
 
 class Link(NamedTuple):
@@ -84,6 +89,27 @@ def read_addresses() -> set[bytes]:
     # IFA_LOCAL is missing for IPv6, where IFA_ADDRESS is the own one; on point-to-point links that is the peer's.
     found = (dict(attributes(body, _IFADDRMSG_SIZE)) for body in bodies)
     return {one.get(_IFA_LOCAL) or one[_IFA_ADDRESS] for one in found if _IFA_ADDRESS in one or _IFA_LOCAL in one}
+
+
+def alias(index: int = _LOOPBACK) -> str:
+    """The alias of an interface, lo's if none is named; "" if it has none. Raises OSError."""
+    netlink = Netlink(NETLINK_ROUTE)
+    try:
+        body = netlink.request(_RTM_GETLINK, 0, _LINK.pack(0, 0, index, 0, 0))
+    finally:
+        netlink.close()
+    return _text(dict(attributes(body, _LINK.size)).get(_IFLA_IFALIAS, b""))
+
+
+def set_alias(text: str, index: int = _LOOPBACK) -> None:
+    """Give an interface an alias, or none (""). Raises OSError."""
+    netlink = Netlink(NETLINK_ROUTE)
+    try:
+        value = text.encode()
+        attribute = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), _IFLA_IFALIAS) + value
+        netlink.request(_RTM_SETLINK, NLM_F_ACK, _LINK.pack(0, 0, index, 0, 0) + attribute)
+    finally:
+        netlink.close()
 
 
 def _decode(body: bytes) -> Link:
