@@ -1,11 +1,22 @@
-"""What pytest must know before any test is collected."""
+"""What pytest must know before any test is collected, and how tests are shared out under `pytest -n`."""
+
+from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 # asserts of the helpers are told as those of the tests are
 pytest.register_assert_rewrite("tests.helpers")
 
-# how long an example takes is the machine's affair: a busy one is no fault of the code
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> object:
+    from tests.helpers.groups import Groups
+
+    return Groups(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    from tests.helpers.schedule import rank
+
+    if hasattr(config, "workerinput"):  # of a run that is shared out
+        items.sort(key=lambda item: rank(item.nodeid))

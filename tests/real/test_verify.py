@@ -119,7 +119,7 @@ def test_a_bulk_transfer_that_began_before_under_loss_and_reordering(pair):
         stop.set()
         pair.box.behaviour = passing
     for status, report in (at_a[0], at_b[0]):
-        assert status == 0 and report["verdict"] == "encrypted", report
+        assert status == 0 and report["verdict"] == "encrypted", json.dumps(report)
         assert report["records"] > 100
         [one] = report["connections"]
         assert one["unencrypted_bytes"] == 0 and not one["from_start"]

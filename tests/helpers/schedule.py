@@ -1,0 +1,40 @@
+"""Which tests run beside each other under `pytest -n`, and in which order.
+
+What shares a network or a Docker daemon goes to one worker as one group; groups are begun the longest first, so that no
+long one is left for the end. A test on real kernels mostly waits for others, so more workers than cores pay.
+"""
+
+from __future__ import annotations
+
+#: Files in which each test builds what it needs: a test is a group of its own.
+EACH_BY_ITSELF = frozenset(
+    f"tests/{name}.py"
+    for name in (
+        "property/test_streams",
+        "real/test_firewall",
+        "real/test_health",
+        "real/test_kernel",
+        "real/test_limits",
+        "real/test_live",
+        "real/test_peers",
+        "real/test_policy",
+        "real/test_rekeying",
+        "real/test_rollout",
+        "real/test_rotation",
+        "real/test_thirdparty",
+    )
+)
+
+#: The groups that take longest, in seconds on two quiet cores, all others being short. Only their order counts.
+SECONDS: dict[str, int] = {}
+
+
+def group(nodeid: str) -> str:
+    """What a test runs together with: its file, or itself."""
+    file = nodeid.partition("::")[0]
+    return nodeid if file in EACH_BY_ITSELF else file
+
+
+def rank(nodeid: str) -> int:
+    """Groups that take longer come first."""
+    return -SECONDS.get(group(nodeid).partition("[")[0], 0)
