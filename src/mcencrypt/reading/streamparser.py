@@ -22,6 +22,7 @@ MASK = 0xFFFFFFFF
 SEARCH_LIMIT = 128 * 1024
 #: Searches in vain per direction, which bounds the work that a capture full of gaps can cause.
 MAX_SEARCHES = 64
+_LONGEST = OVERHEAD + LENGTH_MASK
 _MESSAGE_LIMIT = 1024 * 1024  # bytes not understood in which a plaintext message is looked for
 
 _HEADER = struct.Struct("!HI")
@@ -132,6 +133,7 @@ class StreamParser:
         self._hole = 0  # bytes of the current record that cannot be had
         self._current = Record(0, 0, 0, False)
         self._ended = False  # FINAL was seen
+        self._understood = False  # a whole record was seen
         self._searches = 0
         self._torn = plain is None  # SEARCHING: because something is missing, not because something did not fit
         self._message = ""  # GIVEN_UP: command of the plaintext message that was seen
@@ -194,7 +196,7 @@ class StreamParser:
             if position > size:
                 self._current, self._left = record, position - size
                 return
-            self._on_record(record)
+            self._whole(record)
         self._head = data[position:]
 
     def _finish_record(self) -> None:
@@ -205,7 +207,11 @@ class StreamParser:
             self._report(Finding.INCOMPLETE, self._current.wire, count, "its middle is not in the capture")
             self._hole = 0
             return
-        self._on_record(self._current)
+        self._whole(self._current)
+
+    def _whole(self, record: Record) -> None:
+        self._understood = True
+        self._on_record(record)
 
     def _unexpected(self, data: bytes) -> None:
         """`data` ends at the current offset and does not start with the record that had to come."""
@@ -280,6 +286,11 @@ class StreamParser:
                     if int.from_bytes(data[follow + 2 : follow + 6], "big") == expected:
                         self._resume(start)
                         return
+        if found is None and self._torn and self._understood and len(data) < _LONGEST:
+            # There were records before the hole, so this is the end of one.
+            self._report(Finding.HEAD, self.offset - len(data), len(data))
+            self._head = b""
+            return
         self._head, self._state, self._range = b"", _State.GIVEN_UP, None
         self._message = found[1] if found else ""
         self._give_up(data)

@@ -135,3 +135,41 @@ def test_every_byte_is_accounted_for_whatever_comes() -> None:
                 parser.feed(part)
         parser.end()
         assert sum(records) + sum(pieces) == total
+
+
+def in_tatters(*ends: bytes) -> list[Piece]:
+    """What is said of a stream that was understood, then has a hole, and ends with these segments."""
+    pieces: list[Piece] = []
+    parser = StreamParser(0, None, lambda record: None, pieces.append)
+    for record in sealed([1380] * 3, wire=0):
+        parser.feed(record)
+    parser.gap(5000)
+    for end in ends:
+        parser.feed(end)
+    parser.end()
+    return pieces[1:]
+
+
+def test_the_end_of_a_record_behind_a_hole_is_no_fault_where_records_were_before() -> None:
+    """A capture that stops while something is missing; what follows it begins in the middle of a record."""
+    (record,) = sealed([1380], wire=9206, plain=8000)
+    tail = record[-451:]
+    assert in_tatters(tail) == [Piece(Finding.HEAD, 9206, 451, "")]
+    assert in_tatters(tail[:200], tail[200:]) == [Piece(Finding.HEAD, 9206, 451, "")]
+
+
+def test_what_is_longer_than_a_record_or_a_message_is_named_all_the_same() -> None:
+    noise = random.Random(2).randbytes(40_000)
+    (found,) = in_tatters(noise)
+    assert found.finding is Finding.UNKNOWN and found.size == len(noise)
+    (found,) = in_tatters(message("ping", bytes(8)))
+    assert found.finding is Finding.PLAINTEXT
+
+
+def test_without_a_single_record_nothing_is_taken_for_the_end_of_one() -> None:
+    pieces: list[Piece] = []
+    parser = StreamParser(0, None, lambda record: None, pieces.append)
+    parser.gap(5000)
+    parser.feed(random.Random(2).randbytes(451))
+    parser.end()
+    assert [piece.finding for piece in pieces] == [Finding.GAP, Finding.UNKNOWN]
