@@ -1,5 +1,5 @@
 # Operators:  make venv: .venv/bin/mcencrypt    make demo: what it does    make deb: Debian package in dist/
-# Developers: make dev: .venv-dev, the tree itself and all tools    make test, lint, bench: see CONTRIBUTING.md
+# Developers: make dev: .venv-dev, the tree itself and all tools    make check, test, bench: see CONTRIBUTING.md
 #             make dist: wheel and sdist in dist/    make clean: all of it gone
 # On Debian, as root, each installs what it needs and is missing; otherwise it says what to install.
 
@@ -17,10 +17,12 @@ STAMP := $(DEV)/.installed
 TESTS ?= tests
 BENCH ?=
 PYTEST_STATUS ?= /dev/null
+# Tests at a time. Most wait for others rather than for a core. 0: one after the other, in pytest's own process.
+WORKERS ?= $(shell expr $$(nproc) \* 5 / 2)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all venv dev demo test lint bench dist deb clean
+.PHONY: all venv dev demo check units test lint format types bench dist deb clean
 all: venv
 
 venv: $(INSTALLED)
@@ -49,10 +51,23 @@ demo: $(INSTALLED)
 
 test: $(STAMP)
 	@tools/prerequisites $(if $(filter-out tests/unit% tests/property%,$(TESTS)),test,unit) $(PYTHON)
-	@$(BIN)/python -m pytest $(TESTS); status=$$?; echo $$status >$(PYTEST_STATUS); exit $$status
+	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS); status=$$?; echo $$status >$(PYTEST_STATUS); exit $$status
 
-lint: $(STAMP)
+# All that needs neither root nor a kernel: for while one works, and before each commit.
+check: format
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types units
+
+units: $(STAMP)
+	@tools/prerequisites unit $(PYTHON)
+	@$(BIN)/python -m pytest -q -n 2 tests/unit tests/property
+
+lint: format types
+
+format: $(STAMP)
 	@$(BIN)/python -m ruff check . benchmarks/throughput
+	@$(BIN)/python -m ruff format --check . benchmarks/throughput
+
+types: $(STAMP)
 	@$(BIN)/python -m mypy
 
 bench: $(STAMP)

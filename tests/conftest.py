@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No deadlines, which a busy machine breaks. HYPOTHESIS_PROFILE=deep tries other examples each time; without it they are
+# the same ones, so that a change is judged by what it changed.
+for _name, _same in (("same", True), ("deep", False)):
+    settings.register_profile(
+        _name, deadline=None, print_blob=True, derandomize=_same, suppress_health_check=list(HealthCheck)
+    )
+settings.load_profile("deep" if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else "same")
 
 # asserts of the helpers are told as those of the tests are
 pytest.register_assert_rewrite("tests.helpers")

@@ -25,14 +25,24 @@ EACH_BY_ITSELF = frozenset(
     )
 )
 
+#: Files that share more than a network: a Docker daemon and the images that are made for them.
+TOGETHER = {
+    f"tests/containers/test_{name}.py": daemon
+    for daemon, names in {
+        "containers of compose": ("join", "network", "one_node"),
+        "containers with systemd": ("systemd", "systemd_netns", "harness", "netns"),
+    }.items()
+    for name in names
+}
+
 #: The groups that take longest, in seconds on two quiet cores, all others being short. Only their order counts.
 SECONDS: dict[str, int] = {}
 
 
 def group(nodeid: str) -> str:
-    """What a test runs together with: its file, or itself."""
+    """What a test runs together with: those of its file, of several files, or nothing else."""
     file = nodeid.partition("::")[0]
-    return nodeid if file in EACH_BY_ITSELF else file
+    return nodeid if file in EACH_BY_ITSELF else TOGETHER.get(file, file)
 
 
 def rank(nodeid: str) -> int:

@@ -147,7 +147,7 @@ DIALS = st.tuples(st.sampled_from(NODES), st.just("dial"), st.sampled_from(NODES
 STEPS = st.lists(st.one_of(ORDERS, ORDERS, ORDERS, DIALS, st.just((0, "finish", 0))), min_size=30, max_size=60)
 
 
-@settings(max_examples=40 * EFFORT, deadline=None)
+@settings(max_examples=40 * EFFORT)
 @given(st.booleans(), STEPS)
 def test_whatever_is_not_refused_cuts_nobody_off(added: bool, steps: list[tuple[int, str, Any]]) -> None:
     trio = Trio()
@@ -168,7 +168,7 @@ def test_whatever_is_not_refused_cuts_nobody_off(added: bool, steps: list[tuple[
         trio.finish()
 
 
-@settings(max_examples=15 * EFFORT, deadline=None)
+@settings(max_examples=15 * EFFORT)
 @given(st.data())
 def test_the_right_order_is_never_refused(data: st.DataObject) -> None:
     """Each node takes its steps when all others have taken the one before, in any sequence, with traffic between."""

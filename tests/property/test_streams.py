@@ -6,21 +6,15 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcencrypt.core import egress
 from tests.helpers.model import Habits
 from tests.helpers.world import Network, World, set_calm
 
-DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
-#: How many times as many examples each test tries with HYPOTHESIS_PROFILE=deep, and new ones each time; without it the
-#: same ones, so that a change is judged by what it changed.
-EFFORT = 50 if DEEP else 1
-settings.register_profile(
-    "streams", deadline=None, print_blob=True, suppress_health_check=list(HealthCheck), derandomize=not DEEP
-)
-settings.load_profile("streams")
+#: How many times as many examples each test tries with HYPOTHESIS_PROFILE=deep.
+EFFORT = 50 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 1
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ from lab.namespace import PREFIX, orphaned, owner, run
 from lab.thirdparty import cache_directory
 
 _LAB_DIRECTORY = re.compile(rf"/({PREFIX}-\d+-\d+-[^/\s]*)")
+STORES = ("docker", "docker-2")
 TOOLS = {"dockerd": "docker.io", "docker": "docker.io"}
 
 
@@ -249,16 +250,20 @@ def docker() -> Iterator[Docker]:
 
 @contextlib.contextmanager
 def _store(private: Path) -> Iterator[Path]:
-    """Where images are kept: in the user's cache, for the next session too, unless another session uses it now."""
+    """Where images are kept: in the user's cache, for the next session too. A store has one daemon at a time, so there
+    are as many as run beside each other; when all are in use, images go with the session.
+    """
     home = cache_directory() / "containers"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(home / "docker.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield Path(tempfile.mkdtemp(prefix="images-", dir=private))
-        else:
-            yield home / "docker"
+    for name in STORES:
+        with open(home / f"{name}.lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield home / name
+            return
+    yield Path(tempfile.mkdtemp(prefix="images-", dir=private))
 
 
 def sweep(cgroup: str | None = None) -> None:
