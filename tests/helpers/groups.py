@@ -11,10 +11,10 @@ from tests.helpers.schedule import group
 class Groups(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Gives a worker one group after the other, in the order in which the tests were collected."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, log: object) -> None:
         # by number of tests says nothing here
         config.option.loadscopereorder = False
-        super().__init__(config)
+        super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
         return group(nodeid)
