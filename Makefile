@@ -64,8 +64,8 @@ units: $(STAMP)
 lint: format types
 
 format: $(STAMP)
-	@$(BIN)/python -m ruff check . benchmarks/throughput
-	@$(BIN)/python -m ruff format --check . benchmarks/throughput
+	@$(BIN)/python -m ruff check . benchmarks/throughput tools/drawings tools/schema
+	@$(BIN)/python -m ruff format --check . benchmarks/throughput tools/drawings tools/schema
 
 types: $(STAMP)
 	@$(BIN)/python -m mypy

@@ -173,4 +173,5 @@ class _Waiter:
 def _start_afresh() -> NoReturn:
     """Become a new daemon; the process id stays."""
     words = sys.orig_argv if "--wait" in sys.orig_argv else [*sys.orig_argv, "--wait"]
+    logs.flush()
     os.execv(sys.executable, words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from mcencrypt.core.status import State
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, note, ok, warning
 from mcencrypt.version import VERSION
@@ -65,7 +66,7 @@ def check_daemon(case: Case) -> Iterator[Finding]:
 
 
 def _check_plaintext(status: Status) -> Iterator[Finding]:
-    plain = [one["peer"] for one in status["connections"] if one["state"] == "plaintext"]
+    plain = [one["peer"] for one in status["connections"] if one["state"] == State.PLAINTEXT]
     if plain:
         shown = ", ".join(plain[:_SHOWN]) + (f" and {len(plain) - _SHOWN} more" if len(plain) > _SHOWN else "")
         yield warning(
