@@ -1,8 +1,9 @@
-"""What holds for every unit test: it starts no other program unless it says so."""
+"""What holds for every unit test: it starts no other program unless it says so, and leaves nothing to the next."""
 
 from __future__ import annotations
 
 import _posixsubprocess
+import logging
 import os
 import subprocess
 import threading
@@ -10,6 +11,17 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """What a test sets up for the log is over with it, and hides no line from the next."""
+    root = logging.getLogger()
+    handlers, level, raising = list(root.handlers), root.level, logging.raiseExceptions
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.raiseExceptions = raising
 
 
 @pytest.fixture(autouse=True)

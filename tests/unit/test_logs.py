@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -16,15 +15,10 @@ from mcencrypt import logs
 
 
 @pytest.fixture
-def stream() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    before, level, raising = list(root.handlers), root.level, logging.raiseExceptions
+def stream() -> io.StringIO:
     out = io.StringIO()
     logs.setup("info", out)
-    yield out
-    root.handlers[:] = before
-    root.setLevel(level)
-    logging.raiseExceptions = raising
+    return out
 
 
 def test_a_line_is_time_level_message_and_fields(stream: io.StringIO) -> None:
