@@ -8,10 +8,12 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from lab import direct_pair, wait_for
+from lab import Lab, direct_pair, wait_for
+from mcencrypt.logwriter import FILE_LIMIT
 from mcencrypt.store.keys import create_network_key
 from tests.helpers.nodes import Node, needs_lab
 from tests.helpers.pairs import talking
@@ -75,3 +77,16 @@ class _Pair:
 
     def __init__(self, a: Node, b: Node) -> None:
         self.a, self.b = a, b
+
+
+def test_a_log_file_has_an_end_while_its_daemon_runs(tmp_path: Path) -> None:
+    file = tmp_path / "daemon.log"
+    file.write_bytes(b"\n" * (FILE_LIMIT - 100))
+    create_network_key(tmp_path / "network.key")
+    with Lab() as lab:
+        node = Node(lab.host("a"), tmp_path / "network.key")
+        node.host.spawn(node._words("daemon", "--log-file", file), env=node._env)
+        wait_for(node.answers, "the daemon to answer", 20)
+        wait_for(lambda: "daemon is ready" in file.read_text(), "what it logs", 10)
+        aside = (tmp_path / "daemon.log.1").stat().st_size
+        assert FILE_LIMIT - 100 <= aside <= FILE_LIMIT and file.stat().st_size < FILE_LIMIT // 2

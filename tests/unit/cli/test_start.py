@@ -19,6 +19,7 @@ from mcencrypt.cli import start
 from mcencrypt.cli.settings import Settings
 from mcencrypt.control.client import request
 from mcencrypt.errors import OperatorError
+from mcencrypt.logwriter import FILE_LIMIT
 from mcencrypt.store.keys import create_network_key
 from mcencrypt.system import service
 from tests.helpers.commands import SOURCE, fails, run
@@ -96,6 +97,17 @@ def test_a_daemon_that_dies_is_explained_by_its_last_line(tmp_path: Path, fake_d
     (tmp_path / "state" / "daemon.log").write_text("mcencrypt: something from last week\n")
     fake_daemon('sys.exit("mcencrypt: network.key: not found: run keygen")')
     fails(run("on"), 1, "the daemon stopped at once: network.key: not found: run keygen")
+
+
+@pytest.mark.subprocesses
+def test_a_large_log_is_put_aside_before_its_daemon_starts(tmp_path: Path, fake_daemon: Callable[[str], None]) -> None:
+    log = tmp_path / "state" / "daemon.log"
+    log.parent.mkdir()
+    log.touch()
+    os.truncate(log, FILE_LIMIT // 2 + 1)
+    fake_daemon('sys.exit("mcencrypt: network.key: not found: run keygen")')
+    fails(run("on"), 1, "the daemon stopped at once: network.key: not found: run keygen")
+    assert log.with_name("daemon.log.1").stat().st_size == FILE_LIMIT // 2 + 1 and log.stat().st_size < 1000
 
 
 @pytest.mark.subprocesses
