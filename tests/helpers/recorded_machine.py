@@ -81,6 +81,7 @@ class Recorded:
             Saved("/usr/sbin/ip6tables-save", "nft", V6, rules[V6], ""),
         ]
         self.interfaces = [Link("lo", "", True, {}, 65536), Link("eth0", "", False, {"gso_max_size": 65536}, 1500)]
+        self.fenced = True
         self.clock: int | None = 0x2001
         self.time = NOW
         self.policies: dict[int, int] = {DAEMON: 0x40000002}
@@ -143,6 +144,11 @@ class Recorded:
         if not self.saved:
             raise OperatorError("iptables-save was not found in /sbin: install iptables")
         return self.saved
+
+    def has_fence(self) -> bool:
+        if self.user:
+            raise OperatorError("the fence cannot be looked at: run as root")
+        return self.fenced
 
     def links(self) -> list[Link]:
         return self.interfaces

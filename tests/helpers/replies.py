@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mcencrypt.control.replies import Connection, Counters, Key, Probed, Queue, Status
+from mcencrypt.control.replies import Connection, Counters, Gate, Key, Probed, Queue, Status
 from mcencrypt.core.status import State
 from mcencrypt.version import VERSION
 
@@ -41,6 +41,12 @@ def queue(**changes: int) -> Queue:
     return {**made, **changes}  # type: ignore[typeddict-item]
 
 
+def gate(**changes: Any) -> Gate:
+    """All in place."""
+    made: Gate = {"rules_in_place": True, "fence": "owned", "no_fence": None, "fence_lost": 0, "trouble": None}
+    return {**made, **changes}  # type: ignore[typeddict-item]
+
+
 def status(**changes: Any) -> Status:
     """A healthy daemon's, with nobody connected."""
     made: Status = {
@@ -48,7 +54,7 @@ def status(**changes: Any) -> Status:
         "plaintext_peers": [], "ports": [7331], "key_id": KEY_ID, "identity": OURS, "netns": None, "pid": 4242,
         "version": VERSION, "uptime": 61.2, "keys": [key(id=changes.get("key_id", KEY_ID))],
         "base_key_retired": False, "connections": [], "totals": {"connections": 0, **_NOTHING}, "refused": {},
-        "queue": queue(), "rules_lost": 0, "rules_seen": 0.4,
+        "queue": queue(), "gate": gate(), "rules_lost": 0, "rules_seen": 0.4,
     }  # fmt: skip
     return {**made, **changes}  # type: ignore[typeddict-item]
 

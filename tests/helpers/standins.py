@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from mcencrypt.core.addresses import Ends
 from mcencrypt.errors import OperatorError
+from mcencrypt.kernel.fence import NoFenceError, Standing
+from mcencrypt.kernel.firewall import CHECK_SECONDS
 from mcencrypt.kernel.ruleset import State
 from mcencrypt.kernel.sockets import Found, Socket, Tcp
 
@@ -88,41 +90,53 @@ class FakeEvents:
 
 
 class FakeCheck:
-    """A look that ends when a test says so; `finish` decides what it has seen."""
+    """A look that ends when a test says so; `see` decides what it has seen."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, deadline: float) -> None:
         self._fd = fd
-        self._state: State | None = None
+        self.deadline = deadline
+        self.result: State | None = None
+        self.problem = ""
         self.cancelled = False
 
     def fileno(self) -> int:
         return self._fd
 
-    def poll(self) -> State | None:
-        return self._state
+    def poll(self) -> bool:
+        if self.problem:
+            raise OperatorError(self.problem)
+        return self.result is not None
 
     def cancel(self) -> None:
         self.cancelled = True
 
     def see(self, state: State) -> None:
         """The look is over."""
-        self._state = state
+        self.result = state
 
 
 class FakeKernel:
-    """What the firewalls of one test share: the rules in place, looks under way, and what happened in which order."""
+    """What the firewalls of one test share: rules and fence, looks under way, and what happened in which order."""
 
     def __init__(self, loop: FakeLoop, announces: bool = True) -> None:
         self.loop = loop
         self.announces = announces
-        #: The ports whose rules are in place.
+        #: The ports whose rules are in place, and those of the fence.
         self.installed: tuple[int, ...] | None = None
+        self.fenced: tuple[int, ...] | None = None
+        #: Whether the rules set the fence's bit.
+        self.marking = False
         self.checks: list[FakeCheck] = []
         self.events = FakeEvents(90)
         #: What was done to rules and sockets, in order.
         self.acts: list[str] = []
-        #: Why the next changes fail, and looks do not begin.
+        #: Why the next changes of the rules fail, and looks do not begin.
         self.refuses = ""
+        #: Why the next changes of the fence fail; whether the kernel can have none; whether it cannot be asked.
+        self.fence_refuses = ""
+        self.fenceless = False
+        self.fence_hidden = False
+        self.fence_owned = True
         self._descriptors = itertools.count(100)
 
     def refuse(self) -> None:
@@ -132,12 +146,14 @@ class FakeKernel:
 
     def start_check(self) -> FakeCheck:
         self.refuse()
-        self.checks.append(FakeCheck(next(self._descriptors)))
+        self.checks.append(FakeCheck(next(self._descriptors), self.loop.now() + CHECK_SECONDS))
         return self.checks[-1]
 
-    def flush(self) -> None:
-        """Somebody else removes our rules; announced, if this kernel announces."""
+    def flush(self, fence: bool = False) -> None:
+        """Somebody else removes our rules, and perhaps the fence; announced, if this kernel announces."""
         self.installed = None
+        if fence:
+            self.fenced = None
         if self.announces:
             self.announce()
 
@@ -154,20 +170,30 @@ class FakeKernel:
         check.see(state)
         self.loop.readable(check.fileno())
 
+    def look_in_vain(self, problem: str) -> None:
+        """The look that is under way ends: it could not see anything."""
+        self.checks[-1].problem = problem
+        self.loop.readable(self.checks[-1].fileno())
+
 
 class FakeFirewall:
     """Rules that are in or out as a whole."""
 
-    def __init__(self, kernel: FakeKernel, ports: Sequence[int]) -> None:
+    def __init__(self, kernel: FakeKernel, ports: Sequence[int], marking: bool = True) -> None:
         self._kernel = kernel
         self.ports = tuple(ports)
+        self._marking = marking
 
     def with_ports(self, ports: Sequence[int]) -> FakeFirewall:
-        return FakeFirewall(self._kernel, ports)
+        return FakeFirewall(self._kernel, ports, self._marking)
+
+    def without_mark(self) -> FakeFirewall:
+        return FakeFirewall(self._kernel, self.ports, False)
 
     def install(self) -> None:
         self._kernel.refuse()
         self._kernel.installed = self.ports
+        self._kernel.marking = self._marking
         self._kernel.acts.append("rules in")
 
     def remove(self) -> None:
@@ -183,6 +209,40 @@ class FakeFirewall:
 
     def announces_changes(self) -> bool:
         return self._kernel.announces
+
+
+class FakeFence:
+    """A fence that is up or not as a whole."""
+
+    def __init__(self, kernel: FakeKernel, ports: Sequence[int]) -> None:
+        self._kernel = kernel
+        self._ports = tuple(ports)
+
+    def with_ports(self, ports: Sequence[int]) -> None:
+        self._ports = tuple(ports)
+
+    def install(self) -> None:
+        if self._kernel.fenceless:
+            raise NoFenceError("the kernel cannot have the fence")
+        if self._kernel.fence_refuses:
+            raise OperatorError(self._kernel.fence_refuses)
+        self._kernel.fenced = self._ports
+        self._kernel.acts.append("fence up")
+
+    def remove(self) -> None:
+        if self._kernel.fence_refuses:
+            raise OperatorError(self._kernel.fence_refuses)
+        self._kernel.fenced = None
+        self._kernel.acts.append("fence away")
+
+    def look(self) -> Standing:
+        if self._kernel.fence_hidden:
+            return Standing.UNKNOWN
+        return Standing.WHOLE if self._kernel.fenced == self._ports else Standing.BROKEN
+
+    @property
+    def is_ours(self) -> bool:
+        return self._kernel.fence_owned
 
 
 class FakeSockets:
@@ -227,4 +287,5 @@ if TYPE_CHECKING:
     # they fit where the daemon puts the real ones
     _loop: type[interfaces.Loop] = FakeLoop
     _firewall: type[interfaces.Firewall] = FakeFirewall
+    _fence: type[interfaces.Fence] = FakeFence
     _sockets: type[interfaces.Sockets] = FakeSockets

@@ -21,7 +21,7 @@ from mcencrypt.store.config import Config
 from mcencrypt.store.keyring import StoredKeyring
 from mcencrypt.store.keys import NetworkKey
 from tests.helpers.sides import new_engine
-from tests.helpers.standins import FakeFirewall, FakeKernel, FakeLoop, FakeSockets
+from tests.helpers.standins import FakeFence, FakeFirewall, FakeKernel, FakeLoop, FakeSockets
 
 KEY = NetworkKey(b"o" * 32)
 QUEUE: replies.Queue = {
@@ -42,8 +42,9 @@ class Station:
         self.kernel = FakeKernel(self.loop)
         self.sockets = FakeSockets(self.kernel)
         self.engine = engine or new_engine(1, stored.ring, first_policy(self.config, self.config.peers()))
-        firewall = FakeFirewall(self.kernel, self.config.p2p_ports())
-        self.switch = Switch(self.engine, firewall, self.sockets, self.loop, self.config.state_dir)
+        ports = self.config.p2p_ports()
+        firewall, fence = FakeFirewall(self.kernel, ports), FakeFence(self.kernel, ports)
+        self.switch = Switch(self.engine, firewall, fence, self.sockets, self.loop, self.config.state_dir)
         self.live = Live(self.config, lambda: self.config, self.switch, self.config.peers())
         self.prober = Prober(self.engine, self.switch, self.loop)
         rotation = Rotation(self.engine, stored, self.prober, self.loop, lambda: self.switch.ports, self.live.name_of)

@@ -2,11 +2,10 @@
 
 import contextlib
 import signal
-import time
 
 import pytest
 
-from lab import start, transfer, two_hosts, wait_for
+from lab import transfer, two_hosts, wait_for
 from lab.messages import MAGIC
 from mcencrypt.control.client import request
 from tests.helpers.nodes import PORT, PORTS, needs_lab
@@ -157,39 +156,6 @@ def test_both_applications_reconnect_after_a_restart(pair, who, number, items_ev
                 wait_for(lambda process=process: event_count(process, "reset") > 0, "the old connection's reset")
         assert refused <= 2, "one was under way, and one may be ended with what the daemon before had left"
         assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
-
-
-@pytest.mark.parametrize("flush", [["-F"], ["-X"]], ids=["flushed", "restored-from-a-file"])
-def test_rules_that_somebody_else_removed(pair, flush):
-    with talking(pair) as (a, b):
-        ready = event_count(a, "ready")
-        lost = pair.a.status()["rules_lost"]
-        rules = pair.a.rules()
-        with pair.wire() as wire:
-            if flush == ["-F"]:
-                for table in ("raw", "mangle"):
-                    pair.a.host.run(["iptables", "-w", "-t", table, "-F"])
-            else:
-                pair.a.host.run(["iptables-restore", "-w"], stdin="*raw\nCOMMIT\n*mangle\nCOMMIT\n")
-            flushed = time.time()
-            wait_for(lambda: pair.a.status()["rules_lost"] > lost, "the daemon to notice")
-            noticed = time.time()
-            wait_for(lambda: pair.a.rules() == rules, "the rules to be back")
-            refused = await_again(pair, a, ready)
-            items = event_count(b, "item")
-            wait_for(lambda: event_count(b, "item") > items, "an item")
-        print(f"noticed {noticed - flushed:.2f} s after the flush")
-        assert refused <= 2, "what is dialled now is encrypted"
-        assert plaintext_segments(wire, PORT, after=noticed) == 0
-
-
-def test_rules_flushed_under_a_stream_that_does_not_end(pair):
-    running = start(pair.a, pair.b, PORT, size=1e9, hashing=False)
-    wait_for(lambda: any(one["bytes_out"] > 1e6 for one in pair.a.connections("encrypted")), "a stream")
-    pair.a.host.run(["iptables", "-w", "-t", "raw", "-F"])
-    result = running.result()
-    assert any("not done in time" not in error and error for error in result.client["errors"])
-    wait_for(lambda: pair.a.rules(), "the rules to be back")
 
 
 def test_several_daemons_each_with_its_own_files(pair):

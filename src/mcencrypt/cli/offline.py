@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from mcencrypt.errors import OperatorError
@@ -19,7 +18,7 @@ def switch_off(config: Config) -> None:
     Raises OperatorError without permission, or if old connections cannot be closed; then the rules stay and nothing
     leaks.
     """
-    from mcencrypt.kernel.firewall import Firewall
+    from mcencrypt.kernel.gate import Gate
     from mcencrypt.store.position import write_switch
 
     if config.netns:
@@ -31,23 +30,12 @@ def switch_off(config: Config) -> None:
             # With the namespace its rules have gone.
             write_switch(config.state_dir, False)
             return
-    if _rules_in_place():
-        ports = config.p2p_ports()
+    ports = config.p2p_ports()
+    gate = Gate(ports, config.queue_number, config.fence_mark)
+    if gate.is_closed():
         _close_connections(ports)
-        Firewall(ports, config.queue_number).remove()
+        gate.open()
     write_switch(config.state_dir, False)
-
-
-def _rules_in_place() -> bool:
-    from mcencrypt.kernel.commands import perform
-    from mcencrypt.kernel.iptables import SECONDS, V4, V6, backends, ipv6_in_kernel
-    from mcencrypt.kernel.ruleset import Ruleset
-
-    for backend in backends(os.environ):
-        for family in (V4, V6) if ipv6_in_kernel() else (V4,):
-            if backend.has(family) and Ruleset.parse(perform(backend.save(family), SECONDS)).ours().tables:
-                return True
-    return False
 
 
 def _close_connections(ports: tuple[int, ...]) -> None:

@@ -14,6 +14,7 @@ def rules(settings: Settings) -> None:
     from mcencrypt.kernel.firewall import Firewall
 
     config = settings.load()
-    for family, text in Firewall(config.p2p_ports(), config.queue_number).render().items():
+    firewall = Firewall(config.p2p_ports(), config.queue_number, mark=config.fence_mark)
+    for family, text in firewall.render().items():
         click.echo(f"# {family}")
         click.echo(text, nl=not text.endswith("\n"))

@@ -20,10 +20,6 @@ _HEAD = ("PEER", "LOCAL", "STATE", "AGE", "SENT", "RECEIVED", "RECORDS", "RESENT
 _RIGHT = range(3, 9)
 
 
-#: Seconds after which rules that nobody could look at count as not there; looks are at most 5 s apart.
-RULES_STALE = 30.0
-
-
 @command("mcencrypt status\nmcencrypt status --json | jq .totals\nmcencrypt status --check || alert")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as one JSON object.")
 @click.option("--check", is_flag=True, help="Print one line, and fail unless all is as it was switched, on or off.")
@@ -72,6 +68,7 @@ def describe(result: Status) -> list[str]:
         f"{totals['retransmissions']} resent, {totals['auth_failures']} forged",
         f"refused      {_reasons(result['refused'])}",
         f"queue        {_queue(result['queue'])}",
+        f"rules        {_rules(result)}",
     ]
     return lines
 
@@ -79,16 +76,18 @@ def describe(result: Status) -> list[str]:
 def healthy(result: Status) -> str:
     """One line that says how the daemon does what it was switched to do.
 
-    Off is as good as on. Raises OperatorError if encryption is on and the rules are not known to be in place.
+    Off is as good as on. Raises OperatorError if there must be rules and they are not known to be in place, or if the
+    fence is not.
     """
-    if result["enabled"]:
-        seen = result["rules_seen"]
-        if seen is None:
-            raise OperatorError("encryption is on, but the iptables rules are not in place: see the daemon's log")
-        if seen > RULES_STALE:
-            raise OperatorError(
-                f"encryption is on, but the iptables rules were last seen {text.age(seen)} ago: see the daemon's log"
-            )
+    if result["enabled"] or result["draining"]:
+        gate = result["gate"]
+        what = "encryption is on" if result["enabled"] else "encrypted connections are left"
+        if gate["trouble"]:
+            raise OperatorError(f"{what}, but the iptables rules or the fence cannot be watched: {gate['trouble']}")
+        if not gate["rules_in_place"]:
+            raise OperatorError(f"{what}, but the iptables rules are not in place: see the daemon's log")
+        if gate["fence"] == "broken":
+            raise OperatorError(f"{what}, but the fence is not in place: see the daemon's log")
     return _headline(result)
 
 
@@ -111,6 +110,23 @@ def _headline(result: Status) -> str:
     return (
         f"mcencrypt is {state}{where}; daemon {result['version']}, pid {result['pid']}, up {text.age(result['uptime'])}"
     )
+
+
+_FENCE = {
+    "off": "no fence",
+    "broken": "the fence is NOT in place",
+    "standing": "the fence is in place, and whoever flushes nf_tables removes it",
+    "owned": "the fence is in place",
+}
+
+
+def _rules(result: Status) -> str:
+    gate = result["gate"]
+    if gate["trouble"]:
+        return gate["trouble"]
+    rules = "in place" if gate["rules_in_place"] else "not in place"
+    fence = f"only watched: {gate['no_fence']}" if gate["fence"] == "none" else _FENCE[gate["fence"]]
+    return f"{rules}; {fence}"
 
 
 def _other_keys(keys: Sequence[Key]) -> str:

@@ -22,6 +22,8 @@ from mcencrypt.core.status import State
 ModeSource = Literal["command", "configuration"]
 #: Who is trusted; as `store.config.Trust`.
 Trust = Literal["network-key", "listed"]
+#: What is known of the fence, see `Gate`; as `daemon.guard.FenceState`.
+FenceState = Literal["off", "none", "broken", "standing", "owned"]
 #: A `State`, which JSON turns into its word.
 StateWord = Annotated[str, State]
 
@@ -109,6 +111,22 @@ class Queue(TypedDict):
     injections_failed: int
 
 
+class Gate(TypedDict):
+    """What keeps from passing what has not come through the daemon: iptables rules, and the fence behind them."""
+
+    #: Whether the rules were in place when they were last looked at, seconds ago; false while none are wanted.
+    rules_in_place: bool
+    #: "off": none is wanted. "none": the kernel cannot have one. "broken": it was not in place at the last look.
+    #: "standing": in place. "owned": in place, and the kernel lets nobody but the daemon change it.
+    fence: FenceState
+    #: Why the kernel cannot have a fence; null unless `fence` is "none".
+    no_fence: str | None
+    #: Times that somebody else removed the fence.
+    fence_lost: int
+    #: Why rules or fence could not be looked at, or put right, at the last try; null if they could.
+    trouble: str | None
+
+
 class PlaintextPeer(TypedDict):
     """A connection on the P2P ports that is not encrypted, whether or not the daemon has seen a packet of it."""
 
@@ -185,6 +203,8 @@ class Status(Keys):
     refused: dict[Reason, int]
     #: The netfilter queue, and what was lost on its way.
     queue: Queue
+    #: The rules and the fence.
+    gate: Gate
     #: Times that somebody else removed our rules.
     rules_lost: int
     #: Seconds since the rules were last known to be in place; null if they are not.

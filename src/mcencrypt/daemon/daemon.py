@@ -35,6 +35,7 @@ from mcencrypt.daemon.settings import Live, first_policy
 from mcencrypt.daemon.snapshot import Snapshots
 from mcencrypt.daemon.switch import Switch
 from mcencrypt.errors import OperatorError
+from mcencrypt.kernel.fence import Fence
 from mcencrypt.kernel.firewall import Firewall
 from mcencrypt.kernel.links import check_links
 from mcencrypt.kernel.process import keep_large_buffers, put_packets_first
@@ -95,8 +96,8 @@ class Daemon:
         self._engine = engine = Engine(policy, stored.ring, identity.private, surroundings, on_flow=record)
         for one in self._journal.remains:
             engine.table.remember(one.key, one.seq, one.ack, time.monotonic())
-        firewall = Firewall(ports, config.queue_number)
-        self._switch = switch = Switch(engine, firewall, Sockets(), self._loop, config.state_dir)
+        firewall, fence = Firewall(ports, config.queue_number, mark=config.fence_mark), Fence(ports, config.fence_mark)
+        self._switch = switch = Switch(engine, firewall, fence, Sockets(), self._loop, config.state_dir)
         live = Live(config, reread, switch, peers)
         self._datapath = Datapath(engine, config.queue_number, switch.destroy, Reporter(live.name_of).handle)
         self._loop.afterwards = self._datapath.carry_out
@@ -119,7 +120,7 @@ class Daemon:
         loop.add_reader(self._datapath.fileno(), self._datapath.ready)
         loop.add_reader(self._routes.fileno(), self._routes_changed)
         loop.call_every(TICK, self._tick)
-        self._switch.start()
+        self._switch.start([one.key for one in self._journal.remains])
         self._control.attach(loop)
         if self._namespace:
             self._namespace.watch(loop, self._namespace_gone)

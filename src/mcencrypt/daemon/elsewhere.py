@@ -22,7 +22,7 @@ from mcencrypt.daemon.loop import Loop
 from mcencrypt.daemon.notify import Notifier
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.containers import Engine, NoEngineError, Starts
-from mcencrypt.kernel.firewall import Firewall
+from mcencrypt.kernel.gate import Gate
 from mcencrypt.kernel.namespace import OWN, AbsentError, Namespace, find, setns
 from mcencrypt.logs import fields
 from mcencrypt.store.config import Config
@@ -162,7 +162,8 @@ class _Waiter:
         try:
             namespace.enter()
             if read_switch(self._config.state_dir):
-                Firewall(self._config.p2p_ports(), self._config.queue_number).hold()
+                config = self._config
+                Gate(config.p2p_ports(), config.queue_number, config.fence_mark).hold()
         except OperatorError as error:
             self._failure = error
         log.info("the network namespace is there", extra=fields(netns=self._target))

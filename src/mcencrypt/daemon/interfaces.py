@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, Self
 
 from mcencrypt.core.addresses import Ends
+from mcencrypt.kernel.fence import Standing
 from mcencrypt.kernel.ruleset import State
 from mcencrypt.kernel.sockets import Found, Socket
 
@@ -32,12 +33,20 @@ class Loop(Timers, Protocol):
 
 
 class Check(Protocol):
-    """A look at the rules that is under way."""
+    """A look at the rules that is under way: a `kernel.commands.Job`."""
+
+    @property
+    def deadline(self) -> float:
+        """When it is given up, in seconds of `Loop.now`."""
+
+    @property
+    def result(self) -> State | None:
+        """What it has seen, once `poll` has said that it is done."""
 
     def fileno(self) -> int: ...
 
-    def poll(self) -> State | None:
-        """The state of the rules once it is known; never blocks."""
+    def poll(self) -> bool:
+        """Whether it is done; never blocks. Raises OperatorError, and is done then, if the rules cannot be read."""
 
     def cancel(self) -> None: ...
 
@@ -60,6 +69,9 @@ class Firewall(Protocol):
     def with_ports(self, ports: Sequence[int]) -> Self:
         """The same for other ports; changes no rule."""
 
+    def without_mark(self) -> Self:
+        """The same where there is no fence; changes no rule."""
+
     def install(self) -> None:
         """Put the rules in, or repair them. Raises OperatorError."""
 
@@ -73,6 +85,26 @@ class Firewall(Protocol):
 
     def announces_changes(self) -> bool:
         """Whether `events` reports every change."""
+
+
+class Fence(Protocol):
+    """What drops P2P packets that have not come through the rules."""
+
+    def with_ports(self, ports: Sequence[int]) -> None:
+        """Other ports from the next `install` on."""
+
+    def install(self) -> None:
+        """Put it up, or put it right. Raises OperatorError: NoFenceError if the kernel cannot have one."""
+
+    def remove(self) -> None:
+        """Take it away. Raises OperatorError."""
+
+    def look(self) -> Standing:
+        """Whether it stands; raises nothing."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether nobody else can change it; raises nothing."""
 
 
 class Sockets(Protocol):

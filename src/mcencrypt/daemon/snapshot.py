@@ -71,8 +71,19 @@ class Snapshots:
             "totals": totals(self._engine, shown),
             "refused": dict(self._engine.outcome.refused),
             "queue": self._queue(),
-            "rules_lost": self._switch.rules_lost,
-            "rules_seen": self._switch.rules_seen(now),
+            "gate": self._gate(now),
+            "rules_lost": self._switch.guard.rules_lost,
+            "rules_seen": self._switch.guard.seen(now),
+        }
+
+    def _gate(self, now: float) -> replies.Gate:
+        guard = self._switch.guard
+        return {
+            "rules_in_place": guard.rules_in_place(now),
+            "fence": guard.fence,
+            "no_fence": guard.no_fence or None,
+            "fence_lost": guard.fence_lost,
+            "trouble": guard.trouble or None,
         }
 
     def metrics(self) -> Snapshot:
@@ -94,7 +105,8 @@ class Snapshots:
             "plaintext_carried": counters(summary.plaintext_carried),
             "refused": dict(self._engine.outcome.refused),
             "queue": self._queue(),
-            "rules_lost": self._switch.rules_lost,
+            "gate": self._gate(self._timers.now()),
+            "rules_lost": self._switch.guard.rules_lost,
             "process": process(),
         }
 

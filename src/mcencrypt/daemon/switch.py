@@ -14,7 +14,7 @@ from mcencrypt.core.addresses import Ends, peer_of, reversed_key
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.policy import Policy
 from mcencrypt.daemon.guard import Guard
-from mcencrypt.daemon.interfaces import Firewall, Loop, Sockets
+from mcencrypt.daemon.interfaces import Fence, Firewall, Loop, Sockets
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.sockets import Tcp
 from mcencrypt.logs import fields
@@ -51,13 +51,13 @@ class Move(NamedTuple):
 
 #: Every move; docs/design.md has it as a drawing (`tools/drawings`).
 MOVES: Final[Mapping[tuple[Position, Cause], Move]] = {
-    (Position.OFF, Cause.ON): Move(Position.ON, "rules in; plaintext connections that may not be are ended"),
-    (Position.ON, Cause.ON): Move(Position.ON, "rules repaired"),
+    (Position.OFF, Cause.ON): Move(Position.ON, "fence and rules in; plaintext connections that may not be are ended"),
+    (Position.ON, Cause.ON): Move(Position.ON, "fence and rules repaired"),
     (Position.DRAINING, Cause.ON): Move(Position.ON, "rules repaired; plaintext connections that may not be are ended"),
-    (Position.OFF, Cause.OFF): Move(Position.OFF, "rules taken out, whoever left them"),
+    (Position.OFF, Cause.OFF): Move(Position.OFF, "rules and fence taken out, whoever left them"),
     (Position.ON, Cause.OFF): Move(Position.DRAINING, "new connections are plaintext; --now: encrypted ones are reset"),
     (Position.DRAINING, Cause.OFF): Move(Position.DRAINING, "--now: encrypted ones are reset"),
-    (Position.DRAINING, Cause.LAST_ENDED): Move(Position.OFF, "rules out"),
+    (Position.DRAINING, Cause.LAST_ENDED): Move(Position.OFF, "rules out, then the fence"),
 }
 
 
@@ -72,37 +72,36 @@ class Ended(NamedTuple):
 class Switch:
     """Keeps kernel and engine in step with what the operator wants."""
 
-    def __init__(self, engine: Engine, firewall: Firewall, sockets: Sockets, loop: Loop, state_dir: Path) -> None:
+    def __init__(
+        self, engine: Engine, firewall: Firewall, fence: Fence, sockets: Sockets, loop: Loop, state_dir: Path
+    ) -> None:
         self._engine, self._sockets = engine, sockets
         self._loop, self._state_dir = loop, state_dir
-        self._guard = Guard(firewall, loop, self._rules_lost)
+        #: The watch over rules and fence.
+        self.guard = Guard(firewall, fence, loop, self._rules_lost)
         self._will_drain = False
         self.position = Position.OFF
 
     @property
     def ports(self) -> tuple[int, ...]:
-        return self._guard.ports
+        return self.guard.ports
 
-    @property
-    def rules_lost(self) -> int:
-        """Times that somebody else removed our rules."""
-        return self._guard.rules_lost
+    def start(self, dead: Sequence[bytes] = ()) -> None:
+        """Take the position in which the operator left it.
 
-    def rules_seen(self, now: float) -> float | None:
-        """See `Guard.seen`."""
-        return self._guard.seen(now)
-
-    def start(self) -> None:
-        """Take the position in which the operator left it. Raises OperatorError."""
+        `dead`: connections that an earlier process encrypted, ours first. Their sockets end first of all: without rules
+        they would go on in plaintext, in the middle of a stream. Raises OperatorError.
+        """
+        self._destroy_all(dead)
         if read_switch(self._state_dir):
             self.on()
         else:
             self._allow_plaintext()
-            self._guard.remove()
+            self.guard.remove()
 
     def on(self) -> None:
         """Encrypt: rules in, then end what runs in plaintext and may not. Raises OperatorError."""
-        self._guard.install()
+        self.guard.install()
         write_switch(self._state_dir, True)
         if self._move(Cause.ON) is Position.ON:
             return
@@ -120,7 +119,7 @@ class Switch:
         if self.position is not Position.OFF:
             leaving = self._engine.leave_all_but(ports, self._loop.now())
             self._destroy_all(leaving)
-        self._guard.take_ports(ports)
+        self.guard.take_ports(ports)
         return len(leaving)
 
     def off(self, now: bool) -> int:
@@ -131,7 +130,7 @@ class Switch:
         write_switch(self._state_dir, False)
         self._allow_plaintext()
         if self.position is Position.OFF:
-            self._guard.remove()
+            self.guard.remove()
             self._move(Cause.OFF)
             return 0
         self._move(Cause.OFF)
@@ -175,7 +174,7 @@ class Switch:
             else:
                 left += 1
         if not left:
-            self._guard.remove()
+            self.guard.remove()
             self._move(Cause.LAST_ENDED)
             for key in self._engine.table.plaintext_keys():
                 self._engine.table.leave_alone(key)
@@ -250,10 +249,13 @@ class Switch:
     # -- rules
 
     def _rules_lost(self) -> None:
-        """Somebody removed our rules: first the sockets go that would now speak in plaintext."""
+        """Rules were gone and no fence stood: first the sockets go that would now speak in plaintext."""
         keys = self._engine.table.encrypted_keys()
         self._destroy_all(keys)
-        log.error("somebody removed our rules; they are put back", extra=fields(connections_reset=len(keys)))
+        log.error(
+            "somebody removed our rules and no fence stood; they are put back",
+            extra=fields(connections_reset=len(keys)),
+        )
         self._loop.call_at(self._loop.now(), lambda: self._abort(keys))
 
     def _abort(self, keys: list[bytes]) -> None:

@@ -58,6 +58,11 @@ class Case:
         return self.status["queue"]["number"] if self.status else self.config.queue_number
 
     @property
+    def fence_mark(self) -> int | None:
+        """The bit of the fence; None where there is no fence."""
+        return None if self.status and self.status["gate"]["fence"] == "none" else self.config.fence_mark
+
+    @property
     def daemon_pid(self) -> int | None:
         return self.status["pid"] if self.status else None
 

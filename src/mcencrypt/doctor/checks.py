@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mcencrypt.doctor import clock, configuration, docker, foreign, kernel, network, nodes, rules, running
+from mcencrypt.doctor import clock, configuration, docker, fence, foreign, kernel, network, nodes, rules, running
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, Severity, note, problem
 from mcencrypt.doctor.peer import MAX_ADDRESSES, Ask, Peer, check_peer
@@ -18,8 +18,14 @@ TOPICS: dict[str, tuple[Check, ...]] = {
     "configuration": (configuration.check_configuration, configuration.check_files),
     "daemon": (running.check_daemon, running.check_refusals, kernel.check_process),
     "kernel": (kernel.check_kernel,),
-    "iptables": (rules.check_backend, rules.check_rules, rules.check_queue),
-    "other programs": (foreign.check_foreign_rules, foreign.check_programs, docker.check_docker),
+    "iptables": (rules.check_backend, rules.check_rules, fence.check_fence, rules.check_queue),
+    "other programs": (
+        foreign.check_foreign_rules,
+        foreign.check_programs,
+        fence.check_marks,
+        fence.check_rules_behind,
+        docker.check_docker,
+    ),
     "nodes and ports": (nodes.check_nodes,),
     "network": (network.check_interfaces, network.check_tracking, network.check_settings),
     "clock": (clock.check_clock,),

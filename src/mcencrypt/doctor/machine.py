@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 from mcencrypt.doctor import path
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.commands import perform
+from mcencrypt.kernel.fence import Fence
 from mcencrypt.kernel.iptables import V4, V6, backends, encode
 from mcencrypt.kernel.links import Link, read_links
 from mcencrypt.kernel.routes import Routes
@@ -67,6 +68,9 @@ class Machine(Protocol):
 
     def rules(self) -> list[Saved]:
         """All iptables rules: first those of the backend that mcencrypt uses. Raises OperatorError without iptables."""
+
+    def has_fence(self) -> bool:
+        """Whether there is a fence, whole or not. Raises OperatorError if that cannot be seen."""
 
     def links(self) -> list[Link]:
         """The network interfaces. Raises OperatorError."""
@@ -152,6 +156,13 @@ class ThisMachine:
                     problem = str(error)
                 found.append(Saved(command, backend.kind, family, text, problem))
         return found
+
+    def has_fence(self) -> bool:
+        fence = Fence(())
+        try:
+            return fence.is_there()
+        finally:
+            fence.close()
 
     def links(self) -> list[Link]:
         return read_links()

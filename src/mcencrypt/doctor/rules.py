@@ -67,7 +67,7 @@ def check_rules(case: Case) -> Iterator[Finding]:
         return
     if not saved or not case.ports:
         return
-    wanted = Firewall(case.ports, case.queue_number, case.environ).render()
+    wanted = Firewall(case.ports, case.queue_number, case.environ, case.fence_mark).render()
     texts = {one.family: one.text for one in reversed(saved)}
     states = {
         family: _state(Ruleset.parse(texts.get(family, "")), Ruleset.parse(text))
@@ -115,7 +115,8 @@ def check_rules(case: Case) -> Iterator[Finding]:
         else:
             yield problem(
                 f"rules.{family}",
-                f"{family}: rules of mcencrypt are missing or changed: packets pass in plaintext",
+                f"{family}: rules of mcencrypt are missing or changed: packets are dropped by the fence, or pass in "
+                "plaintext where there is none",
                 "the daemon puts them back within seconds; if this stays, find the program that removes them "
                 "(`mcencrypt status --json`: rules_lost)",
             )

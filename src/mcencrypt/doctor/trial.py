@@ -26,7 +26,7 @@ def try_kernel(case: Case) -> str:
         finally:
             queue.close()
         backend = backends(case.environ)[0]
-        firewall = Firewall(case.ports or (1,), case.queue_number, case.environ)
+        firewall = Firewall(case.ports or (1,), case.queue_number, case.environ, case.config.fence_mark)
         for family, text in firewall.render().items():
             if family not in firewall.families():
                 continue

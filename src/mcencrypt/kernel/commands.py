@@ -54,7 +54,7 @@ class Job(Generic[T]):
         #: time.monotonic() at which what is not done by then is given up.
         self.deadline = time.monotonic() + seconds
         self._process: _Process | None = None
-        #: What the steps returned, once `poll` has said so.
+        #: What the steps returned, once `poll` has said that they are done.
         self.result: T | None = None
         self._ended = False
         self._advance(None)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import enum
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from mcencrypt.errors import OperatorError
@@ -82,16 +82,31 @@ class Fence:
     """
 
     def __init__(self, ports: Sequence[int], mark: int = DEFAULT_MARK) -> None:
-        """`mark`: the one bit that is used. Raises OSError without netlink."""
+        """`mark`: the one bit that is used. Raises nothing: what the kernel lacks shows when it is asked for."""
         self.ports = tuple(ports)
         self.mark = mark
-        self._tables = nftables.Tables(nftables.NFPROTO_INET)
+        #: The ports for which this object has made it, and those for which nobody else can have changed it since.
+        self._made: tuple[int, ...] | None = None
+        self._own: tuple[int, ...] | None = None
+        try:
+            self._connection: nftables.Tables | OSError = nftables.Tables(nftables.NFPROTO_INET)
+        except OSError as error:
+            self._connection = error
+
+    @property
+    def _tables(self) -> nftables.Tables:
+        if isinstance(self._connection, OSError):
+            raise self._connection
+        return self._connection
 
     def install(self) -> None:
         """Put it up, or put what is there right, at one instant; taken over from a process that has ended.
 
+        What this object has made and is whole is left as it is, with its counters.
         Raises OperatorError; NoFenceError if the kernel has no nf_tables.
         """
+        if self._made == self.ports and (self._own is None or self.is_ours) and self.look() is Standing.WHOLE:
+            return
         for attempt in range(_ATTEMPTS):
             flags = nftables.TABLE_F_OWNER | nftables.TABLE_F_PERSIST
             try:
@@ -108,6 +123,8 @@ class Fence:
                 if not again:
                     raise self._explained("made", error) from None
             else:
+                self._made = self.ports
+                self._own = self.ports if self.is_ours else None
                 return
 
     def with_ports(self, ports: Sequence[int]) -> None:
@@ -116,6 +133,7 @@ class Fence:
 
     def remove(self) -> None:
         """Take it away, if it is there. Raises OperatorError."""
+        self._made = self._own = None
         try:
             self._tables.change([(nftables.DELTABLE, ((nftables.TABLE_NAME, string(TABLE)),))])
         except FileNotFoundError:
@@ -124,6 +142,18 @@ class Fence:
             if error.errno in nftables.NO_SUCH_THING:
                 return  # no nf_tables, so no fence
             raise self._explained("removed", error) from None
+
+    def is_there(self) -> bool:
+        """Whether there is one, whole or not. Raises OperatorError if that cannot be told."""
+        try:
+            self._table()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno in nftables.NO_SUCH_THING:
+                return False  # no nf_tables, so no fence
+            raise self._explained("looked at", error) from None
+        return True
 
     def look(self) -> Standing:
         """Whether all of it is in place. Takes well under a millisecond; raises nothing."""
@@ -140,16 +170,22 @@ class Fence:
         Raises OSError.
         """
         try:
-            table = dict(attributes(self._table()))
+            return self._owner_of(dict(attributes(self._table())))
         except FileNotFoundError:
             return None
+
+    @staticmethod
+    def _owner_of(table: Mapping[int, bytes]) -> int | None:
         owner = table.get(nftables.TABLE_OWNER)
         return int.from_bytes(owner, "big") if owner else None
 
     @property
     def is_ours(self) -> bool:
-        """Whether nobody else can change it. Raises OSError."""
-        return self.owner() == self._tables.port
+        """Whether it is known that nobody else can change it; raises nothing."""
+        try:
+            return self.owner() == self._tables.port
+        except OSError:
+            return False
 
     def dropped(self) -> int:
         """Packets that it has dropped since it was put up. Raises OSError."""
@@ -163,18 +199,20 @@ class Fence:
 
     def close(self) -> None:
         """From now on others can change it."""
-        self._tables.close()
+        if isinstance(self._connection, nftables.Tables):
+            self._connection.close()
 
     def _explained(self, what: str, error: OSError) -> OperatorError:
         if error.errno == errno.EPERM:
             try:
                 owner = self.owner()
+                foreign = owner not in (None, self._tables.port)
             except OSError:
-                owner = None
-            if owner not in (None, self._tables.port):
+                foreign = False
+            if foreign:
                 return _cannot(what, f"it belongs to another process (netlink port {owner}): end that one, or use it")
             return _cannot(what, "run as root, or with CAP_NET_ADMIN")
-        if error.errno in (*nftables.NO_SUCH_THING, errno.ENOENT, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
+        if error.errno in (*nftables.NO_SUCH_THING, errno.ENOENT):
             return NoFenceError(
                 f"the kernel cannot have the fence ({error.strerror}): rules that others remove are only watched; "
                 "load nf_tables, or use a kernel with CONFIG_NF_TABLES_INET"
@@ -228,7 +266,9 @@ class Fence:
         return rules
 
     def _is_whole(self) -> bool:
-        self._table()
+        table = dict(attributes(self._table()))
+        if self._own == self.ports and self._owner_of(table) == self._tables.port:
+            return True
         there = {}
         for found in self._tables.dump(nftables.GETCHAIN, ()):
             named = dict(attributes(found))

@@ -16,6 +16,7 @@ from string import Template
 
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.commands import Command, Job, Steps, perform
+from mcencrypt.kernel.fence import DEFAULT_MARK
 from mcencrypt.kernel.iptables import SECONDS, V4, V6, Backend, backends, decode, ipv6_in_kernel
 from mcencrypt.kernel.netlink import NETLINK_NETFILTER, Listener
 from mcencrypt.kernel.nftview import View
@@ -43,43 +44,23 @@ done
 """
 
 
-class Check:
-    """A look at the rules that is under way in a subprocess.
-
-    Register `fileno()` for reading in an event loop, and call `poll()` when it is readable.
-    """
-
-    def __init__(self, steps: Steps[State]) -> None:
-        self._job = Job(steps, CHECK_SECONDS)
-
-    def fileno(self) -> int:
-        return self._job.fileno()
-
-    def poll(self) -> State | None:
-        """The state of the rules, or None while the subprocess runs. Call until not None; never blocks.
-
-        UNKNOWN means that iptables-save failed, or gave no answer in time (call this now and then though nothing is
-        readable) and was killed. The descriptor is closed once this has returned a state.
-        """
-        try:
-            return (self._job.result or State.UNKNOWN) if self._job.poll() else None
-        except OperatorError:
-            return State.UNKNOWN
-
-    def cancel(self) -> None:
-        """Give the check up: the subprocess is killed and reaped."""
-        self._job.cancel()
-
-
 class Firewall:
     """The rules for a set of ports and one queue.
 
     In `environ`, MCENCRYPT_IPTABLES names the iptables command to use (default ``iptables`` from PATH).
     """
 
-    def __init__(self, ports: Sequence[int], queue_number: int, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        ports: Sequence[int],
+        queue_number: int,
+        environ: Mapping[str, str] = os.environ,
+        mark: int | None = DEFAULT_MARK,
+    ) -> None:
+        """`mark`: the bit that opens the fence (`kernel.fence`); None where there is none."""
         self.ports = tuple(ports)
         self.queue_number = queue_number
+        self.mark = mark
         self._environ = environ
         self._wanted = {family: Ruleset.parse(text) for family, text in self.render().items()}
         # Another version of iptables may spell the same rules in another way: what it showed after it had
@@ -88,11 +69,15 @@ class Firewall:
 
     def with_ports(self, ports: Sequence[int]) -> Firewall:
         """The same for other ports; changes no rule."""
-        return Firewall(ports, self.queue_number, self._environ)
+        return Firewall(ports, self.queue_number, self._environ, self.mark)
+
+    def without_mark(self) -> Firewall:
+        """The same where there is no fence; changes no rule."""
+        return Firewall(self.ports, self.queue_number, self._environ, None)
 
     def render(self) -> dict[str, str]:
         """The rules as input of ``iptables-restore --noflush``, by family ("ipv4", "ipv6")."""
-        return {family: _fill(name, self.ports, self.queue_number) for family, name in _TEMPLATES.items()}
+        return {family: _fill(name, self.ports, self.queue_number, self.mark) for family, name in _TEMPLATES.items()}
 
     def families(self) -> tuple[str, ...]:
         """Families that need rules.
@@ -150,9 +135,9 @@ class Firewall:
         for family in self.families():
             perform(backend.restore(family, rules[family]), SECONDS)
 
-    def start_check(self) -> Check:
+    def start_check(self) -> Job[State]:
         """Begin to look at the rules without blocking. Raises OperatorError when iptables is missing."""
-        return Check(self.checking())
+        return Job(self.checking(), CHECK_SECONDS)
 
     def events(self) -> Listener:
         """Events of every change that goes through nf_tables, iptables-nft included: a hint to check at once.
@@ -204,10 +189,27 @@ class Firewall:
         )
 
 
+def rules_left(environ: Mapping[str, str] = os.environ) -> Steps[bool]:
+    """Whether any rule of ours is in place, in whichever backend. Raises OperatorError if that cannot be told."""
+    for backend in backends(environ):
+        for family in (V4, V6):
+            if not _can_hold(backend, family):
+                continue
+            saved = Ruleset.parse((yield from backend.save(family)))
+            found = any(saved.ours().tables)
+            for name in _TABLES:
+                if name in saved.unread:
+                    with _view(backend, family, name) as view:
+                        found |= bool(view.read(name).own_chains())
+            if found:
+                return True
+    return False
+
+
 def _remove(backend: Backend) -> Steps[None]:
     """Take our rules out of one backend."""
     for family in (V4, V6):
-        if not backend.has(family) or (family == V6 and not ipv6_in_kernel()) or _is_empty(backend, family):
+        if not _can_hold(backend, family):
             continue
         for attempt in range(_INSTALL_ATTEMPTS):
             saved = Ruleset.parse((yield from backend.save(family)))
@@ -224,21 +226,23 @@ def _remove(backend: Backend) -> Steps[None]:
                     raise
 
 
-def _is_empty(backend: Backend, family: str) -> bool:
-    """Whether the kernel itself says that this backend holds nothing that could be ours; not so if it cannot tell."""
+def _can_hold(backend: Backend, family: str) -> bool:
+    """Whether this backend may hold rules of ours; not so only where the kernel itself says that it has none."""
+    if not backend.has(family) or (family == V6 and not ipv6_in_kernel()):
+        return False
     try:
         if backend.kind == "nft":
             view = View(family)
             try:
-                return not any(view.has(name) for name in _TABLES)
+                return any(view.has(name) for name in _TABLES)
             finally:
                 view.close()
         names = Path("/proc/thread-self/net", "ip_tables_names" if family == V4 else "ip6_tables_names")
-        return not set(_TABLES).intersection(names.read_text().split())
+        return bool(set(_TABLES).intersection(names.read_text().split()))
     except FileNotFoundError:
-        return True  # the kernel has no ip_tables
+        return False  # the kernel has no ip_tables
     except OSError:
-        return False
+        return True
 
 
 @contextmanager
@@ -257,15 +261,17 @@ def _view(backend: Backend, family: str, table: str) -> Iterator[View]:
         raise OperatorError(f"{problem}, and the kernel does not either: {error.strerror}: run as root") from None
 
 
-def _fill(name: str, ports: Sequence[int], queue_number: int) -> str:
+def _fill(name: str, ports: Sequence[int], queue_number: int, mark: int | None) -> str:
     groups = [ports[at : at + MULTIPORT_MAX] for at in range(0, len(ports), MULTIPORT_MAX)]
+    values = {"queue": str(queue_number), "mark": f"{mark or 0:#x}"}
     lines = []
     for line in _template(name).splitlines(keepends=True):
-        if line.startswith("#"):
-            continue
         template = Template(line)
-        repeats = groups if "ports" in template.get_identifiers() else [ports]
-        lines += [template.substitute(queue=queue_number, ports=",".join(map(str, group))) for group in repeats]
+        names = template.get_identifiers()
+        if line.startswith("#") or ("mark" in names and mark is None):
+            continue
+        repeats = groups if "ports" in names else [ports]
+        lines += [template.substitute(values, ports=",".join(map(str, group))) for group in repeats]
     return "".join(lines)
 
 

@@ -71,10 +71,11 @@ class Netlink:
             return answer
         return b""
 
-    def dump(self, kind: int, body: bytes) -> list[bytes]:
+    def dump(self, kind: int, body: bytes, whole: bool = False) -> list[bytes]:
         """Ask for a table and return the bodies of its messages. Raises OSError.
 
-        A dump that was disturbed by a change (NLM_F_DUMP_INTR) is asked for again.
+        A dump that was disturbed by a change (NLM_F_DUMP_INTR) is asked for again; one that is disturbed each time
+        is returned with what is missing or twice in it, unless it must be `whole`: then EAGAIN is raised.
         """
         for _ in range(_DUMP_ATTEMPTS):
             self._send(kind, NLM_F_DUMP, body)
@@ -85,6 +86,8 @@ class Netlink:
                 bodies.append(answer)
             if not disturbed:
                 return bodies
+        if whole:
+            raise OSError(errno.EAGAIN, "it changes again and again")
         return bodies
 
     def batch(self, parts: Sequence[Message]) -> None:

@@ -17,7 +17,7 @@ from mcencrypt.kernel.netlink import NETLINK_NETFILTER, NLM_F_ACK, Message, Netl
 SUBSYSTEM: Final = 10
 NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 = 1, 2, 10
 #: What kernels answer that do not know a flag, and those that have no nf_tables at all.
-NO_SUCH_THING: Final = (errno.EOPNOTSUPP, errno.EINVAL)
+NO_SUCH_THING: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
 
 NEWTABLE, GETTABLE, DELTABLE = 0, 1, 2
 NEWCHAIN, GETCHAIN, DELCHAIN = 3, 4, 5
@@ -197,7 +197,7 @@ class Tables:
 
     def dump(self, kind: int, tree: Tree) -> list[bytes]:
         """The attributes of each thing of a kind that belongs to what `tree` names. Raises OSError."""
-        return [one[_HEADER.size :] for one in self._netlink.dump(_type(kind), self._body(tree))]
+        return [one[_HEADER.size :] for one in self._netlink.dump(_type(kind), self._body(tree), whole=True)]
 
     def change(self, steps: Iterable[tuple[int, Tree]]) -> None:
         """Do all of that at once, or nothing. Raises OSError with what the kernel says of the first that fails."""

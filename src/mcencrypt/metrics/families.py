@@ -97,7 +97,11 @@ def _trouble(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counter(
         "injections_failed", "Packets of the daemon's own that the kernel did not take.", queue["injections_failed"]
     )
+    gate = snapshot["gate"]
+    yield _gauge("rules_in_place", "1 if the iptables rules were in place seconds ago.", gate["rules_in_place"])
+    yield _gauge("fence_in_place", "1 if the fence was at the last look.", gate["fence"] in ("standing", "owned"))
     yield _counter("rules_lost", "Times that another program removed the iptables rules.", snapshot["rules_lost"])
+    yield _counter("fence_lost", "Times that another program removed the fence.", gate["fence_lost"])
 
 
 def _process(snapshot: Snapshot) -> Iterator[Metric]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
-    from mcencrypt.control.replies import Counters, Queue
+    from mcencrypt.control.replies import Counters, Gate, Queue
     from mcencrypt.core.policy import Mode
     from mcencrypt.core.reasons import Reason
     from mcencrypt.core.status import State
@@ -55,6 +55,7 @@ class Snapshot(TypedDict):
     #: Packets dropped and connections refused, by reason.
     refused: dict[Reason, int]
     queue: Queue
+    gate: Gate
     #: Times that somebody else removed our rules.
     rules_lost: int
     process: Process

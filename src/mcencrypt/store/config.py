@@ -74,6 +74,8 @@ class Config:
     #: Where Prometheus metrics are served; None: nowhere.
     metrics_listen: Listen | None = None
     queue_number: int = 27971
+    #: The bit of packets' marks that opens the fence.
+    fence_mark: int = 0x20
     #: The network namespace to serve; None: the one in which the daemon is started.
     netns: Target | None = None
     #: The file that was read, if any.
@@ -326,6 +328,19 @@ def _queue_number(source: _Source, value: object) -> int:
     return value
 
 
+def _fence_mark(source: _Source, value: object) -> int:
+    if type(value) is not int or not 0 < value <= 0xFFFFFFFF or value & (value - 1):
+        raise source.error(f"{value!r} is not one bit of a packet's mark: write it as 0x20")
+    return value
+
+
+def _fence_mark_from_text(source: _Source, text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise source.error(f"{text!r} is not a number: write it as 0x20") from None
+
+
 def _netns(source: _Source, value: object) -> Target | None:
     if not isinstance(value, str):
         raise source.error("must be a name in quotes")
@@ -350,6 +365,7 @@ _KEYS: dict[str, Callable[[_Source, object], object]] = {
     "log_format": _one_of(LOG_FORMATS),
     "metrics_listen": _listen,
     "queue_number": _queue_number,
+    "fence_mark": _fence_mark,
     "netns": _netns,
 }
 _FROM_TEXT: dict[Callable[[_Source, object], object], Callable[[_Source, str], object]] = {
@@ -357,5 +373,6 @@ _FROM_TEXT: dict[Callable[[_Source, object], object], Callable[[_Source, str], o
     _chains: _split,
     _networks: _split,
     _queue_number: _number,
+    _fence_mark: _fence_mark_from_text,
 }
 assert set(_KEYS) == {field.name for field in fields(Config)} - {"file"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mcencrypt.errors import OperatorError
 from tests.helpers.commands import fails, run, status_result
+from tests.helpers.replies import gate
 from tests.helpers.served import serving
 
 
@@ -35,19 +37,43 @@ def test_status_for_people_shows_every_number(tmp_path: Path) -> None:
     assert rows[0].endswith("-") and rows[3].endswith("  org-c")
     assert "refused      not-a-handshake 7, replayed 2" in lines
     assert "plaintext    1 connection: 10.9.9.9:7331 (allow_plaintext)" in lines
-    assert "5 by the kernel" in lines[-1] and "1 overruns" in lines[-1]
+    assert "5 by the kernel" in lines[-2] and "1 overruns" in lines[-2]
+    assert lines[-1] == "rules        in place; the fence is in place"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"fence": "standing"}, "in place; the fence is in place, and whoever flushes nf_tables removes it"),
+        ({"fence": "none", "no_fence": "the kernel has none"}, "in place; only watched: the kernel has none"),
+        ({"fence": "broken"}, "in place; the fence is NOT in place"),
+        ({"rules_in_place": False, "fence": "off"}, "not in place; no fence"),
+        ({"trouble": "iptables-save failed"}, "iptables-save failed"),
+    ],
+)
+def test_status_says_what_keeps_packets_in(changes: dict[str, Any], said: str) -> None:
+    from mcencrypt.cli.status import describe
+
+    assert describe(status_result(gate=gate(**changes)))[-1] == f"rules        {said}"
 
 
 def test_check_is_one_line_and_fails_unless_the_rules_are_known_to_be_there() -> None:
-    from mcencrypt.cli.status import RULES_STALE, healthy
+    from mcencrypt.cli.status import healthy
 
     assert healthy(status_result()) == "mcencrypt is on (require); daemon 0.1.0, pid 4242, up 1m01s"
-    assert healthy(status_result(enabled=False, rules_seen=None)).startswith("mcencrypt is off;")
-    with pytest.raises(OperatorError, match="not in place"):
-        healthy(status_result(rules_seen=None))
-    with pytest.raises(OperatorError, match="last seen 42s ago"):
-        healthy(status_result(rules_seen=42.0))
-    assert healthy(status_result(rules_seen=RULES_STALE))
+    off = gate(rules_in_place=False, fence="off")
+    assert healthy(status_result(enabled=False, gate=off)).startswith("mcencrypt is off;")
+    assert healthy(status_result(gate=gate(fence="none", no_fence="no nf_tables")))
+    assert healthy(status_result(gate=gate(fence="standing")))
+    for wrong, said in (
+        ({"rules_in_place": False}, "rules are not in place"),
+        ({"fence": "broken"}, "the fence is not in place"),
+        ({"trouble": "iptables-save failed"}, "cannot be watched: iptables-save failed"),
+    ):
+        with pytest.raises(OperatorError, match=f"encryption is on, but .*{said}"):
+            healthy(status_result(gate=gate(**wrong)))
+        with pytest.raises(OperatorError, match=f"encrypted connections are left, but .*{said}"):
+            healthy(status_result(enabled=False, draining=True, gate=gate(**wrong)))
     fails(run("status", "--check", "--json"), 2, "--json and --check")
 
 

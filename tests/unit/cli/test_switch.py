@@ -56,39 +56,50 @@ def test_a_daemon_that_refuses_is_quoted(tmp_path: Path) -> None:
         fails(run("off"), 1, "iptables is missing: install it")
 
 
-def test_off_without_a_daemon_takes_the_rules_out_and_remembers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done: list[Any] = []
-    in_place = [True, False]
+class FakeGate:
+    """The ports' gate; what was done to it, with the connections that are closed between."""
 
-    class Firewall:
-        def __init__(self, ports: tuple[int, ...], queue_number: int) -> None:
-            done.append(ports)
+    done: list[Any]
+    closed = True
 
-        def remove(self) -> None:
-            assert runlock.is_held(tmp_path / "run")
-            done.append("removed")
+    def __init__(self, ports: tuple[int, ...], queue_number: int, mark: int) -> None:
+        self.done.append((ports, queue_number, mark))
 
-    monkeypatch.setattr(offline, "_rules_in_place", lambda: in_place.pop(0))
-    monkeypatch.setattr(offline, "_close_connections", lambda ports: done.append("closed"))
-    monkeypatch.setattr("mcencrypt.kernel.firewall.Firewall", Firewall)
+    def is_closed(self) -> bool:
+        return FakeGate.closed
+
+    def open(self) -> None:
+        FakeGate.closed = False
+        self.done.append("opened")
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> type[FakeGate]:
+    FakeGate.done, FakeGate.closed = [], True
+    monkeypatch.setattr("mcencrypt.kernel.gate.Gate", FakeGate)
+    monkeypatch.setattr(offline, "_close_connections", lambda ports: FakeGate.done.append("connections closed"))
+    return FakeGate
+
+
+def test_off_without_a_daemon_opens_the_ports_last_and_remembers(tmp_path: Path, gate: type[FakeGate]) -> None:
     write_switch(tmp_path / "state", True)
     for _ in range(2):
         result = run("off")
         assert result.exit_code == 0 and "no daemon runs" in result.stdout
         assert not read_switch(tmp_path / "state") and not runlock.is_held(tmp_path / "run")
-    assert done == ["closed", (7331, 8571), "removed"]
+    made = ((7331, 8571), 27971, 0x20)
+    assert gate.done == [made, "connections closed", "opened", made]
 
 
-def test_rules_stay_if_old_connections_cannot_be_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ports_stay_closed_if_old_connections_cannot_be(
+    tmp_path: Path, gate: type[FakeGate], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(ports: tuple[int, ...]) -> None:
         raise OperatorError("cannot close the old connections: run this as root")
 
-    monkeypatch.setattr(offline, "_rules_in_place", lambda: True)
     monkeypatch.setattr(offline, "_close_connections", refuse)
-    monkeypatch.setattr("mcencrypt.kernel.firewall.Firewall.remove", lambda self: pytest.fail("rules were removed"))
     fails(run("off"), 1, "cannot close")
+    assert gate.closed
     assert read_switch(tmp_path / "state")
 
 

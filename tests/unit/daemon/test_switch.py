@@ -15,11 +15,12 @@ from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.sockets import CannotDestroyError, Tcp
 from mcencrypt.store.position import read_switch, write_switch
 from tests.helpers.model import Habits
-from tests.helpers.standins import FakeFirewall, FakeKernel, FakeLoop, FakeSockets
+from tests.helpers.standins import FakeFence, FakeFirewall, FakeKernel, FakeLoop, FakeSockets
 from tests.helpers.world import Network, World
 
 PORT = 8571
 OTHER_PORT = 7331
+UP, AWAY = ["fence up", "rules in"], ["rules out", "fence away"]
 OWN, PEER, STRANGER = bytes((10, 0, 0, 11)), bytes((10, 0, 0, 10)), bytes((10, 0, 0, 99))
 
 
@@ -37,8 +38,8 @@ class Bench:
         self.encrypted = self.sockets.add(OWN, PORT, PEER, 40000)
         assert self.engine.table.encrypted_keys() == [self.encrypted]
         self.engine.take_policy(replace(self.engine.policy, enabled=False), self.loop.now())
-        firewall = FakeFirewall(self.kernel, (PORT,))
-        self.switch = Switch(self.engine, firewall, self.sockets, self.loop, state_dir)
+        firewall, fence = FakeFirewall(self.kernel, (PORT,)), FakeFence(self.kernel, (PORT,))
+        self.switch = Switch(self.engine, firewall, fence, self.sockets, self.loop, state_dir)
 
     def bring_to(self, position: Position) -> None:
         """From off, where it stands at first."""
@@ -110,13 +111,21 @@ def test_a_daemon_that_was_switched_off_takes_out_what_is_left(bench: Bench) -> 
     assert bench.kernel.installed is None
 
 
+@pytest.mark.parametrize("on", [True, False])
+def test_what_a_dead_daemon_had_encrypted_ends_before_anything_else(bench: Bench, on: bool) -> None:
+    write_switch(bench.state_dir, on)
+    bench.kernel.installed = bench.kernel.fenced = (PORT,)
+    bench.switch.start([bench.encrypted])
+    assert bench.kernel.acts == [f"socket {PORT}-40000 ended", *(UP if on else AWAY)]
+
+
 # -- on
 
 
 def test_on_ends_plaintext_after_the_rules_are_in(bench: Bench) -> None:
     plain = bench.sockets.add(OWN, 50000, STRANGER, PORT)
     bench.switch.on()
-    assert bench.kernel.acts == ["rules in", f"socket 50000-{PORT} ended"]
+    assert bench.kernel.acts == [*UP, f"socket 50000-{PORT} ended"]
     assert bench.engine.table.encrypted_keys() == [bench.encrypted]
     assert plain not in bench.switch.plaintext()
 
@@ -125,7 +134,7 @@ def test_on_leaves_what_may_be_in_plaintext(bench: Bench) -> None:
     bench.switch.take_policy(replace(bench.switch.policy, allow_plaintext=(ip_network("10.0.0.99/32"),)))
     plain = bench.sockets.add(OWN, 50000, STRANGER, PORT)
     bench.switch.on()
-    assert bench.kernel.acts == ["rules in"]
+    assert bench.kernel.acts == UP
     assert bench.switch.plaintext() == [plain]
 
 
@@ -180,7 +189,7 @@ def test_off_waits_for_the_last_encrypted_connection(bench: Bench) -> None:
 def test_off_now_resets_first_and_takes_the_rules_out_last(bench: Bench) -> None:
     bench.bring_to(Position.ON)
     assert bench.switch.off(now=True) == 0
-    assert bench.kernel.acts == [f"socket {PORT}-40000 ended", "rules out"]
+    assert bench.kernel.acts == [f"socket {PORT}-40000 ended", *AWAY]
     assert bench.switch.position is Position.OFF
 
 
@@ -227,12 +236,24 @@ def test_rules_that_do_not_go_out_are_tried_again(bench: Bench, caplog: pytest.L
 
 
 @pytest.mark.parametrize("position", [Position.ON, Position.DRAINING])
-def test_lost_rules_end_what_is_encrypted_before_they_come_back(bench: Bench, position: Position) -> None:
+def test_rules_lost_behind_the_fence_cost_no_connection(bench: Bench, position: Position) -> None:
     bench.bring_to(position)
     bench.kernel.flush()
     bench.kernel.look()
-    assert bench.kernel.acts == [f"socket {PORT}-40000 ended", "rules in"]
-    assert bench.switch.rules_lost == 1
+    bench.loop.run()
+    assert bench.kernel.acts == UP
+    assert bench.engine.table.encrypted_keys() == [bench.encrypted]
+
+
+@pytest.mark.parametrize("position", [Position.ON, Position.DRAINING])
+def test_rules_and_fence_lost_end_what_is_encrypted_before_the_rules_come_back(
+    bench: Bench, position: Position
+) -> None:
+    bench.bring_to(position)
+    bench.kernel.flush(fence=True)
+    bench.kernel.look()
+    assert bench.kernel.acts == ["fence up", f"socket {PORT}-40000 ended", *UP]
+    assert bench.switch.guard.rules_lost == 1
     bench.loop.run()
     assert bench.engine.table.encrypted_keys() == []
     assert [one.toward for one in bench.engine.outcome.injections] == ["network"]
@@ -242,7 +263,7 @@ def test_rules_are_nobodys_business_while_off(bench: Bench) -> None:
     bench.kernel.flush()
     bench.loop.run(2 * LOOK_EVERY_ANNOUNCED)
     assert bench.kernel.checks == []
-    assert bench.switch.rules_seen(bench.loop.now()) is None
+    assert bench.switch.guard.seen(bench.loop.now()) is None
 
 
 # -- ports
@@ -251,7 +272,7 @@ def test_rules_are_nobodys_business_while_off(bench: Bench) -> None:
 def test_a_port_that_is_given_up_takes_its_connections_along(bench: Bench) -> None:
     bench.bring_to(Position.ON)
     assert bench.switch.take_ports([OTHER_PORT]) == 1
-    assert bench.kernel.acts == [f"socket {PORT}-40000 ended", "rules in"]
+    assert bench.kernel.acts == [f"socket {PORT}-40000 ended", *UP]
     assert bench.switch.ports == bench.kernel.installed == (OTHER_PORT,)
     assert bench.engine.table.encrypted_keys() == []
 
@@ -259,7 +280,7 @@ def test_a_port_that_is_given_up_takes_its_connections_along(bench: Bench) -> No
 def test_a_port_that_stays_keeps_its_connections(bench: Bench) -> None:
     bench.bring_to(Position.ON)
     assert bench.switch.take_ports([OTHER_PORT, PORT]) == 0
-    assert bench.kernel.acts == ["rules in"]
+    assert bench.kernel.acts == UP
     assert bench.engine.table.encrypted_keys() == [bench.encrypted]
 
 

@@ -30,7 +30,23 @@ def test_every_rule_queues_without_bypass_and_has_a_comment(text: str) -> None:
     assert all('--comment "mcencrypt' in rule for rule in rules)
     assert "bypass" not in text
     assert len(lines_with(text, "-j NFQUEUE --queue-num 99")) == 4
-    assert len(lines_with(text, "--sports 7331,8571")) == len(lines_with(text, "--dports 7331,8571")) == 2
+    assert len(lines_with(text, "--sports 7331,8571")) == len(lines_with(text, "--dports 7331,8571")) == 4
+
+
+def test_every_rule_that_queues_comes_behind_one_that_opens_the_fence_for_the_same_packets(text: str) -> None:
+    for table in Ruleset.parse(text).tables.values():
+        rules = table.own_rules()
+        assert [rule.value("-j") for rule in rules] == ["MARK", "NFQUEUE"] * 2
+        for opens, queues in zip(rules[::2], rules[1::2], strict=True):
+            assert opens.spec.partition(" -m comment")[0] == queues.spec.partition(" -m comment")[0]
+            assert opens.spec.endswith("-j MARK --set-xmark 0x20/0x20")
+
+
+def test_where_there_is_no_fence_no_mark_is_touched() -> None:
+    bare = Firewall([7331], 99, {}, mark=None).render()[V4]
+    assert "MARK" not in bare and "$" not in bare
+    assert Firewall([7331], 99, {}).without_mark().render()[V4] == bare
+    assert "--set-xmark 0x40/0x40" in Firewall([7331], 99, {}, mark=0x40).with_ports([1]).render()[V6]
 
 
 def test_egress_is_taken_in_raw_output_and_ingress_in_mangle_input_but_never_on_lo(text: str) -> None:
@@ -49,7 +65,8 @@ def test_no_multiport_match_has_more_than_15_ports_and_none_is_lost(count: int) 
     ports = list(range(1000, 1000 + count))
     table = Ruleset.parse(Firewall(ports, 1).render()[V6]).tables["raw"]
     for option in ("--sports", "--dports"):
-        groups = [rule.value(option).split(",") for rule in table.own_rules() if rule.value(option)]
+        queueing = [rule for rule in table.own_rules() if rule.value("-j") == "NFQUEUE"]
+        groups = [rule.value(option).split(",") for rule in queueing if rule.value(option)]
         assert all(len(group) <= 15 for group in groups)
         assert [int(port) for group in groups for port in group] == ports
 
@@ -69,7 +86,7 @@ def test_other_ports_replace_the_rules_and_leave_the_jump_alone(text: str) -> No
     made = change(saved(text), Ruleset.parse(Firewall([4000], 99).render()[V4]))
     assert not lines_with(made, "-I ") and not lines_with(made, "-D ")
     assert lines_with(made, ":MCENCRYPT-OUT - [0:0]")
-    assert len(lines_with(made, "--dports 4000")) == 2
+    assert len(lines_with(made, "--dports 4000")) == 4
 
 
 def test_a_jump_that_is_not_first_is_moved_within_one_transaction(text: str) -> None:
@@ -200,7 +217,7 @@ def test_by_shape_rules_are_written_anew_and_jumps_do_not_pile_up(text: str) -> 
     goal = Ruleset.parse(text).tables["raw"]
     made = change_shape("raw", goal, goal)
     assert not lines_with(made, "-I ")
-    assert lines_with(made, ":MCENCRYPT-OUT - [0:0]") and len(lines_with(made, "-A MCENCRYPT-OUT")) == 2
+    assert lines_with(made, ":MCENCRYPT-OUT - [0:0]") and len(lines_with(made, "-A MCENCRYPT-OUT")) == 4
     assert len(lines_with(change_shape("raw", Table(), goal), "-I OUTPUT 1")) == 1
 
 

@@ -50,6 +50,7 @@ run_dir = "/r"
 log_level = "warning"
 log_format = "json"
 queue_number = 5
+fence_mark = 0x40
 """
 
 
@@ -66,6 +67,7 @@ def everything(file: Path | None) -> Config:
         log_level="warning",
         log_format="json",
         queue_number=5,
+        fence_mark=0x40,
         file=file,
     )
 
@@ -87,6 +89,7 @@ def test_every_key_from_the_environment() -> None:
         "MCENCRYPT_LOG_LEVEL": "WARNING",
         "MCENCRYPT_LOG_FORMAT": "json",
         "MCENCRYPT_QUEUE_NUMBER": "5",
+        "MCENCRYPT_FENCE_MARK": "0x40",
     }
     assert load(None, environ) == everything(None)
 
@@ -161,6 +164,10 @@ def test_relative_paths_start_at_the_file_that_says_them(
         ("queue_number = 65536", "queue_number: 65536 is not a queue number"),
         ('queue_number = "1"', "queue_number: '1' is not a queue number"),
         ("queue_number = true", "queue_number: True is not a queue number"),
+        ("fence_mark = 0x60", "fence_mark: 96 is not one bit of a packet's mark: write it as 0x20"),
+        ("fence_mark = 0", "fence_mark: 0 is not one bit"),
+        ("fence_mark = 0x100000000", "fence_mark: 4294967296 is not one bit"),
+        ('fence_mark = "0x20"', "fence_mark: '0x20' is not one bit"),
         ("run_dir = 7", "run_dir: must be a path"),
         ('run_dir = ""', "run_dir: must be a path"),
         ("[ports]\na = 1", "ports: must be a list"),

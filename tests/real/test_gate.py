@@ -1,0 +1,383 @@
+"""The gate while nodes talk: rules that others take out, the fence behind them, and what they cost."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import Recording, direct_pair, start, wait_for
+from lab.messages import MAGIC
+from mcencrypt.kernel.fence import DEFAULT_MARK, Fence, Standing
+from tests.helpers.nodes import PORT, PORTS, Node, needs_lab
+from tests.helpers.pairs import EncryptedPair, await_again, encrypted, event_count, talking
+from tests.helpers.wire import plaintext_segments
+
+pytestmark = needs_lab
+needs_nft = pytest.mark.skipif(not shutil.which("nft"), reason="needs nft (Debian: nftables)")
+
+MARKERS = [b"INVOICE-4711", b"version\0", b"verack\0", b"getdata\0", MAGIC]
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[EncryptedPair]:
+    with direct_pair() as net, encrypted(net) as made:
+        yield made
+
+
+def standing(node: Node) -> Standing:
+    with node.host.enter():
+        fence = Fence(PORTS)
+        try:
+            return fence.look()
+        finally:
+            fence.close()
+
+
+def needs_owned_fence(pair: EncryptedPair) -> None:
+    if pair.a.status()["gate"]["fence"] != "owned":
+        pytest.skip("the kernel has no owned tables that persist (Linux 6.9)")
+
+
+def items_flow(b: object) -> None:
+    """Wait until an item has come that was published after now."""
+    items = event_count(b, "item")
+    wait_for(lambda: event_count(b, "item") > items + 2, "items")
+
+
+# -- rules flushed by anybody: nothing leaks, nothing is lost
+
+
+def flush_tables(node: Node) -> None:
+    for command in ("iptables", "ip6tables"):
+        for table in ("raw", "mangle", "nat", "filter"):
+            node.host.run([command, "-w", "-t", table, "-F"])
+            node.host.run([command, "-w", "-t", table, "-X"], check=False)  # rules may be back already
+
+
+def restore_a_file(node: Node) -> None:
+    """What netfilter-persistent and iptables.service do when they start."""
+    for command in ("iptables-restore", "ip6tables-restore"):
+        text = "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n*raw\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n*mangle\nCOMMIT\n"
+        node.host.run([command, "-w"], stdin=text)
+
+
+def flush_ruleset(node: Node) -> None:
+    """The first line of Debian's /etc/nftables.conf."""
+    node.host.run(["nft", "flush", "ruleset"])
+
+
+def delete_our_rules(node: Node) -> None:
+    """Somebody who means us."""
+    node.host.run(["iptables", "-w", "-t", "raw", "-D", "OUTPUT", 1])
+    node.host.run(["iptables", "-w", "-t", "mangle", "-D", "INPUT", 1])
+
+
+def accept_first(node: Node) -> None:
+    """A rule in front of ours that lets everything through."""
+    for table, chain in (("raw", "OUTPUT"), ("mangle", "INPUT")):
+        node.host.run(["iptables", "-w", "-t", table, "-I", chain, 1, "-p", "tcp", "-j", "ACCEPT"])
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("flush", [flush_tables, restore_a_file, pytest.param(flush_ruleset, marks=needs_nft)])
+def test_a_flush_costs_a_pause_and_no_connection(
+    pair: EncryptedPair, flush: Callable[[Node], None], version: int
+) -> None:
+    needs_owned_fence(pair)
+    with talking(pair, version) as (a, b):
+        counts = [event_count(process, "ready") for process in (a, b)]
+        lost = pair.a.status()["rules_lost"]
+        rules = pair.a.rules()
+        with pair.wire() as wire:
+            for node in (pair.a, pair.b):
+                flush(node)
+            wait_for(lambda: pair.a.status()["rules_lost"] > lost, "the daemon to notice")
+            wait_for(lambda: pair.a.rules() == rules, "the rules to be back")
+            items_flow(b)
+        assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
+        assert [event_count(process, "ready") for process in (a, b)] == counts
+        assert not event_count(a, "reset") + event_count(b, "reset") + event_count(a, "closed")
+    assert "the fence held" in pair.a.log()
+    assert standing(pair.a) is Standing.WHOLE
+
+
+@pytest.mark.parametrize("attack", [delete_our_rules, accept_first])
+def test_who_means_us_gets_nothing_out_either(pair: EncryptedPair, attack: Callable[[Node], None]) -> None:
+    with talking(pair) as (a, b):
+        ready = event_count(a, "ready")
+        rules = pair.a.rules()
+        with pair.wire() as wire:
+            attack(pair.a)
+            attack(pair.b)
+            wait_for(lambda: pair.a.rules() == rules and pair.b.rules() == rules, "the rules to be back")
+            items_flow(b)
+        assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
+        assert event_count(a, "ready") == ready
+    for node in (pair.a, pair.b):
+        flush_tables(node)
+        wait_for(lambda node=node: node.rules() == rules, "the rules to be back")  # type: ignore[misc]
+
+
+def test_rules_flushed_under_a_stream_that_does_not_end(pair: EncryptedPair) -> None:
+    needs_owned_fence(pair)
+    running = start(pair.a, pair.b, PORT, size=3e7, deadline=60)
+    wait_for(lambda: any(one["bytes_out"] > 1e6 for one in pair.a.connections("encrypted")), "a stream")
+    for _ in range(3):
+        lost = pair.a.status()["rules_lost"]
+        pair.a.host.run(["iptables", "-w", "-t", "raw", "-F"])
+        wait_for(lambda lost=lost: pair.a.status()["rules_lost"] > lost, "the daemon to notice")  # type: ignore[misc]
+    assert running.result().differences == []
+
+
+def test_flushes_one_after_the_other_are_all_noticed(pair: EncryptedPair) -> None:
+    """Those during a look as well: that was found five seconds later."""
+    with talking(pair) as (_, b), pair.wire() as wire:
+        rules = pair.a.rules()
+        for _ in range(20):
+            pair.a.host.run(["iptables", "-w", "-t", "raw", "-F"])
+        flushed = time.monotonic()
+        wait_for(lambda: pair.a.rules() == rules, "the rules to be back", 4)
+        print(f"back {time.monotonic() - flushed:.2f} s after the last of twenty flushes")
+        items_flow(b)
+    assert plaintext_segments(wire, PORT) == 0
+
+
+# -- the bit
+
+
+def test_a_socket_that_inherits_the_bit_does_not_get_out(pair: EncryptedPair) -> None:
+    """tcp_fwmark_accept: an accepted socket has the mark of its SYN, which others may set as well."""
+    needs_owned_fence(pair)
+    node = pair.b
+    node.host.sysctl("net.ipv4.tcp_fwmark_accept", 1)
+    node.host.run(
+        ["iptables", "-t", "mangle", "-A", "PREROUTING", "-p", "tcp", "-j", "MARK", "--set-mark", DEFAULT_MARK]
+    )
+    try:
+        hold_open(pair, node)
+    finally:
+        node.host.sysctl("net.ipv4.tcp_fwmark_accept", 0)
+        node.host.run(["iptables", "-t", "mangle", "-F", "PREROUTING"])
+
+
+def test_a_mark_that_is_saved_with_connections_and_restored_does_not_get_out(pair: EncryptedPair) -> None:
+    """CONNMARK, as routers for several uplinks have it; the bit is restored where the rules are gone."""
+    needs_owned_fence(pair)
+    node = pair.b
+    try:
+        for table, chain, what in (
+            ("mangle", "PREROUTING", "--restore-mark"), ("mangle", "OUTPUT", "--restore-mark"),
+            ("mangle", "POSTROUTING", "--save-mark"), ("mangle", "FORWARD", "--save-mark"),
+        ):  # fmt: skip
+            node.host.run(["iptables", "-t", table, "-A", chain, "-j", "CONNMARK", what])
+        node.host.run(["iptables", "-t", "mangle", "-A", "OUTPUT", "-j", "CONNMARK", "--set-mark", DEFAULT_MARK])
+        hold_open(pair, node)
+    finally:
+        node.host.run(["iptables", "-t", "mangle", "-F", "PREROUTING"])
+        for chain in ("OUTPUT", "POSTROUTING", "FORWARD"):
+            node.host.run(["iptables", "-t", "mangle", "-F", chain])
+
+
+def hold_open(pair: EncryptedPair, node: Node) -> None:
+    """Nodes talk; then `node` has no rules for a while, because iptables is kept from putting them back."""
+    with talking(pair) as (a, b):
+        items_flow(b)
+        ready = event_count(a, "ready")
+        with pair.wire() as wire, without_rules(node):
+            fence_drops(node)
+        assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
+        items_flow(b)
+        assert event_count(a, "ready") == ready
+
+
+@contextlib.contextmanager
+def without_rules(node: Node) -> Iterator[None]:
+    """The chains stay, and lead nowhere: rules that look like ours to nobody, put in faster than they are replaced."""
+    stop = node.directory / "stop"
+    stop.unlink(missing_ok=True)
+    script = f"while [ ! -e {stop} ]; do iptables -w -t raw -F OUTPUT; iptables -w -t mangle -F INPUT; done"
+    flusher = node.host.spawn(["sh", "-c", script])
+    try:
+        yield
+    finally:
+        stop.touch()
+        flusher.wait(10)
+
+
+def fence_drops(node: Node) -> None:
+    """Wait until the fence has dropped something that the node wanted to send."""
+
+    def dropped() -> int:
+        with node.host.enter():
+            fence = Fence(PORTS)
+            try:
+                return fence.dropped()
+            finally:
+                fence.close()
+
+    before = dropped()
+    wait_for(lambda: dropped() > before + 2, "packets at the fence")
+
+
+def test_a_process_that_sets_the_bit_itself_does_not_get_out(pair: EncryptedPair) -> None:
+    """SO_MARK needs CAP_NET_RAW only on newer kernels, which containers have."""
+    needs_owned_fence(pair)
+    port = PORTS[1]
+    program = (
+        "import socket, sys\n"
+        f"s = socket.create_connection(('{pair.b.v4}', {port})); s.setsockopt(socket.SOL_SOCKET, 36, {DEFAULT_MARK})\n"
+        "print('connected', flush=True)\n"
+        "while True:\n"
+        "    s.sendall(b'INVOICE-4711' * 10); s.recv(1000)\n"
+    )
+    echo = pair.b.python("lab.apps", "echo", port)
+    echo.wait_for('"listening"')
+    unable = ["setpriv", "--inh-caps=-net_admin", "--bounding-set=-net_admin"]
+    process = pair.a.spawn([*unable, "python3", "-c", program])
+    process.wait_for("connected")
+    with pair.wire() as wire, without_rules(pair.a):
+        fence_drops(pair.a)
+    assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
+    assert process.exit_code is None, "the connection was lost"
+    process.stop()
+    echo.stop()
+
+
+def test_nobodys_routing_sees_the_bit(pair: EncryptedPair) -> None:
+    """`ip rule fwmark`: a connection whose packets had the bit when they were routed ended at once."""
+    for node in (pair.a, pair.b):
+        for family in ("-4", "-6"):
+            node.host.ip(family, "rule", "add", "fwmark", f"{DEFAULT_MARK:#x}/{DEFAULT_MARK:#x}", "prohibit")
+    try:
+        with talking(pair) as (a, b):
+            items_flow(b)
+            assert not event_count(a, "reset")
+    finally:
+        for node in (pair.a, pair.b):
+            for family in ("-4", "-6"):
+                node.host.ip(family, "rule", "delete", "fwmark", f"{DEFAULT_MARK:#x}/{DEFAULT_MARK:#x}")
+
+
+# -- processes that come and go
+
+
+@needs_nft
+def test_the_fence_outlives_a_daemon_that_is_killed_and_belongs_to_the_next(pair: EncryptedPair) -> None:
+    needs_owned_fence(pair)
+    with talking(pair) as (a, b), pair.wire() as wire:
+        ready = event_count(a, "ready")
+        pair.a.kill()
+        flush_tables(pair.a)
+        assert standing(pair.a) is Standing.WHOLE
+        fence_drops(pair.a)
+        pair.a.start()
+        assert pair.a.status()["gate"]["fence"] == "owned"
+        await_again(pair, a, ready)
+        pair.a.host.run(["nft", "flush", "ruleset"])
+        items_flow(b)
+        assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
+
+
+def test_off_takes_all_of_it_away_with_a_daemon_and_without(pair: EncryptedPair) -> None:
+    for kill in (False, True):
+        pair.a.mcencrypt("on")
+        assert standing(pair.a) is Standing.WHOLE
+        if kill:
+            pair.a.kill()
+        pair.a.mcencrypt("off")
+        assert standing(pair.a) is Standing.BROKEN
+        if shutil.which("nft"):
+            assert "mcencrypt" not in pair.a.host.run(["nft", "list", "ruleset"]).stdout.lower()
+    pair.a.start()
+    assert pair.a.status()["gate"]["fence"] == "off"
+    pair.a.mcencrypt("on")
+
+
+def test_another_bit(pair: EncryptedPair) -> None:
+    pair.a.rewrite(fence_mark=0x4000000)
+    try:
+        pair.a.restart()
+        with talking(pair) as (_, b):
+            items_flow(b)
+        assert any("--set-xmark 0x4000000/0x4000000" in rule for rule in pair.a.rules())
+        assert standing(pair.a) is Standing.BROKEN, "it is not the one with the usual bit"
+    finally:
+        pair.a.rewrite(fence_mark=DEFAULT_MARK)
+        pair.a.restart()
+
+
+# -- where the kernel has no fence, or none that stays
+
+
+PATCHES = {
+    "none": "def install(self): raise NoFenceError('this kernel cannot have the fence')\nFence.install = install\n",
+    "standing": "nftables.TABLE_F_OWNER = nftables.TABLE_F_PERSIST = 0\n",
+}
+
+
+@contextlib.contextmanager
+def lesser_kernel(directory: Path, pair: EncryptedPair, fence: str) -> Iterator[None]:
+    """The daemon of a as it is on a kernel that can do less."""
+    directory.joinpath("sitecustomize.py").write_text(
+        "from mcencrypt.kernel import nftables\nfrom mcencrypt.kernel.fence import Fence, NoFenceError\n"
+        + PATCHES[fence]
+    )
+    before = dict(pair.a._env)
+    pair.a.kill()
+    pair.a.mcencrypt("off")
+    pair.a._env["PYTHONPATH"] = f"{directory}:{before['PYTHONPATH']}"
+    try:
+        pair.a.start()
+        pair.a.mcencrypt("on")
+        assert pair.a.status()["gate"]["fence"] == fence
+        yield
+        pair.a.kill()
+    finally:
+        pair.a._env = before
+    pair.a.mcencrypt("off")
+    pair.a.start()
+    pair.a.mcencrypt("on")
+
+
+def reset_and_back(pair: EncryptedPair, flush: Callable[[Node], None]) -> Recording:
+    """Nodes talk, rules go, and all that was encrypted is reset; returns what was on the wire a second later."""
+    with talking(pair) as (a, b):
+        ready = event_count(a, "ready")
+        lost = pair.a.status()["rules_lost"]
+        rules = pair.a.rules()
+        with pair.wire() as wire:
+            flush(pair.a)
+            flushed = time.time()
+            wait_for(lambda: pair.a.status()["rules_lost"] > lost, "the daemon to notice")
+            wait_for(lambda: pair.a.rules() == rules, "the rules to be back")
+            noticed = time.time()
+            await_again(pair, a, ready)
+            items_flow(b)
+        print(f"noticed and repaired after {noticed - flushed:.2f} s")
+        assert plaintext_segments(wire, PORT, after=noticed) == 0
+        return wire
+
+
+def test_without_a_fence_rules_that_are_flushed_cost_the_connections(pair: EncryptedPair, tmp_path: Path) -> None:
+    with lesser_kernel(tmp_path, pair, "none"):
+        assert not any("MARK" in rule for rule in pair.a.rules())
+        reset_and_back(pair, flush_tables)
+        reset_and_back(pair, restore_a_file)
+
+
+@needs_nft
+def test_a_fence_that_anybody_can_remove_holds_against_iptables_only(pair: EncryptedPair, tmp_path: Path) -> None:
+    with lesser_kernel(tmp_path, pair, "standing"):
+        with talking(pair) as (a, b), pair.wire() as wire:
+            ready = event_count(a, "ready")
+            flush_tables(pair.a)
+            items_flow(b)
+            assert event_count(a, "ready") == ready
+        assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
+        reset_and_back(pair, flush_ruleset)
+        assert pair.a.status()["gate"]["fence_lost"] > 0
