@@ -13,6 +13,7 @@ from lab import LabError
 from tests.helpers.containers import base, debian, engine
 from tests.helpers.containers.engine import Docker
 from tests.helpers.containers.machine import MACHINES_BRIDGE
+from tests.helpers.once import once
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,7 +72,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Debian package."""
     if reason := debian.cannot_build():
         pytest.skip(reason)
-    return debian.build(tmp_path_factory.mktemp("package"))
+    return once(tmp_path_factory, "package", debian.build)
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def test_node_starts_when_the_rules_are_there_and_not_before(docker: Docker, sid
     docker("exec", "--detach", sidecar, "mcencrypt", "daemon")
     wait_for(lambda: docker("exec", sidecar, "mcencrypt", "status", check=False).returncode == 0, "the daemon")
     wait_for(lambda: "started" in docker.logs("node"), "the node to start")
-    docker("stop", "--time", "5", "node")
+    docker("stop", "--time", "60", "node")
     # ended by the signal that `docker stop` sends, not by the kill that would follow
     assert state(docker) == (False, 128 + 15)
 
@@ -74,5 +74,5 @@ def test_node_in_another_network_does_not_start(docker: Docker, sidecar: str, ba
 def test_stopping_while_it_waits(docker: Docker, sidecar: str, base_image: str) -> None:
     node(docker, base_image, f"container:{sidecar}", "sh", "-c", "echo started")
     wait_for(lambda: "waiting for mcencrypt" in docker.logs("node"), "the node to wait")
-    docker("stop", "--time", "5", "node")
+    docker("stop", "--time", "60", "node")
     assert state(docker) == (False, 0) and "started" not in docker.logs("node")

@@ -96,7 +96,9 @@ def test_off_and_on(network: Project) -> None:
     with network.wire("internet") as wire:
         network.await_items(*NODES, since=since)
     assert wire.search(MARKERS)[b"INVOICE-4711"] > 0
-    assert network.docker.inspect(network.container("beta"))["State"]["Health"]["Status"] == "healthy"
+    wait_for(
+        lambda: network.docker.inspect(network.container("beta"))["State"]["Health"]["Status"] == "healthy", "beta"
+    )
     for name in ORGANISATIONS:
         assert "mcencrypt is on" in network.exec(name, "mcencrypt", "on")
         assert "mcencrypt is on (require)" in network.exec(name, "mcencrypt", "status")
@@ -128,7 +130,7 @@ def test_sidecar_that_is_restarted_takes_its_node_along(network: Project, how: s
     since = now()
     with network.wire("internet") as wire:
         if how == "restart":
-            network.docker("restart", "--time", "5", sidecar)
+            network.docker("restart", "--time", "60", sidecar)
         else:
             network.docker("kill" if how == "kill" else "stop", sidecar)
             wait_for(lambda: not network.docker.inspect(sidecar)["State"]["Running"], "the sidecar to end")
@@ -146,7 +148,7 @@ def test_node_that_is_restarted_stays_in_the_sidecars_namespace(network: Project
     namespace = network.namespace("alpha")
     since = now()
     with network.wire("internet") as wire:
-        network.docker("restart", "--time", "5", network.container("alpha-node"))
+        network.docker("restart", "--time", "60", network.container("alpha-node"))
         wait_for(lambda: network.events("alpha-node", "listening", since), "the node to start again")
         assert network.namespace("alpha-node") == namespace
         settled(network, now())

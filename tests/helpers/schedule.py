@@ -25,12 +25,15 @@ EACH_BY_ITSELF = frozenset(
     )
 )
 
-#: Files that share more than a network: a Docker daemon and the images that are made for them.
+#: Files and tests that share more than a network: a Docker daemon and the images that are made for them.
 TOGETHER = {
-    f"tests/containers/test_{name}.py": daemon
+    f"tests/containers/test_{name}": daemon
     for daemon, names in {
-        "containers of compose": ("join", "network", "one_node"),
-        "containers with systemd": ("systemd", "systemd_netns", "harness", "netns"),
+        "containers of compose": ("join.py", "network.py", "one_node.py", "contents.py"),
+        "containers with systemd": (
+            *("systemd.py", "systemd_netns.py", "harness.py", "netns.py"),
+            "contents.py::test_the_debian_package",
+        ),
     }.items()
     for name in names
 }
@@ -42,7 +45,7 @@ SECONDS: dict[str, int] = {}
 def group(nodeid: str) -> str:
     """What a test runs together with: those of its file, of several files, or nothing else."""
     file = nodeid.partition("::")[0]
-    return nodeid if file in EACH_BY_ITSELF else TOGETHER.get(file, file)
+    return nodeid if file in EACH_BY_ITSELF else TOGETHER.get(nodeid) or TOGETHER.get(file, file)
 
 
 def rank(nodeid: str) -> int:
