@@ -8,31 +8,17 @@ What it sends, and how a retransmission is cut, is up to whoever drives it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 from struct import pack, unpack_from
 
+from tests.helpers.habits import Habits
 from tests.helpers.packets import ACK, FIN, PSH, RST, SYN, URG, WORD, Packet, options_of, parse
 
 #: Largest TCP payload that Linux puts into one GSO packet (IPv6 with timestamps).
 BATCH = 64676
 #: Answers to bare segments outside the window before time must pass.
 CHALLENGES = 20
-
-
-@dataclass(frozen=True)
-class Habits:
-    """How an endpoint's kernel is set up."""
-
-    mtu: int = 1500
-    #: Receive buffer in bytes, window scale, and whether data behind the window's right edge is cut off.
-    buffer: int = 65535
-    scale: int = 0
-    trims: bool = False
-    sack: bool = True
-    timestamps: bool = True
-    #: Whether data goes out in batches that the network interface cuts.
-    gso: bool = True
 
 
 class Endpoint:

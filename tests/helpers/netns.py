@@ -5,9 +5,13 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import pytest
 
 _CLONE_NEWNET = 0x40000000
 _numbers = itertools.count()
@@ -40,3 +44,18 @@ def inside(name: str) -> Iterator[None]:
 def _enter(descriptor: int) -> None:
     if _libc.setns(descriptor, _CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "setns failed")
+
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and iproute2: makes network namespaces"
+)
+
+
+def shell(*commands: str) -> str:
+    """What these commands of a shell write, one after the other."""
+    return subprocess.run(["sh", "-ec", "\n".join(commands)], check=True, capture_output=True, text=True).stdout
+
+
+def pack(address: str) -> bytes:
+    """An address of either family, in binary."""
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)

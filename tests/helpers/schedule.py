@@ -13,7 +13,6 @@ EACH_BY_ITSELF = frozenset(
         "property/test_streams",
         "real/test_firewall",
         "real/test_health",
-        "real/test_kernel",
         "real/test_limits",
         "real/test_live",
         "real/test_peers",
@@ -21,6 +20,8 @@ EACH_BY_ITSELF = frozenset(
         "real/test_rekeying",
         "real/test_rollout",
         "real/test_rotation",
+        "real/test_routes",
+        "real/test_sockets",
         "real/test_thirdparty",
     )
 )

@@ -1,15 +1,14 @@
 """Two endpoints, an engine beside each, and a wire between them that does whatever a network can do.
 
-The wire is watched by two witnesses: `Ledger` remembers every byte that was ever sent at an offset, and `Tracker` is as
-strict about sequence numbers as a router's connection tracking.
+A `Witness` of each side watches the wire, as strict about sequence numbers as a router's connection tracking.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from random import Random
-from struct import pack, unpack_from
+from struct import pack
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -19,8 +18,11 @@ from mcencrypt.core.handshake import HELLO_LENGTH, NetworkSecret
 from mcencrypt.core.keyring import KeyRing
 from mcencrypt.core.policy import Policy, Surroundings
 from mcencrypt.core.verdict import ACCEPT, DROP, Ended, Event, InPlaintext, Tampered, Verdict
-from tests.helpers.model import CHALLENGES, Endpoint, Habits
-from tests.helpers.packets import ACK, FIN, PSH, RST, SYN, WORD, Packet, checksum, options_of, parse
+from tests.helpers.habits import Habits
+from tests.helpers.model import CHALLENGES, Endpoint
+from tests.helpers.network import Network, corrupt, merge
+from tests.helpers.packets import ACK, FIN, PSH, RST, SYN, WORD, Packet, options_of, parse
+from tests.helpers.witness import Witness
 
 MARKER = b"plaintext!"
 
@@ -28,61 +30,6 @@ MARKER = b"plaintext!"
 def text(length: int, salt: int) -> bytes:
     """Bytes that say where they belong."""
     return b"".join(MARKER + pack("!IH", at, salt) for at in range(0, length, 16))[:length]
-
-
-class Witness:
-    """What one side sent on the wire: bytes by offset, the highest end, the windows it announced."""
-
-    def __init__(self) -> None:
-        self.isn = -1
-        self.bytes, self.mask = bytearray(), bytearray()
-        self.end = 0
-        self.fin_at: int | None = None
-        self.scale: int | None = None
-        #: Right edge of the window, as an offset of the other side's stream; and the largest window.
-        self.edge = self.largest_window = 0
-
-    def remember(self, offset: int, data: bytes) -> None:
-        end = offset + len(data)
-        assert offset >= 0, "data before the start of the stream"
-        if len(self.mask) < end:
-            self.bytes.extend(bytes(end - len(self.bytes)))
-            self.mask.extend(bytes(end - len(self.mask)))
-        at = self.mask.find(1, offset, end)
-        while at >= 0:
-            stop = self.mask.find(0, at, end)
-            stop = end if stop < 0 else stop
-            assert self.bytes[at:stop] == data[at - offset : stop - offset], (
-                "one wire offset was sent with two contents"
-            )
-            at = self.mask.find(1, stop, end)
-        self.bytes[offset:end] = data
-        self.mask[offset:end] = b"\1" * len(data)
-
-    def records(self) -> list[tuple[int, int, bool]]:
-        """(wire offset, plaintext length, FINAL) of all records; the stream must be made of nothing else."""
-        assert all(self.mask), "a hole in what was sent"
-        at, found = HELLO_LENGTH, []
-        while at < len(self.bytes):
-            length = unpack_from("!H", self.bytes, at)[0]
-            found.append((at, length & 0x7FFF, length >= 0x8000))
-            at += (length & 0x7FFF) + 22
-        assert at == len(self.bytes), "the last record is not whole"
-        return found
-
-
-@dataclass
-class Network:
-    """What the wire does, each as a probability per packet, and the room for it."""
-
-    mtu: int = 1500
-    loss: float = 0.0
-    duplication: float = 0.0
-    reordering: float = 0.0
-    splitting: float = 0.0
-    joining: float = 0.0
-    merging: float = 0.0
-    corruption: float = 0.0
 
 
 def set_calm(after: int) -> None:
@@ -419,45 +366,3 @@ class World:
             if not self.forged:
                 assert not any(isinstance(event, Tampered) for event in self.events)
                 assert not self.engines[side].outcome.refused["tampered"]
-
-
-def merge(first: Packet, second: Packet, exact: bool) -> Packet | None:
-    """Two neighbours as one, as GRO does it (`exact`: only if their headers agree) or a middlebox."""
-    if not first.payload or not second.payload or (first.flags | second.flags) & (SYN | RST) or first.flags & FIN:
-        return None
-    if first.seq + len(first.payload) & WORD != second.seq or len(first.payload) + len(second.payload) > 65000:
-        return None
-    if exact and (first.ack, first.options, first.window) != (second.ack, second.options, second.window):
-        return None
-    return replace(second, seq=first.seq, payload=first.payload + second.payload, identification=first.identification)
-
-
-def corrupt(raw: bytes, random: Random) -> bytes:
-    """One bit of a data packet flipped, its checksum made right: payload, sequence number, window, PSH, FIN or URG.
-
-    Nobody can authenticate acknowledgements, resets and ports, so those are left alone.
-    """
-    packet = parse(raw)
-    if not packet.payload or packet.flags & SYN:
-        return raw
-    where = random.random()
-    if where < 0.7:
-        payload = bytearray(packet.payload)
-        at = random.randrange(min(len(payload), 8)) if where < 0.3 else random.randrange(len(payload))
-        payload[at] ^= 1 << random.randrange(8)
-        return replace(packet, payload=bytes(payload)).build()
-    if where < 0.8:
-        return replace(packet, seq=packet.seq ^ 1 << random.randrange(32)).build()
-    if where < 0.9:
-        return replace(packet, window=packet.window ^ 1 << random.randrange(16)).build()
-    if where < 0.95:
-        return replace(packet, flags=packet.flags ^ (FIN if random.random() < 0.5 else PSH)).build()
-    urgent = bytearray(packet.build())
-    at = 40 if len(packet.source) == 16 else 20
-    urgent[at + 13] |= 32
-    urgent[at + 18 : at + 20] = b"\0\1"
-    urgent[at + 16 : at + 18] = b"\0\0"
-    tcp = bytes(urgent[at:])
-    total = checksum(packet.source + packet.destination + pack("!II", len(tcp), 6) + tcp)
-    urgent[at + 16 : at + 18] = pack("!H", total)
-    return bytes(urgent)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcencrypt.core import egress
-from tests.helpers.model import Habits
-from tests.helpers.world import Network, World, set_calm
+from tests.helpers.habits import Habits
+from tests.helpers.network import Network
+from tests.helpers.world import World, set_calm
 
 #: How many times as many examples each test tries with HYPOTHESIS_PROFILE=deep.
 EFFORT = 50 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 1

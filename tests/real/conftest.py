@@ -8,6 +8,7 @@ import pytest
 
 from lab import interrupted_pair, two_hosts
 from lab.middlebox import passing
+from tests.helpers.netns import inside, namespace
 from tests.helpers.pairs import EncryptedPair, encrypted
 
 
@@ -35,3 +36,10 @@ def boxed(module_boxed: EncryptedPair) -> Iterator[EncryptedPair]:
             process.stop()
     for node in (module_boxed.a, module_boxed.b):
         assert node.answers()
+
+
+@pytest.fixture
+def in_namespace() -> Iterator[None]:
+    """The test runs in a network namespace of its own."""
+    with namespace() as name, inside(name):
+        yield

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,20 +18,15 @@ from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.firewall import Firewall
 from mcencrypt.kernel.iptables import V4
 from mcencrypt.kernel.ruleset import State
-from tests.helpers.netns import inside, namespace
+from tests.helpers.netns import needs_root, shell
 
 pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: installs iptables rules in a namespace"),
+    needs_root,
+    pytest.mark.usefixtures("in_namespace"),
     pytest.mark.skipif(not shutil.which("iptables"), reason="needs iptables"),
 ]
 
 PORTS = list(range(7001, 7018))
-
-
-@pytest.fixture(autouse=True)
-def in_namespace() -> Iterator[None]:
-    with namespace() as name, inside(name):
-        yield
 
 
 @pytest.fixture(params=["iptables-nft", "iptables-legacy"])
@@ -45,10 +39,6 @@ def tables(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def firewall(tables: str) -> Firewall:
     return Firewall(PORTS, 40, {**os.environ, "MCENCRYPT_IPTABLES": tables})
-
-
-def shell(command: str) -> str:
-    return subprocess.run(["sh", "-ec", command], check=True, capture_output=True, text=True).stdout
 
 
 def everything() -> str:

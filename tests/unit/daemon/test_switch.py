@@ -14,9 +14,10 @@ from mcencrypt.daemon.switch import DRAIN_EVERY, MOVES, Cause, Position, Switch
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.sockets import CannotDestroyError, Tcp
 from mcencrypt.store.position import read_switch, write_switch
-from tests.helpers.model import Habits
+from tests.helpers.habits import Habits
+from tests.helpers.network import Network
 from tests.helpers.standins import FakeFence, FakeFirewall, FakeKernel, FakeLoop, FakeSockets
-from tests.helpers.world import Network, World
+from tests.helpers.world import World
 
 PORT = 8571
 OTHER_PORT = 7331
