@@ -9,7 +9,7 @@ from .namespace import PATIENCE, LabError, wait_for
 from .net import Lab, missing
 from .process import Process
 from .router import Router
-from .topology import Pair, TwoHosts, direct_pair, lan, two_hosts
+from .topology import Pair, TwoHosts, direct_pair, lan, two_hosts, two_links
 from .transfer import Result, Running, measure, start, transfer
 from .wire import Capture, Recording, Segment
 
@@ -38,5 +38,6 @@ __all__ = [
     "start",
     "transfer",
     "two_hosts",
+    "two_links",
     "wait_for",
 ]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import statistics
 import sys
@@ -53,11 +54,32 @@ def tune(sock: socket.socket, options: argparse.Namespace) -> None:
             sock.setsockopt(level, option, int(value))
 
 
+def direct(sock: socket.socket, options: argparse.Namespace) -> None:
+    """Set what decides by which way a connection's packets leave, and how they are treated there."""
+    if options.device:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, options.device.encode())
+    if options.mark:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, options.mark)
+    if options.tos and sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, options.tos)
+    elif options.tos:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, options.tos)
+    if options.priority:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, options.priority)
+    if options.source:
+        sock.bind((options.source, 0))
+
+
 def dial(options: argparse.Namespace) -> socket.socket:
     """A new connection to the server of the command line."""
     family, kind, protocol, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
+    if options.uid:
+        os.seteuid(options.uid)
     sock = socket.socket(family, kind, protocol)
+    if options.uid:
+        os.seteuid(0)
     tune(sock, options)
+    direct(sock, options)
     sock.settimeout(options.deadline)
     sock.connect(address)
     return sock
@@ -254,6 +276,12 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         if dials:
             made.add_argument("host")
+            made.add_argument("--source", metavar="ADDRESS", help="the connection's own address")
+            made.add_argument("--device", help="SO_BINDTODEVICE")
+            made.add_argument("--mark", type=int, default=0, help="SO_MARK")
+            made.add_argument("--priority", type=int, default=0, help="SO_PRIORITY")
+            made.add_argument("--tos", type=int, default=0, help="IP_TOS or IPV6_TCLASS")
+            made.add_argument("--uid", type=int, default=0, help="user whose socket it is")
         made.add_argument("port", type=int)
         made.add_argument("--rcvbuf", type=int, default=0, help="SO_RCVBUF, bytes")
         made.add_argument("--sndbuf", type=int, default=0, help="SO_SNDBUF, bytes")

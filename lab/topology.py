@@ -99,6 +99,35 @@ def direct_pair(
 
 
 @contextlib.contextmanager
+def two_links(*, mtus: tuple[int, int] = (1500, 1500)) -> Iterator[Pair]:
+    """Hosts a and b, joined by two links; b is to be dialled at 10.66.9.1 and fd66:9::1, which are on neither link.
+
+    a (10.66.0.1 and 10.66.1.1, fd66::1 and fd66:1::1, fe80::a on both) takes `eth0` to get there. Its table 77, which
+    no rule asks, takes `eth1`. b (.2, ::2, fe80::b on both) answers by the link that a's address belongs to, and by
+    `eth0` to those of a's that belong to none, 10.66.8.1 and fd66:8::1.
+    """
+    with Lab() as lab:
+        a, b = lab.host("a"), lab.host("b")
+        for number, mtu in enumerate(mtus):
+            link = f"eth{number}"
+            lab.link(a, link, b, link, mtu=mtu)
+            for host, last, name in ((a, 1, "a"), (b, 2, "b")):
+                host.ip("-6", "address", "flush", "dev", link)  # what the kernel has made up
+                v6 = f"fd66::{last}" if not number else f"fd66:{number}::{last}"
+                lab.assign(host, link, f"10.66.{number}.{last}/24", f"{v6}/64", f"fe80::{name}/64")
+        for host, net in ((a, 8), (b, 9)):
+            host.interfaces["lo"] = []
+            lab.assign(host, "lo", f"10.66.{net}.1/32", f"fd66:{net}::1/128")
+        b.route("10.66.8.1", "10.66.0.1")
+        b.route("fd66:8::1", "fd66::1")
+        a.route("default", "10.66.0.2")
+        a.route("default", "fd66::2")
+        a.ip("-4", "route", "add", "default", "via", "10.66.1.2", "dev", "eth1", "table", 77)
+        a.ip("-6", "route", "add", "default", "via", "fd66:1::2", "dev", "eth1", "table", 77)
+        yield Pair(lab, a, b)
+
+
+@contextlib.contextmanager
 def lan(count: int, *, mtu: int = 1500, offloads: Offloads = _PLAIN, ipv6: bool = True) -> Iterator[list[Host]]:
     """That many hosts (10.66.0.1 ..., fd66::1 ...; h1 ...) on one bridge, which is a namespace of its own."""
     with Lab() as lab:

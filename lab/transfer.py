@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,13 +82,15 @@ def start(
     rcvbuf: int = 0,
     sndbuf: int = 0,
     deadline: float = PATIENCE,
+    dialling: Sequence[object] = (),
 ) -> Running:
     """Start a transfer on `connections` connections that `client` dials; returns when the server listens.
 
     `address` is what it dials, the server's first address of that IP `version` if None; `mode` is one of
     `streams.MODES`. Each side sends `size` bytes on each connection, the server `server_size` if that is given, and
     with `mixed` each sends 1 B to 8 MB instead. `rcvbuf` is SO_RCVBUF of both ends and `sndbuf` SO_SNDBUF, in bytes, 0
-    for the kernel's default. All of it may take `deadline` seconds.
+    for the kernel's default. All of it may take `deadline` seconds. `dialling` is more of the command line of the end
+    that dials, such as `"--source", "10.0.0.1"`.
     """
     words: list[object] = [
         "--mode",
@@ -108,8 +111,8 @@ def start(
     ]
     serving = server.python(_APPS, "serve", port, *words, "--bytes", size if server_size is None else server_size)
     serving.wait_for('"listening"')
-    dialling = client.python(_APPS, "dial", address or server.address(version), port, *words, "--bytes", size)
-    return Running(dialling, serving, deadline)
+    dialler = client.python(_APPS, "dial", address or server.address(version), port, *words, "--bytes", size, *dialling)
+    return Running(dialler, serving, deadline)
 
 
 def transfer(client: Host, server: Host, port: int, **how: Any) -> Result:

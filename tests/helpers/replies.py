@@ -36,7 +36,7 @@ def queue(**changes: int) -> Queue:
     """One that has lost nothing."""
     made: Queue = {
         "number": 27971, "waiting": 0, "dropped_kernel": 0, "dropped_user": 0, "enobufs": 0, "bad_verdicts": 0,
-        "injections_failed": 0,
+        "injections": 0, "injections_failed": 0,
     }  # fmt: skip
     return {**made, **changes}  # type: ignore[typeddict-item]
 

@@ -73,7 +73,7 @@ def new_engine(
     unix_ms: Callable[[], int] = lambda: UNIX_MS,
 ) -> Engine:
     """An engine whose every secret follows from `seed`."""
-    around = Surroundings(Random(-1 - seed).randbytes, unix_ms, lambda peer, own: mtu)
+    around = Surroundings(Random(-1 - seed).randbytes, unix_ms, lambda path: mtu)
     return Engine(policy, ring, private_key(seed), around)
 
 

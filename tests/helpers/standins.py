@@ -14,6 +14,7 @@ from mcencrypt.core.addresses import Ends
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.fence import NoFenceError, Standing
 from mcencrypt.kernel.firewall import CHECK_SECONDS
+from mcencrypt.kernel.handling import Handling
 from mcencrypt.kernel.ruleset import State
 from mcencrypt.kernel.sockets import Found, Socket, Tcp
 
@@ -273,7 +274,7 @@ class FakeSockets:
     def find(self, many: Iterable[Ends]) -> Iterator[tuple[Ends, Found | None]]:
         for ends in many:
             state = self.state(*ends)
-            yield ends, None if state is None else Found(state, 0, b"")
+            yield ends, None if state is None else Found(state, Handling(), b"")
 
     def destroy_found(self, ends: Ends, found: Found) -> bool:
         return self.destroy(*ends)

@@ -26,7 +26,7 @@ from tests.helpers.standins import FakeFence, FakeFirewall, FakeKernel, FakeLoop
 KEY = NetworkKey(b"o" * 32)
 QUEUE: replies.Queue = {
     "number": 27971, "waiting": 0, "dropped_kernel": 1, "dropped_user": 2, "enobufs": 3, "bad_verdicts": 4,
-    "injections_failed": 5,
+    "injections": 6, "injections_failed": 5,
 }  # fmt: skip
 
 

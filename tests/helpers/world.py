@@ -62,7 +62,7 @@ class World:
         entropy = Random(self.random.random())
         self.clock = 1000.0
         around = Surroundings(
-            entropy.randbytes, lambda: 1_700_000_000_000 + int(self.clock * 1000), lambda peer, own: network.mtu
+            entropy.randbytes, lambda: 1_700_000_000_000 + int(self.clock * 1000), lambda path: network.mtu
         )
         key = entropy.randbytes(32)
         self.engines = [

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from lab import direct_pair, wait_for
-from mcencrypt.core.engine import LOOK_AFTER
+from mcencrypt.core.table import LOOK_AFTER
 from tests.helpers.nodes import PORT, needs_lab
 from tests.helpers.pairs import encrypted
 

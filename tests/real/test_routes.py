@@ -11,6 +11,7 @@ import pytest
 
 from lab import PATIENCE
 from mcencrypt.kernel import routes
+from mcencrypt.kernel.handling import Handling
 from mcencrypt.kernel.routes import Routes
 from tests.helpers.netns import needs_root, pack, shell
 
@@ -69,7 +70,7 @@ def test_mtu_of_ipv6_on_a_link_where_it_is_smaller(table_of_routes: Routes) -> N
 
 def test_mtu_of_link_local_peers(table_of_routes: Routes) -> None:
     shell("ip link set va mtu 1390")
-    assert table_of_routes.mtu(pack("fe80::1234"), interface=socket.if_nametoindex("va")) == 1390
+    assert table_of_routes.mtu(pack("fe80::1234"), handling=Handling(socket.if_nametoindex("va"))) == 1390
     assert table_of_routes.mtu(pack("fe80::1234")) == 1280
 
 

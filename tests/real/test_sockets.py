@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from lab import wait_for
 from mcencrypt.core.addresses import Ends
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel import sockets
+from mcencrypt.kernel.handling import Handling
 from mcencrypt.kernel.sockets import Sockets, Tcp
 from tests.helpers.netns import needs_root, pack, shell
 
@@ -228,10 +230,36 @@ def test_what_is_asked_of_many_at_once_is_as_of_now(table: Sockets) -> None:
             wanted = [Ends(ip, first, ip, port), Ends(ip, other, ip, last), Ends(ip, last, ip, other)]
             found = dict(table.find([*wanted, Ends(ip, 1, ip, 1)]))
             lo = socket.if_nametoindex("lo")
-            assert [found[ends] and found[ends][:2] for ends in wanted] == [
+            assert [(found[ends].state, found[ends].handling.interface) for ends in wanted] == [
                 (Tcp.ESTABLISHED, interface) for interface in (lo, lo, 0)
             ]
             assert found[Ends(ip, 1, ip, 1)] is None
+            with bound_connection(V4, "127.0.0.1") as (_, newest, at, _, _):
+                known = table.handling(Ends(ip, newest, ip, at))
+                assert known is not None and known.interface == lo
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_how_packets_of_a_socket_are_handled(table: Sockets, address: str) -> None:
+    v6 = ":" in address
+    with (
+        socket.create_server((address, 0), family=V6 if v6 else V4) as server,
+        socket.socket(V6 if v6 else V4) as client,
+    ):
+        if v6:
+            client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 0x48)
+        else:
+            client.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0x48)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0x12345678)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 5)
+        os.fchown(client.fileno(), 1234, -1)
+        client.connect(server.getsockname())
+        ends = Ends(pack(address), client.getsockname()[1], pack(address), server.getsockname()[1])
+        expected = Handling(0, 0x12345678, 5, 1234, 0x48)
+        assert table.handling(ends) == expected
+        assert table.destroy(*ends)
+        assert table.handling(ends) == expected, "the reset that follows goes the same way"
+    assert table.handling(ends._replace(local_port=1)) is None
 
 
 def test_a_missing_module_is_an_error_not_an_empty_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +300,7 @@ def test_requests_are_what_pyroute2_would_send() -> None:
     diag = pytest.importorskip("pyroute2.netlink.diag")
     request = diag.inet_diag_req()
     request["sdiag_family"], request["sdiag_protocol"] = V4, socket.IPPROTO_TCP
-    request["idiag_states"] = 0xFFFFFFFF
+    request["idiag_states"], request["idiag_ext"] = 0xFFFFFFFF, 1 << 4 | 1 << 5  # INET_DIAG_TOS, INET_DIAG_TCLASS
     request["idiag_sport"], request["idiag_dport"] = 7331, 50001
     request["idiag_src"], request["idiag_dst"] = (0xC0000201, 0, 0, 0), (0xC6336402, 0, 0, 0)
     request["idiag_if"], request["idiag_cookie"] = 3, 0xFFFFFFFFFFFFFFFF

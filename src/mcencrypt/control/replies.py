@@ -107,6 +107,8 @@ class Queue(TypedDict):
     enobufs: int
     #: Dropped because of an error inside the daemon.
     bad_verdicts: int
+    #: Packets of the daemon's own that the kernel took.
+    injections: int
     #: Packets of the daemon's own that the kernel did not take.
     injections_failed: int
 

@@ -9,15 +9,17 @@ leave; packets from the network show the same connection reversed.  No other mod
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from typing import NamedTuple
 
 
 class Path(NamedTuple):
-    """The packed addresses of both ends: a host may route by its own as well."""
+    """What the kernel routes a connection's packets by: the packed addresses of both ends, and what else there is."""
 
     peer: bytes
     own: bytes
+    #: Mark, device and the like, as the shell has found them; here it is only compared.
+    way: Hashable = None
 
     @classmethod
     def of(cls, key: bytes) -> Path:
@@ -59,6 +61,11 @@ def address_of(key: bytes) -> bytes:
 def peer_of(key: bytes) -> bytes:
     """The second address, packed: the peer's, where ours come first."""
     return key[(len(key) - 4) // 2 : -4]
+
+
+def is_link_local(address: bytes) -> bool:
+    """Whether a packed address is one that every link has, fe80::/10 (RFC 4291 section 2.5.6)."""
+    return len(address) == 16 and address[0] == 0xFE and address[1] & 0xC0 == 0x80
 
 
 def endpoints(key: bytes) -> tuple[bytes, bytes]:

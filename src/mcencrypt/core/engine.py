@@ -150,6 +150,9 @@ class Engine:
         """A packet of a local socket that belongs to no flow."""
         if key in self._dialling or key in self._answering:
             return rebuild(segment, segment.seq, segment.ack)
+        if reversed_key(key) in self._by_local:
+            # What we sent to our own socket has found the way out instead, because its address is not ours any more.
+            return self.outcome.drop("unknown-connection")
         plain = self._plain.get(key)
         if plain is None and self.policy.plaintext_allowed(peer_of(key)):
             plain = self.table.pass_in_plaintext(key, now, self.policy.enabled)

@@ -124,6 +124,9 @@ class Flow:
         top, seen, plain_end = ledger.plain_top, egress.seen, plain + length
         if plain > seen:
             return self.outcome.drop("gap-before-us")  # TCP will send what is missing, in order
+        if self.path.way is None or plain < top:
+            # Before the first packet, and wherever one was lost: routes, and what they go by, can change.
+            self.path = self._paths.of(self.key)
         head, mtu = segment.payload_at, self._paths.mtu(self.path)
         largest = self.mss - (head - segment.tcp_at - 20)
         if plain_end > top or (final and egress.final_plain is None):

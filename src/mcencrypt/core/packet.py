@@ -85,11 +85,10 @@ class Segment:
         self.tcp_at = tcp_at
         self.payload_at = payload_at
         self.end = end
-        addresses_at = 8 if version == 6 else 12
         if tcp_at == 20 or version == 6:  # addresses and ports stand side by side
-            self.source_first = bytes(packet[addresses_at : ports_at + 4])
+            self.source_first = bytes(packet[8 if version == 6 else 12 : ports_at + 4])
         else:
-            self.source_first = bytes(packet[12:20]) + bytes(packet[ports_at : ports_at + 4])
+            self.source_first = source_first(packet)
 
     def options(self) -> Buffer:
         """The TCP options, padding included."""
@@ -97,6 +96,14 @@ class Segment:
 
     def payload(self) -> Buffer:
         return self.packet[self.payload_at : self.end]
+
+
+def source_first(packet: Buffer) -> bytes:
+    """Addresses and ports in the order of an IP packet, which must have a TCP header right behind its own."""
+    if packet[0] >> 4 == 6:
+        return bytes(packet[8:44])
+    tcp_at = (packet[0] & 15) * 4
+    return bytes(packet[12:20]) + bytes(packet[tcp_at : tcp_at + 4])
 
 
 def rebuild(

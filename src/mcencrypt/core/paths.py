@@ -20,14 +20,14 @@ CAPACITY: Final = 4096
 class Paths:
     """The paths to all peers."""
 
-    def __init__(self, route_mtu: Callable[[bytes, bytes], int]) -> None:
-        """`route_mtu`: MTU in bytes that the route to a packed address shows, for packets from another."""
-        self._route_mtu = route_mtu
+    def __init__(self, route_mtu: Callable[[Path], int], path_of: Callable[[bytes], Path] = Path.of) -> None:
+        """`route_mtu`: MTU in bytes that the route of a path shows. `path_of`: the path of a connection."""
+        self._route_mtu, self.of = route_mtu, path_of
         self._told: dict[Path, int] = {}
 
     def shown(self, path: Path) -> int:
         """The MTU in bytes that the route shows, from which our kernel reckons its segments."""
-        return self._route_mtu(path.peer, path.own)
+        return self._route_mtu(path)
 
     def mtu(self, path: Path) -> int:
         """The path's MTU in bytes."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final, Literal, get_args
 
+from .addresses import Path
+
 Network = IPv4Network | IPv6Network
 
 #: Encrypted or not at all; or in plaintext with peers that do not answer the handshake.
@@ -50,5 +52,7 @@ class Surroundings:
     random: Callable[[int], bytes]
     #: Milliseconds since 1970.
     unix_ms: Callable[[], int]
-    #: MTU in bytes of the route to a packed address (the first) from one of ours (the second).
-    route_mtu: Callable[[bytes, bytes], int]
+    #: MTU in bytes that the route of a path shows.
+    route_mtu: Callable[[Path], int]
+    #: The path of a connection's packets, by its key, ours first.
+    path_of: Callable[[bytes], Path] = Path.of

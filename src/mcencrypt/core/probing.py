@@ -26,7 +26,6 @@ from typing import Final, Literal
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from .addresses import address_of, peer_of
 from .handshake import HELLO_LENGTH, Dial, NetworkSecret, Refused, ephemeral_key
 from .keyring import KeyRing
 from .packet import ACK, MASK32, RST, SYN, Segment, bare, rebuild
@@ -115,7 +114,7 @@ class Probing:
         isn = int.from_bytes(random(4), "big")
         offers = secret.key_id == self._ring.offered.key_id
         dial = Dial(secret, self._static, ephemeral_key(random), self._around.unix_ms(), offers)
-        syn = _syn(key, isn, dial.hello, self._around.route_mtu(peer_of(key), address_of(key)))
+        syn = _syn(key, isn, dial.hello, self._around.route_mtu(self._around.path_of(key)))
         self._probes[key] = _Probe(dial, isn, syn, now + timeout, now, done)
         self._outcome.to_network(syn)
         return True

@@ -34,6 +34,7 @@ from mcencrypt.daemon.rotation import Rotation
 from mcencrypt.daemon.settings import Live, first_policy
 from mcencrypt.daemon.snapshot import Snapshots
 from mcencrypt.daemon.switch import Switch
+from mcencrypt.daemon.ways import Ways
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.fence import Fence
 from mcencrypt.kernel.firewall import Firewall
@@ -92,14 +93,19 @@ class Daemon:
         # Then the parts, each with those that it needs.
         self._loop, self._routes = Loop(), Routes()
         policy, record = first_policy(config, peers), self._journal.on_flow
-        surroundings = Surroundings(os.urandom, lambda: time.time_ns() // 1_000_000, self._routes.mtu)
+        sockets = Sockets()
+        self._ways = ways = Ways(sockets, self._routes)
+        unix_ms = lambda: time.time_ns() // 1_000_000  # noqa: E731
+        surroundings = Surroundings(os.urandom, unix_ms, ways.route_mtu, ways.path_of)
         self._engine = engine = Engine(policy, stored.ring, identity.private, surroundings, on_flow=record)
         for one in self._journal.remains:
             engine.table.remember(one.key, one.seq, one.ack, time.monotonic())
         firewall, fence = Firewall(ports, config.queue_number, mark=config.fence_mark), Fence(ports, config.fence_mark)
-        self._switch = switch = Switch(engine, firewall, fence, Sockets(), self._loop, config.state_dir)
+        self._switch = switch = Switch(engine, firewall, fence, sockets, self._loop, config.state_dir)
         live = Live(config, reread, switch, peers)
-        self._datapath = Datapath(engine, config.queue_number, switch.destroy, Reporter(live.name_of).handle)
+        report = Reporter(live.name_of).handle
+        self._datapath = Datapath(engine, config.queue_number, switch.destroy, ways.handlings, report)
+        ways.came_by, ways.leaves_by = self._datapath.came_by, self._datapath.leaves_by
         self._loop.afterwards = self._datapath.carry_out
         prober = Prober(engine, switch, self._loop)
         rotation = Rotation(engine, stored, prober, self._loop, lambda: switch.ports, live.name_of)
@@ -168,6 +174,7 @@ class Daemon:
 
     def _routes_changed(self) -> None:
         if self._routes.handle_events():
+            self._ways.handlings.grow_old()
             try:
                 check_links()
             except OperatorError as problem:

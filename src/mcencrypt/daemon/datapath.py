@@ -8,6 +8,7 @@ from collections.abc import Callable
 from mcencrypt.control import replies
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.verdict import ACCEPT, Event, Verdict
+from mcencrypt.kernel.handling import Handlings
 from mcencrypt.kernel.inject import Injector
 from mcencrypt.kernel.queue import Queue, statistics
 from mcencrypt.kernel.selftest import change, probe
@@ -21,15 +22,17 @@ class Datapath:
         engine: Engine,
         queue_number: int,
         destroy: Callable[[bytes], None],
+        handlings: Handlings,
         report: Callable[[Event, float], None],
     ) -> None:
-        """`destroy` ends the local socket of a connection key, ours first; `report` is told of the engine's events.
+        """`destroy` ends the local socket of a connection key, ours first; `handlings` knows how packets are to
+        leave; `report` is told of the engine's events.
 
         Raises OperatorError if the kernel refuses what is needed here; it was tried with a packet of our own then.
         """
         self._engine, self._outcome = engine, engine.outcome
         self._destroy, self._report = destroy, report
-        self._injector = Injector()
+        self._injector = Injector(handlings)
         probing = Queue(queue_number, lambda packet, skb_info, outgoing, now: change(packet))
         try:
             probe(probing)
@@ -58,6 +61,14 @@ class Datapath:
             for event in events:
                 self._report(event, now)
 
+    def came_by(self) -> int:
+        """Index of the device that the packet being decided came by; 0 if it leaves."""
+        return 0 if self._queue.outgoing else self._queue.device()
+
+    def leaves_by(self) -> int:
+        """Index of the device that the packet being decided leaves by; 0 if it came from the network."""
+        return self._queue.device() if self._queue.outgoing else 0
+
     def close(self) -> None:
         """From now on the kernel drops what the rules send to the queue."""
         self._queue.close()
@@ -72,6 +83,7 @@ class Datapath:
             "dropped_user": dropped_user,
             "enobufs": self._queue.enobufs,
             "bad_verdicts": self._queue.bad_verdicts,
+            "injections": self._injector.sent,
             "injections_failed": self._injector.failed,
         }
 
@@ -91,13 +103,15 @@ class Datapath:
     def _inject_ahead(self) -> None:
         """Send to the network what an incoming packet set free, before the local socket answers that packet."""
         waiting, self._outcome.injections = self._outcome.injections, []
+        now = time.monotonic()
         for injection in waiting:
             if injection.toward == "network":
-                self._injector.send(injection)
+                self._injector.send(injection, now)
             else:
                 self._outcome.injections.append(injection)
 
     def _inject(self) -> None:
         sending, self._outcome.injections = self._outcome.injections, []
+        now = time.monotonic()
         for injection in sending:
-            self._injector.send(injection)
+            self._injector.send(injection, now)

@@ -34,6 +34,7 @@ _REQUEST_ACK: Final = 1 | 4
 _NLMSG_ERROR: Final = 2
 _CFG_PARAMS, _CFG_MAXLEN, _CFG_MASK, _CFG_FLAGS = 2, 3, 4, 5
 _F_GSO: Final = 1 << 2
+_IFINDEX_INDEV, _IFINDEX_OUTDEV = 5, 6
 _PAYLOAD: Final = 10
 _SKB_INFO: Final = 14
 _FIRST_ATTRIBUTE: Final = 20  # behind struct nlmsghdr and struct nfgenmsg: NFQA_PACKET_HDR
@@ -90,7 +91,8 @@ class Queue:
         self._view = memoryview(self._buffer)
         self._packet = self._view[0:0]
         self._skb_info = 0
-        self._outgoing = False
+        #: Whether the packet being decided leaves this host.
+        self.outgoing = False
         self._left = 0
         #: Of the last message of each hook.
         self._layouts: dict[int, _Layout] = {}
@@ -114,6 +116,18 @@ class Queue:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def device(self) -> int:
+        """Index of the device that the packet being decided came by, or, if `outgoing`, leaves by; 0 for none."""
+        layout = self._layouts.get(self._buffer[_HOOK_AT])
+        at, end = _FIRST_ATTRIBUTE, layout.payload_at if layout else 0
+        while at < end:
+            size, kind = _attribute(self._buffer, at)
+            if kind in (_IFINDEX_INDEV, _IFINDEX_OUTDEV):
+                device: int = _big_u32(self._buffer, at + 4)[0]
+                return device
+            at += max(size + 3 & ~3, 4)
+        return 0
 
     def close(self) -> None:
         """Unbind: what waits in the kernel is dropped, and so is all that the rules send here from now on."""
@@ -153,7 +167,7 @@ class Queue:
         ):
             layout = self._layouts[hook] = _find(buffer, length)
         _, _, payload_at, info_at = layout
-        self._outgoing = hook == _LOCAL_OUT
+        self.outgoing = hook == _LOCAL_OUT
         self._skb_info = _big_u32(buffer, info_at + 4)[0] if info_at else 0
         self._packet = self._view[payload_at + 4 : length] if payload_at else self._view[0:0]
         end = payload_at or length
@@ -165,7 +179,7 @@ class Queue:
         verdict: Verdict = DROP
         try:
             if self._packet:
-                verdict = self._decide(self._packet, self._skb_info, self._outgoing, time.monotonic())
+                verdict = self._decide(self._packet, self._skb_info, self.outgoing, time.monotonic())
         except Exception:
             self.bad_verdicts += 1
             if not self._logged:

@@ -15,13 +15,15 @@ import enum
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import Final, NamedTuple
 
 from mcencrypt.core.addresses import Ends
 from mcencrypt.errors import OperatorError
-from mcencrypt.kernel.netlink import NETLINK_SOCK_DIAG, NLM_F_ACK, Netlink
+from mcencrypt.kernel.handling import Handling
+from mcencrypt.kernel.netlink import NETLINK_SOCK_DIAG, NLM_F_ACK, Netlink, attributes
 
 _SOCK_DIAG_BY_FAMILY = 20
 _SOCK_DESTROY = 21
@@ -32,7 +34,14 @@ _NO_COOKIE = b"\xff" * 8
 _REQUEST = struct.Struct("=BBBxI2s2s16s16sI8s")
 # struct inet_diag_msg: family, state, timer, retrans, then the same sockid.
 _ANSWER = struct.Struct("=BBxxHH16s16sI8s")
+_UID_AT: Final = 64  # in struct inet_diag_msg, behind the sockid: expires, rqueue, wqueue, uid, inode
+_ATTRIBUTES_AT: Final = 72
+# Attributes of an answer, and the bits that ask for them. INET_DIAG_CLASS_ID comes along with INET_DIAG_TCLASS and is
+# the socket's priority where it is in no class of the net_cls controller.
+_TOS, _TCLASS, _MARK, _CLASS_ID = 5, 6, 15, 17
+_WANTED: Final = 1 << _TOS - 1 | 1 << _TCLASS - 1
 _PORT = struct.Struct(">H")
+_U32 = struct.Struct("=I")
 _MAPPED = bytes(10) + b"\xff\xff"
 
 # Attribute of a dump's request: a filter, struct inet_diag_bc_op with its operand. "Not device 0", which is: if the
@@ -45,6 +54,12 @@ _ONLY_BOUND = struct.pack("=HHBBHIBBH", 20, _REQ_BYTECODE, _BC_DEV_COND, 8, 12, 
 #: Seconds for which a dump of bound sockets serves lookups of single ones. It costs a millisecond, and strangers'
 #: packets can ask for it.
 DUMP_EVERY: Final = 0.1
+
+#: The age of a dump that is always too old.
+AS_OF_NOW: Final = -1.0
+
+#: Sockets that were destroyed here and are remembered, for the resets that follow.
+DESTROYED: Final = 16384
 
 
 class Tcp(enum.IntEnum):
@@ -83,8 +98,8 @@ class Found(NamedTuple):
 
     #: One of `Tcp`.
     state: int
-    #: Index of the device that it is bound to; 0 for none.
-    interface: int
+    #: Its interface is the device that the socket is bound to.
+    handling: Handling
     cookie: bytes
 
 
@@ -103,6 +118,8 @@ class Sockets:
         self._netlink = Netlink(NETLINK_SOCK_DIAG)
         self._bound: dict[Ends, int] = {}
         self._bound_at = float("-inf")
+        #: How the packets of sockets were handled that were destroyed.
+        self._destroyed: dict[Ends, Handling] = {}
         self._filters = True
         # Without the module every lookup would answer ENOENT, which reads like "no such socket".
         try:
@@ -143,8 +160,11 @@ class Sockets:
         A lookup by addresses alone ends at the *listener* when there is no connection, and would destroy that, so a
         socket is found first and then named by its cookie.
         """
+        if len(self._destroyed) >= DESTROYED:
+            del self._destroyed[next(iter(self._destroyed))]
+        self._destroyed[ends] = found.handling
         try:
-            self._netlink.request(_SOCK_DESTROY, NLM_F_ACK, _encode(ends, found.interface, found.cookie))
+            self._netlink.request(_SOCK_DESTROY, NLM_F_ACK, _encode(ends, found.handling.interface, found.cookie))
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:
                 raise CannotDestroyError(
@@ -155,6 +175,11 @@ class Sockets:
                 return False
             raise
         return True
+
+    def handling(self, ends: Ends) -> Handling | None:
+        """How the kernel handles this connection's packets, or did until it was destroyed here; None for no socket."""
+        found = self._find(ends, AS_OF_NOW)
+        return self._destroyed.get(ends) if found is None else found.handling
 
     def can_destroy(self) -> bool:
         """True if the kernel has SOCK_DESTROY and lets us use it. Raises OSError for any other failure."""
@@ -202,10 +227,14 @@ class Sockets:
             answer = self._netlink.request(_SOCK_DIAG_BY_FAMILY, 0, _encode(ends, interface, _NO_COOKIE))
         except FileNotFoundError:
             return None
-        _, state, _, dport, _, _, interface, cookie = _ANSWER.unpack_from(answer)
-        if state == Tcp.LISTEN or socket.ntohs(dport) != ends[3]:
+        _, state, _, dport, _, _, bound, cookie = _ANSWER.unpack_from(answer)
+        if state == Tcp.LISTEN or socket.ntohs(dport) != ends.remote_port:
             return None
-        return Found(state, interface, cookie)
+        told = {kind: int.from_bytes(value, sys.byteorder) for kind, value in attributes(answer, _ATTRIBUTES_AT)}
+        (uid,) = _U32.unpack_from(answer, _UID_AT)
+        traffic_class = told.get(_TOS if len(ends.local) == 4 else _TCLASS, 0)
+        handling = Handling(bound, told.get(_MARK, 0), told.get(_CLASS_ID, 0), uid, traffic_class)
+        return Found(state, handling, cookie)
 
     def _dump_bound(self) -> dict[Ends, int]:
         """The index of the device that each bound socket is bound to."""
@@ -224,19 +253,19 @@ class Sockets:
                 bound[Ends(local, socket.ntohs(sport), remote, socket.ntohs(dport))] = interface
         return bound
 
-    def _dump_both(self, attributes: bytes = b"") -> list[bytes]:
+    def _dump_both(self, filters: bytes = b"") -> list[bytes]:
         """The connected sockets of both families."""
-        answers = self._dump(socket.AF_INET, _CONNECTED, attributes)
+        answers = self._dump(socket.AF_INET, _CONNECTED, filters)
         try:
-            return answers + self._dump(socket.AF_INET6, _CONNECTED, attributes)
+            return answers + self._dump(socket.AF_INET6, _CONNECTED, filters)
         except FileNotFoundError:
             return answers  # a kernel without IPv6
 
-    def _dump(self, family: int, states: int, attributes: bytes = b"") -> list[bytes]:
+    def _dump(self, family: int, states: int, filters: bytes = b"") -> list[bytes]:
         request = _REQUEST.pack(
             family, socket.IPPROTO_TCP, 0, states, b"\0\0", b"\0\0", bytes(16), bytes(16), 0, _NO_COOKIE
         )
-        return self._netlink.dump(_SOCK_DIAG_BY_FAMILY, request + attributes)
+        return self._netlink.dump(_SOCK_DIAG_BY_FAMILY, request + filters)
 
 
 def _encode(ends: Ends, interface: int, cookie: bytes) -> bytes:
@@ -244,7 +273,7 @@ def _encode(ends: Ends, interface: int, cookie: bytes) -> bytes:
     return _REQUEST.pack(
         socket.AF_INET if len(local) == 4 else socket.AF_INET6,
         socket.IPPROTO_TCP,
-        0,
+        _WANTED,
         0xFFFFFFFF,
         _PORT.pack(lport),
         _PORT.pack(rport),

@@ -59,6 +59,14 @@ def test_unknown_connections_are_ended(flags: int) -> None:
     assert a.states() == []
 
 
+@pytest.mark.parametrize("mode", ["require", "prefer"])
+def test_plaintext_for_our_own_socket_that_has_found_the_way_out_goes_no_further(mode: str) -> None:
+    """What is injected toward the socket is routed out once the address is not ours any more."""
+    a, _ = connected(mode=mode)
+    assert a.egress(make(B, A, ISN_B + 1, ISN_A + 1, ACK | PSH, b"plaintext")) is DROP
+    assert a.states() == [State.ENCRYPTED]
+
+
 def test_resets_of_unknown_connections_end_nothing() -> None:
     a = Side()
     assert a.ingress(make(B, A, 700, 0, RST, b"with data")) is DROP

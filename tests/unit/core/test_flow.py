@@ -40,7 +40,7 @@ class Half:
         key = KEY if near else KEY[4:8] + KEY[:4] + KEY[10:] + KEY[8:10]
         self.flow = Flow(
             key, egress, ingress, hello=b"", identity=b"", confirmed=True, mss=1438, scales=(0, 0), now=0.0,
-            outcome=self.outcome, paths=Paths(lambda peer, own: self.mtu),
+            outcome=self.outcome, paths=Paths(lambda path: self.mtu),
         )  # fmt: skip
 
     def packet(self, seq: int, ack: int, flags: str, payload: bytes, window: int, options: list[Any]) -> bytes:

@@ -14,7 +14,7 @@ class Kernel:
 
     def __init__(self, path: int) -> None:
         self.route = {HERE: path, THERE: path}
-        self.paths = Paths(lambda peer, own: self.route[Path(peer, own)])
+        self.paths = Paths(lambda path: self.route[path])
 
     def packet_too_long(self, peer: Path) -> int | None:
         lower = self.paths.lower(peer)

@@ -9,6 +9,7 @@ import pytest
 from mcencrypt.core.verdict import ACCEPT, DROP, Ended, Event, Injection, InPlaintext, Outcome, Verdict
 from mcencrypt.daemon import datapath
 from mcencrypt.daemon.datapath import Datapath
+from mcencrypt.kernel.handling import Handlings
 from mcencrypt.kernel.queue import Decide
 
 KEY, OTHER = bytes(12), bytes(11) + b"\1"
@@ -42,9 +43,12 @@ class Bench:
         bench = self
 
         class FakeInjector:
-            failed = 0
+            sent = failed = 0
 
-            def send(self, injection: Injection) -> None:
+            def __init__(self, handlings: Handlings) -> None:
+                pass
+
+            def send(self, injection: Injection, now: float) -> None:
                 bench.acts.append(f"{injection.packet.decode()} to {injection.toward}")
 
             def is_ours(self, packet: memoryview) -> bool:
@@ -67,7 +71,7 @@ class Bench:
         monkeypatch.setattr(datapath, "probe", lambda queue: bench.acts.append("tried"))
         self.engine = FakeEngine(self.acts)
         self.reported: list[Event] = []
-        self.datapath = Datapath(self.engine, 7, self._destroy, self._report)  # type: ignore[arg-type]
+        self.datapath = Datapath(self.engine, 7, self._destroy, None, self._report)  # type: ignore[arg-type]
         assert self.acts == ["tried", "queue closed"], "the kernel is tried before anything depends on it"
         self.acts.clear()
 

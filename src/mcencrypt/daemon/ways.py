@@ -1,0 +1,38 @@
+"""By which way a connection's packets go: what socket, routes and the packet at hand say together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mcencrypt.core.addresses import Path, is_link_local
+from mcencrypt.kernel.handling import Handling, Handlings
+from mcencrypt.kernel.routes import Routes
+from mcencrypt.kernel.sockets import Sockets
+
+
+def _none() -> int:
+    return 0
+
+
+class Ways:
+    """What the core asks of the kernel about paths."""
+
+    def __init__(self, sockets: Sockets, routes: Routes) -> None:
+        self.handlings = Handlings(sockets.handling, routes.device)
+        self._routes = routes
+        #: Index of the device that the packet being decided came by, or leaves by; 0 where it did not, or does not.
+        self.came_by: Callable[[], int] = _none
+        self.leaves_by: Callable[[], int] = _none
+
+    def path_of(self, key: bytes) -> Path:
+        """The path of a connection's packets, by its key, ours first."""
+        handling = self.handlings.of(key, time.monotonic(), self.leaves_by())
+        return Path.of(key)._replace(way=handling._replace(priority=0))
+
+    def route_mtu(self, path: Path) -> int:
+        """MTU in bytes that the route of a path shows."""
+        way = path.way
+        if not isinstance(way, Handling):  # of a SYN, which no socket is behind as yet
+            way = Handling(self.came_by() if is_link_local(path.peer) else 0)
+        return self._routes.mtu(path.peer, path.own, way)
