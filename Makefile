@@ -38,7 +38,16 @@ $(INSTALLED): pyproject.toml $(SOURCES)
 dev: $(STAMP)
 	@echo "$(BIN)/python has this tree and all that its tests and checks need"
 
-$(STAMP): pyproject.toml
+# What is compiled: each module with types beside it.
+COMPILED := $(wildcard src/mcencrypt/*/*.pxd)
+COMPILED += $(wildcard $(COMPILED:.pxd=.py) $(COMPILED:.pxd=.pyx))
+
+$(STAMP): $(DEV)/.packages $(COMPILED) hatch_build.py
+	@echo "compiling the packet path"
+	@$(BIN)/python hatch_build.py >build.log 2>&1 || { tail -n 20 build.log; exit 1; }
+	@rm -f build.log; touch $@
+
+$(DEV)/.packages: pyproject.toml
 	@tools/prerequisites build $(PYTHON)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(DEV)
 	@echo "installing what developers need in $(DEV)"
@@ -64,15 +73,15 @@ units: $(STAMP)
 lint: format types
 
 format: $(STAMP)
-	@$(BIN)/python -m ruff check . benchmarks/throughput tools/drawings tools/schema
-	@$(BIN)/python -m ruff format --check . benchmarks/throughput tools/drawings tools/schema
+	@$(BIN)/python -m ruff check . benchmarks/throughput benchmarks/compare tools/drawings tools/schema
+	@$(BIN)/python -m ruff format --check . benchmarks/throughput benchmarks/compare tools/drawings tools/schema
 
 types: $(STAMP)
 	@$(BIN)/python -m mypy
 
 bench: $(STAMP)
 	@tools/prerequisites bench $(PYTHON)
-	@$(BIN)/python benchmarks/throughput $(BENCH)
+	@$(BIN)/python benchmarks/compare $(BENCH)
 
 dist: $(STAMP)
 	@rm -f dist/mcencrypt-*

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,3 +32,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     if hasattr(config, "workerinput"):  # of a run that is shared out
         items.sort(key=lambda item: rank(item.nodeid))
+
+
+def pytest_configure() -> None:
+    """Nothing is tested that was compiled from what the sources were before."""
+    sources = Path(__file__).parents[1] / "src" / "mcencrypt"
+    for types in sources.rglob("*.pxd"):
+        for made in types.parent.glob(f"{types.stem}.*.so"):
+            if any(one.stat().st_mtime > made.stat().st_mtime for one in types.parent.glob(f"{types.stem}.p*")):
+                pytest.exit(f"{made.relative_to(sources)} is older than its source: `make dev`", returncode=1)

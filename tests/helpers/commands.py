@@ -41,7 +41,7 @@ def status_result(**changes: Any) -> Status:
         for n in range(400)
     ]  # fmt: skip
     busy: dict[str, Any] = {
-        "ports": [7331, 8571], "version": "0.1.0", "connections": connections,
+        "ports": [7331, 8571], "version": "0.1.0", "build": "compiled", "connections": connections,
         "totals": {**replies.status()["totals"], "connections": 400, **carried},
         "refused": {"replayed": 2, "not-a-handshake": 7, "old-reset": 0},
         "queue": replies.queue(dropped_kernel=5, enobufs=1),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import socket
 import struct
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mcencrypt.kernel.netlink import attributes
 
 if TYPE_CHECKING:
     from mcencrypt.kernel import queue
 
 _PACKET_HEADER_AT = 20
 _NLMSG_ERROR = 2
+_VERDICT = 0x0301  # NFNL_SUBSYS_QUEUE, NFQNL_MSG_VERDICT
+_VERDICT_HEADER, _PAYLOAD = 2, 10
 #: The sequence number of the one request that `Queue` makes.
 CONFIGURATION = 0x6D63
 
@@ -27,26 +31,21 @@ def packet_id(message: bytes) -> int:
     return int(struct.unpack_from("!I", message, _PACKET_HEADER_AT + 4)[0])
 
 
-class FakePacket:
-    """A packet that waits for its verdict, and what it got."""
+class Given(NamedTuple):
+    """A verdict as the kernel gets it: the packet's id, "accept" or "drop", and what goes in its place."""
 
-    def __init__(self, message: bytes) -> None:
-        self.message = message
-        self.verdict: str | None = None
-        self.replacement: bytes | None = None
+    id: int
+    verdict: str
+    replacement: bytes | None
 
-    def accept(self) -> None:
-        self._give("accept")
-
-    def drop(self) -> None:
-        self._give("drop")
-
-    def set_payload(self, payload: bytes) -> None:
-        self.replacement = payload
-
-    def _give(self, verdict: str) -> None:
-        assert self.verdict is None, "a packet gets one verdict"
-        self.verdict = verdict
+    @classmethod
+    def read(cls, message: bytes) -> Given:
+        """An NFQNL_MSG_VERDICT, which must be as the kernel wants it (linux/netfilter/nfnetlink_queue.h)."""
+        length, kind, flags = struct.unpack_from("=IHH", message)
+        assert (length, kind, flags) == (len(message), _VERDICT, 1), "a verdict on one packet"
+        found = dict(attributes(message, _PACKET_HEADER_AT))
+        verdict, packet = struct.unpack("!II", found[_VERDICT_HEADER])
+        return cls(packet, ("drop", "accept")[verdict], found.get(_PAYLOAD))
 
 
 class FakeBinding:
@@ -54,7 +53,9 @@ class FakeBinding:
 
     def __init__(self, answers: Iterable[bytes] = (acknowledgement(),)) -> None:
         self.kernel, self._ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.packets: list[FakePacket] = []
+        self.kernel.setblocking(False)
+        for end in (self.kernel, self._ours):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self.bound: int | None = None
         #: What `bind` raises.
         self.problem: OSError | None = None
@@ -66,24 +67,18 @@ class FakeBinding:
     ) -> None:
         if self.problem:
             raise self.problem
-        self.bound, self._callback = queue_num, user_callback
+        self.bound = queue_num
 
     def get_fd(self) -> int:
         return self._ours.fileno()
 
-    def run_socket(self, s: Any) -> None:
-        """As NetfilterQueue.run_socket does it."""
-        while True:
-            try:
-                message = s.recv(4096)
-            except OSError as problem:
-                if problem.errno == errno.ENOBUFS:
-                    continue
-                if problem.errno == errno.EAGAIN:
-                    return
-                raise
-            self.packets.append(FakePacket(message))
-            self._callback(self.packets[-1])
+    def verdicts(self) -> list[Given]:
+        """Those given since this was asked before."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(Given.read(self.kernel.recv(1 << 18)))
+        return found
 
     def unbind(self) -> None:
         self.bound = None
@@ -96,4 +91,3 @@ class FakeBinding:
 
 if TYPE_CHECKING:
     _binding: type[queue.Binding] = FakeBinding
-    _packet: type[queue.Waiting] = FakePacket

@@ -70,4 +70,6 @@ def snapshot_of(engine: Engine) -> dict[str, Any]:
     """What an exporter gets of a daemon with that engine, and with a version that needs escaping."""
     with TemporaryDirectory() as directory:
         made = Station(Path(directory), engine).snapshots.metrics()
-    return dict(json.loads(json.dumps({**made, "version": '1.0"\\', "started": 1.7e9, "rules_lost": 2})))
+    return dict(
+        json.loads(json.dumps({**made, "version": '1.0"\\', "build": "compiled", "started": 1.7e9, "rules_lost": 2}))
+    )

@@ -32,7 +32,7 @@ class Tree:
         for name in COPIED:
             source = ROOT / name
             if source.is_dir():
-                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
             else:
                 shutil.copyfile(source, root / name)
 

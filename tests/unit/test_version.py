@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from mcencrypt import version
 from mcencrypt.cli import cli
+from mcencrypt.interpreted import build
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -28,7 +29,8 @@ def test_builds_read_the_file_that_the_program_reads() -> None:
 def test_a_wheel_is_built_of_the_program_and_its_rules_alone() -> None:
     """tests/containers/test_contents.py looks at what is built of that."""
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel == {"packages": ["src/mcencrypt"], "force-include": {"iptables": "mcencrypt/iptables"}}
+    included = {"iptables": "mcencrypt/iptables"}
+    assert wheel == {"packages": ["src/mcencrypt"], "force-include": included, "hooks": {"custom": {}}}
 
 
 def test_it_is_a_version_of_pep_440_without_a_local_part() -> None:
@@ -36,7 +38,7 @@ def test_it_is_a_version_of_pep_440_without_a_local_part() -> None:
 
 
 def test_the_program_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert CliRunner().invoke(cli, ["--version"]).stdout == f"mcencrypt {version.VERSION}\n"
+    assert CliRunner().invoke(cli, ["--version"]).stdout == f"mcencrypt {version.VERSION} ({build()})\n"
     monkeypatch.setattr("mcencrypt.cli.install.VERSION", "7.8.9")
     assert CliRunner().invoke(cli, ["install", "--root", str(tmp_path)]).exit_code == 0
     (page,) = tmp_path.rglob("mcencrypt.1")

@@ -12,6 +12,7 @@ import click
 
 from mcencrypt.cli.settings import shared_options
 from mcencrypt.errors import OperatorError
+from mcencrypt.interpreted import build
 from mcencrypt.version import VERSION
 
 # Name: module and, in it, the command. Importing all of them for every call would triple the start-up time.
@@ -81,7 +82,7 @@ def _fail(message: str, status: int) -> NoReturn:
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if not value:
         return
-    click.echo(f"mcencrypt {VERSION}")
+    click.echo(f"mcencrypt {VERSION} ({build()})")
     ctx.exit()
 
 

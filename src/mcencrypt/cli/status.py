@@ -107,9 +107,8 @@ def _headline(result: Status) -> str:
     else:
         state = "off"
     where = f" in {result['netns']}" if result["netns"] else ""
-    return (
-        f"mcencrypt is {state}{where}; daemon {result['version']}, pid {result['pid']}, up {text.age(result['uptime'])}"
-    )
+    daemon = f"daemon {result['version']} ({result['build']}), pid {result['pid']}"
+    return f"mcencrypt is {state}{where}; {daemon}, up {text.age(result['uptime'])}"
 
 
 _FENCE = {

@@ -17,6 +17,7 @@ from mcencrypt.core.policy import Mode
 from mcencrypt.core.probing import ProbeOutcome
 from mcencrypt.core.reasons import Reason
 from mcencrypt.core.status import State
+from mcencrypt.interpreted import Build
 
 #: Who decided the mode: `mcencrypt mode`, or the configuration.
 ModeSource = Literal["command", "configuration"]
@@ -195,6 +196,8 @@ class Status(Keys):
     pid: int
     #: Of mcencrypt, as the daemon runs it.
     version: str
+    #: Whether its packet path is compiled, or runs as Python (`MCENCRYPT_INTERPRETED=1`).
+    build: Build
     #: Seconds since the daemon's start.
     uptime: float
     #: Those that it has seen: attempts, encrypted ones, and in plaintext.

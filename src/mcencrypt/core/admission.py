@@ -99,7 +99,7 @@ class Admission:
         self._ring, self._static, self._around = ring, static, surroundings
         self._outcome, self._table, self._epoch_bits = outcome, table, epoch_bits
         self._replays = ReplayCache()
-        self._paths = Paths(surroundings.route_mtu, surroundings.path_of)
+        self.paths = Paths(surroundings.route_mtu, surroundings.path_of)
         #: What peers were seen to offer, and what those offered that were refused for it.
         self.offers, self.refused_keys = Offers(), RefusedKeys()
         #: When a handshake under each network key last succeeded (seconds, monotonic).
@@ -349,7 +349,7 @@ class Admission:
             scales=(ours[2] or 0, theirs[2] or 0) if scaled else (0, 0),
             now=now,
             outcome=self._outcome,
-            paths=self._paths,
+            paths=self.paths,
         )
 
     def _check_listed(self, identity: bytes) -> None:
@@ -370,8 +370,8 @@ class Admission:
 
     def _mss_limit(self, segment: Segment, key: bytes) -> int:
         """What a peer's MSS counts for at most: the route's MTU less headers."""
-        path = self._paths.of(key) if key in self.dialling else Path.of(key)  # a peer's SYN has no socket here as yet
-        return max(self._paths.mtu(path) - (60 if segment.ipv6 else 40), 88)
+        path = self.paths.of(key) if key in self.dialling else Path.of(key)  # a peer's SYN has no socket here as yet
+        return max(self.paths.mtu(path) - (60 if segment.ipv6 else 40), 88)
 
     # -- what is known of attempts, and their end
 

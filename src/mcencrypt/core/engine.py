@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from .addresses import address_of, on_ports, peer_of, reversed_key
 from .admission import Admission
 from .checksum import tcp_checksum_is_right
+from .fast import Express
 from .flow import Flow
 from .handshake import HELLO_LENGTH
 from .keyring import KeyRing
@@ -66,6 +67,8 @@ class Engine:
         self._by_local, self._by_remote = self.table.by_local, self.table.by_remote
         self._plain, self._ghosts, self._unconfirmed = self.table.plain, self.table.ghosts, self.table.unconfirmed
         self._dialling, self._answering = self.admission.dialling, self.admission.answering
+        #: Handles what is common before `egress` and `ingress` are asked.
+        self.express = Express(self._by_local, self._by_remote, self._dialling, self._answering, self.outcome)
 
     @property
     def policy(self) -> Policy:
@@ -217,6 +220,10 @@ class Engine:
             self.table.abort(key, now, "its port is not ours any more")
         return leaving
 
+    def routes_changed(self) -> None:
+        """The route to a peer may be another one now."""
+        self.admission.paths.version += 1
+
     def tick(self, now: float) -> list[bytes]:
         """Expire what has a deadline.  Returns the connections whose sockets the caller should look up.
 
@@ -224,6 +231,7 @@ class Engine:
         `table.touch`.
         """
         self.admission.expire(now)
+        self.routes_changed()
         self.table.expire(now)
         return self.table.silent(now)
 

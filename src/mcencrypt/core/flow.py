@@ -30,7 +30,6 @@ class Flow:
     __slots__ = (
         "_last_ack",
         "_last_window",
-        "_paths",
         "_template",
         "closing",
         "confirmed",
@@ -45,9 +44,13 @@ class Flow:
         "mss",
         "outcome",
         "path",
+        "path_mtu",
+        "paths",
+        "paths_version",
         "positions",
         "remote_scale",
         "seen",
+        "shown_mtu",
     )
 
     def __init__(
@@ -79,7 +82,9 @@ class Flow:
         self.local_scale, self.remote_scale = scales
         self.created = self.seen = now
         self.outcome = outcome
-        self._paths = paths
+        self.paths = paths
+        #: What `paths` said when it had this version: the MTU in bytes that the route shows, and the path's.
+        self.paths_version, self.shown_mtu, self.path_mtu = -1, 0, 0
         self.closing = False
         #: Called after each packet that moved a position; set by whoever keeps the journal.
         self.positions: Callable[[Flow], None] | None = None
@@ -126,8 +131,11 @@ class Flow:
             return self.outcome.drop("gap-before-us")  # TCP will send what is missing, in order
         if self.path.way is None or plain < top:
             # Before the first packet, and wherever one was lost: routes, and what they go by, can change.
-            self.path = self._paths.of(self.key)
-        head, mtu = segment.payload_at, self._paths.mtu(self.path)
+            self.path, self.paths_version = self.paths.of(self.key), -1
+        if self.paths_version != self.paths.version:
+            self.shown_mtu, self.path_mtu = self.paths.shown(self.path), self.paths.mtu(self.path)
+            self.paths_version = self.paths.version
+        head, mtu = segment.payload_at, self.path_mtu
         largest = self.mss - (head - segment.tcp_at - 20)
         if plain_end > top or (final and egress.final_plain is None):
             if egress.final_plain is not None:
@@ -138,7 +146,7 @@ class Flow:
                 gso,
                 new,
                 seen - top,
-                min(self.mss, self._paths.shown(self.path) - segment.tcp_at - 20),
+                min(self.mss, self.shown_mtu - segment.tcp_at - 20),
                 head - segment.tcp_at - 20,
                 egress.bytes_sealed >= egress.calm_from and egress.has_room(plain_end - top),
             )
@@ -214,7 +222,7 @@ class Flow:
 
     def _tell(self, segment: Segment) -> None:
         """Tell the local socket, through the route that all connections to the peer share, to leave room for us."""
-        lower = self._paths.lower(self.path)
+        lower = self.paths.lower(self.path)
         if lower is not None:
             self.outcome.to_socket(too_big(segment, lower))
 
@@ -223,7 +231,7 @@ class Flow:
         egress, template = self.egress, self._template
         if template is None:
             return
-        room = self._paths.mtu(self.path) - template.payload_at
+        room = self.paths.mtu(self.path) - template.payload_at
         for number, part in enumerate(egress.parts(egress.sent, egress.ledger.wire_top, room, room)):
             packet = rebuild(
                 template,
@@ -254,12 +262,7 @@ class Flow:
         options = self._sack_to_plain(segment, ack_wire)
         news = ack_wire > self._last_ack or segment.window != self._last_window or options is not None
         if ingress.acked <= wire + length and wire <= max(ingress.right_edge, ingress.ledger.wire_top + 1):
-            if ack_wire > self._last_ack:
-                self._last_ack = ack_wire
-                egress.prune(ack_wire, ack_plain)
-            self._last_window = segment.window
-            if ack_wire + window > egress.right_edge:
-                egress.right_edge = ack_wire + window
+            self.heard(ack_wire, ack_plain, segment.window, ack_wire + window)
             if egress.waiting():
                 self.release()
         ack = egress.isn + 1 + ack_plain
@@ -296,6 +299,18 @@ class Flow:
             plain = ingress.bare_plain(wire)
             return rebuild(segment, ingress.seq(plain), ack, flags=flags & ~PSH, window=shown, options=options)
         return self.outcome.drop("incomplete")
+
+    def heard(self, ack_wire: int, ack_plain: int, shown: int, right: int) -> None:
+        """The far side has everything before `ack_wire`, `ack_plain` in plain space, and offers room up to `right`.
+
+        `shown` is the window as its packet shows it, unscaled.
+        """
+        if ack_wire > self._last_ack:
+            self._last_ack = ack_wire
+            self.egress.prune(ack_wire, ack_plain)
+        self._last_window = shown
+        if right > self.egress.right_edge:
+            self.egress.right_edge = right
 
     def _deliver(
         self,

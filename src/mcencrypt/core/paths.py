@@ -24,6 +24,8 @@ class Paths:
         """`route_mtu`: MTU in bytes that the route of a path shows. `path_of`: the path of a connection."""
         self._route_mtu, self.of = route_mtu, path_of
         self._told: dict[Path, int] = {}
+        #: Grows when an answer given before may be wrong now.
+        self.version = 0
 
     def shown(self, path: Path) -> int:
         """The MTU in bytes that the route shows, from which our kernel reckons its segments."""
@@ -36,6 +38,7 @@ class Paths:
 
     def lower(self, path: Path) -> int | None:
         """The MTU to tell our kernel for this path, so that our overhead fits; None if it knows."""
+        self.version += 1
         shown = self.shown(path)
         if self._told.pop(path, None) == shown:
             self._told[path] = shown

@@ -18,6 +18,8 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+import mcencrypt.core.prim as prim
+
 from .noise import rekey
 from .packet import MASK32, Buffer
 
@@ -42,7 +44,7 @@ class Keys:
     the ciphers derived for trial; a raw key older than that is gone for good.
     """
 
-    __slots__ = ("_base", "_ciphers", "_epoch", "epoch_bits")
+    __slots__ = ("_base", "_ciphers", "_epoch", "current", "epoch_bits", "until")
 
     #: How many epochs ahead of the proven one a record may claim to be.
     AHEAD: Final = 8
@@ -51,6 +53,8 @@ class Keys:
         self.epoch_bits = epoch_bits
         self._epoch, self._base = 0, key
         self._ciphers = {0: AESGCM(key)}
+        #: For `fast`: the proven epoch's cipher, and the wire offset at which that epoch ends.
+        self.current, self.until = prim.Cipher(key), 1 << epoch_bits
 
     def cipher(self, wire: int) -> AESGCM | None:
         """The cipher for a record that starts at `wire`; None if its epoch is out of reach."""
@@ -73,6 +77,7 @@ class Keys:
             self._epoch = epoch
             self._ciphers = {number: cipher for number, cipher in self._ciphers.items() if number >= epoch - 1}
             self._ciphers.setdefault(epoch, AESGCM(self._base))
+            self.current, self.until = prim.Cipher(self._base), epoch + 1 << self.epoch_bits
 
 
 def seal(keys: Keys, data: Buffer, plain: int, wire: int, size: int, final: bool) -> list[bytes]:

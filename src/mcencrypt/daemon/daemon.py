@@ -123,7 +123,7 @@ class Daemon:
         loop = self._loop
         loop.stop_on(signal.SIGTERM, signal.SIGINT)
         loop.call_on(signal.SIGHUP, self._hang_up)
-        loop.add_reader(self._datapath.fileno(), self._datapath.ready)
+        loop.waiting = self._datapath.serve
         loop.add_reader(self._routes.fileno(), self._routes_changed)
         loop.call_every(TICK, self._tick)
         self._switch.start([one.key for one in self._journal.remains])
@@ -175,6 +175,7 @@ class Daemon:
     def _routes_changed(self) -> None:
         if self._routes.handle_events():
             self._ways.handlings.grow_old()
+            self._engine.routes_changed()
             try:
                 check_links()
             except OperatorError as problem:

@@ -38,9 +38,10 @@ class Datapath:
             probe(probing)
         finally:
             probing.close()
-        self._queue = Queue(queue_number, self._decide)
-        #: Handles the packets that wait in the queue.
-        self.ready: Callable[[], None] = self._queue.ready
+        engine.express.underway = self._injector.underway
+        self._queue = Queue(queue_number, self._decide, express=engine.express)
+        #: Handles the packets of the queue: `Queue.serve`.
+        self.serve: Callable[[int, float], bool] = self._queue.serve
 
     def fileno(self) -> int:
         return self._queue.fileno()

@@ -21,6 +21,12 @@ def _nothing() -> None:
     """What is to be done afterwards if nobody said."""
 
 
+def _readable(fd: int, seconds: float) -> bool:
+    waiting = select.poll()
+    waiting.register(fd, select.POLLIN)
+    return bool(waiting.poll(None if seconds < 0 else int(seconds * 1000) + (seconds > 0)))
+
+
 class Loop:
     """Calls back when descriptors are readable and when times come.  A callback that raises is logged, not fatal."""
 
@@ -30,6 +36,9 @@ class Loop:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._running = True
+        #: Waits until this descriptor is readable, or for that many seconds (negative: for ever), and says whether it
+        #: is. Who has something more urgent to do than all readers does it meanwhile.
+        self.waiting: Callable[[int, float], bool] = _readable
         #: Called whenever callbacks have run, before the loop waits or ends, for what they left. Set it before `run`.
         self.afterwards: Callable[[], None] = _nothing
         self._on_signal: dict[int, Callable[[], None]] = {}
@@ -86,6 +95,7 @@ class Loop:
         """Until `stop`."""
         poll, readers, timers = self._epoll.poll, self._readers, self._timers
         call, afterwards = self._call, self.afterwards
+        waiting, epoll = self.waiting, self._epoll.fileno()
         while self._running:
             now = time.monotonic()
             while timers and timers[0][0] <= now:
@@ -93,10 +103,11 @@ class Loop:
             if not self._running:
                 break
             call(afterwards)
-            for fd, _ in poll(max(0.0, timers[0][0] - time.monotonic()) if timers else -1):
-                callback = readers.get(fd)
-                if callback is not None:
-                    call(callback)
+            if waiting(epoll, max(0.0, timers[0][0] - time.monotonic()) if timers else -1.0):
+                for fd, _ in poll(0):
+                    callback = readers.get(fd)
+                    if callback is not None:
+                        call(callback)
         call(afterwards)
 
     def _call(self, callback: Callable[[], None]) -> None:

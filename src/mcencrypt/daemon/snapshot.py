@@ -15,6 +15,7 @@ from mcencrypt.daemon.names import endpoint, identity
 from mcencrypt.daemon.rotation import Rotation
 from mcencrypt.daemon.settings import Live
 from mcencrypt.daemon.switch import Position, Switch
+from mcencrypt.interpreted import build
 from mcencrypt.metrics.snapshot import Process, Snapshot
 from mcencrypt.version import VERSION
 
@@ -65,6 +66,7 @@ class Snapshots:
             "netns": self._live.netns,
             "pid": os.getpid(),
             "version": VERSION,
+            "build": build(),
             "uptime": round(now - self._started, 3),
             **self._rotation.describe(now),
             "connections": [connection(one, self._live.name_of) for one in shown],
@@ -91,6 +93,7 @@ class Snapshots:
         summary = self._engine.summary()
         return {
             "version": VERSION,
+            "build": build(),
             "started": self._started_at,
             "identity": self._public,
             "key_id": self._engine.ring.offered.key_id.hex(),

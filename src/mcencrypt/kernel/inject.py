@@ -57,7 +57,8 @@ class Injector:
     def __init__(self, handlings: Handlings) -> None:
         """Raises OperatorError without CAP_NET_RAW."""
         self._handlings = handlings
-        self._underway: dict[bytes, int] = {}
+        #: Packets on their way from the raw socket to the queue, and how many of each.
+        self.underway: dict[bytes, int] = {}
         #: Packets that the kernel took, and did not take.
         self.sent = self.failed = 0
         try:
@@ -77,9 +78,9 @@ class Injector:
         if packet[0] >> 4 == 4 and not (packet[4] or packet[5]):
             packet = _with_identification(packet)  # else the kernel would choose one
         if outward:
-            if len(self._underway) >= MAX_UNDERWAY:
-                del self._underway[next(iter(self._underway))]
-            self._underway[packet] = self._underway.get(packet, 0) + 1
+            if len(self.underway) >= MAX_UNDERWAY:
+                del self.underway[next(iter(self.underway))]
+            self.underway[packet] = self.underway.get(packet, 0) + 1
         try:
             if outward:
                 self._send_out(packet, handling)
@@ -88,7 +89,7 @@ class Injector:
             self.sent += 1
         except OSError as problem:
             self.failed += 1
-            self._underway.pop(packet, None)
+            self.underway.pop(packet, None)
             log.debug("a packet could not be injected: %s", problem)
 
     def _send_out(self, packet: bytes, handling: Handling) -> None:
@@ -125,16 +126,16 @@ class Injector:
 
     def is_ours(self, packet: Buffer) -> bool:
         """Whether this outgoing packet is one that `send` has just sent; each is let through once."""
-        if not self._underway:
+        if not self.underway:
             return False
         name = bytes(packet)
-        count = self._underway.get(name)
+        count = self.underway.get(name)
         if count is None:
             return False
         if count > 1:
-            self._underway[name] = count - 1
+            self.underway[name] = count - 1
         else:
-            del self._underway[name]
+            del self.underway[name]
         return True
 
     def close(self) -> None:

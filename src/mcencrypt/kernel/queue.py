@@ -1,26 +1,27 @@
 """The netfilter queue: packets come in as GSO batches, and each gets its verdict here and nowhere else.
 
-NetfilterQueue binds the queue and sends verdicts.  What it cannot do is done on its own netlink socket: asking for
-unsegmented packets (NFQA_CFG_F_GSO) with a copy range that holds them, and reading NFQA_SKB_INFO.  It takes its
-messages from an object with `recv`, so the packet is read into a buffer of ours, which is kept, and NetfilterQueue
-is handed the message without the payload: an id is all that it needs for a verdict.
+NetfilterQueue binds the queue. What it cannot do is done on its netlink socket: asking for unsegmented packets
+(NFQA_CFG_F_GSO) with a copy range that holds them, reading NFQA_SKB_INFO, receiving into a buffer that is kept, and
+sending a packet that stands in two places (`nfq`).
 """
 
 from __future__ import annotations
 
-import errno
-import functools
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from struct import Struct
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
+import mcencrypt.kernel.nfq as nfq
+from mcencrypt.core.fast import Express
 from mcencrypt.core.packet import VERDICT_LIMIT
+from mcencrypt.core.prim import Reply
 from mcencrypt.core.verdict import ACCEPT, DROP, Verdict
 from mcencrypt.errors import OperatorError
 
@@ -34,13 +35,6 @@ _REQUEST_ACK: Final = 1 | 4
 _NLMSG_ERROR: Final = 2
 _CFG_PARAMS, _CFG_MAXLEN, _CFG_MASK, _CFG_FLAGS = 2, 3, 4, 5
 _F_GSO: Final = 1 << 2
-_IFINDEX_INDEV, _IFINDEX_OUTDEV = 5, 6
-_PAYLOAD: Final = 10
-_SKB_INFO: Final = 14
-_FIRST_ATTRIBUTE: Final = 20  # behind struct nlmsghdr and struct nfgenmsg: NFQA_PACKET_HDR
-_HOOK_AT: Final = _FIRST_ATTRIBUTE + 4 + 6  # in struct nfqnl_msg_packet_hdr
-_LOCAL_OUT: Final = 3  # NF_INET_LOCAL_OUT
-
 #: Packets that may wait for us in the kernel, and bytes of its socket buffer.
 MAX_WAITING: Final = 4096
 SOCKET_BUFFER: Final = 32 << 20
@@ -48,21 +42,8 @@ SOCKET_BUFFER: Final = 32 << 20
 BURST: Final = 64
 _BUFFER: Final = 1 << 17
 
-_attribute = Struct("=HH").unpack_from
-_big_u32 = Struct("!I").unpack_from
-_native_u32 = Struct("=I").pack_into
 _native_i32 = Struct("=i").unpack_from
 _message_header = Struct("=IHHII")
-
-
-class Waiting(Protocol):
-    """What is used of a `netfilterqueue.Packet`: the verdict on a packet that waits in the kernel."""
-
-    def accept(self) -> None: ...
-
-    def drop(self) -> None: ...
-
-    def set_payload(self, payload: bytes) -> None: ...
 
 
 class Binding(Protocol):
@@ -74,29 +55,22 @@ class Binding(Protocol):
 
     def get_fd(self) -> int: ...
 
-    def run_socket(self, s: Any) -> None:
-        """Call `s.recv(size)` until that would block, and the callback for each message."""
-
     def unbind(self) -> None: ...
 
 
 class Queue:
     """One bound queue in the network namespace of the calling process."""
 
-    def __init__(self, number: int, decide: Decide, binding: Binding | None = None) -> None:
-        """`binding`: what stands in for the kernel in tests.  Raises OperatorError if the queue cannot be had."""
+    def __init__(
+        self, number: int, decide: Decide, binding: Binding | None = None, express: Express | None = None
+    ) -> None:
+        """`express` is asked before `decide`; `binding` is what stands in for the kernel in tests.
+
+        Raises OperatorError if the queue cannot be had.
+        """
         self.number = number
-        self._decide = decide
-        self._buffer = bytearray(_BUFFER)
-        self._view = memoryview(self._buffer)
-        self._packet = self._view[0:0]
-        self._skb_info = 0
-        #: Whether the packet being decided leaves this host.
-        self.outgoing = False
-        self._left = 0
-        #: Of the last message of each hook.
-        self._layouts: dict[int, _Layout] = {}
-        self._pending: list[bytes] = []
+        self._decide, self._express = decide, express
+        self._reply = Reply()
         #: Times that the kernel said it had dropped packets because our socket was full.
         self.enobufs = 0
         #: Verdicts that could not be given as decided: the packet was dropped.
@@ -104,7 +78,7 @@ class Queue:
         self._logged = False
         try:
             self._queue: Binding = binding or NetfilterQueue()
-            self._queue.bind(number, self._handle, max_len=MAX_WAITING, mode=COPY_PACKET, sock_len=SOCKET_BUFFER)
+            self._queue.bind(number, _nobody, max_len=MAX_WAITING, mode=COPY_PACKET, sock_len=SOCKET_BUFFER)
         except OSError as problem:
             raise OperatorError(
                 f"cannot bind netfilter queue {number}: {problem}; run as root (CAP_NET_ADMIN), and see whether "
@@ -112,96 +86,86 @@ class Queue:
             ) from None
         self._socket = socket.socket(fileno=os.dup(self._queue.get_fd()))
         self._socket.setblocking(False)
+        self._message = nfq.Message(self._socket)
         self._configure()
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    @property
+    def outgoing(self) -> bool:
+        """Whether the packet being decided leaves this host."""
+        return self._message.outgoing
+
     def device(self) -> int:
         """Index of the device that the packet being decided came by, or, if `outgoing`, leaves by; 0 for none."""
-        layout = self._layouts.get(self._buffer[_HOOK_AT])
-        at, end = _FIRST_ATTRIBUTE, layout.payload_at if layout else 0
-        while at < end:
-            size, kind = _attribute(self._buffer, at)
-            if kind in (_IFINDEX_INDEV, _IFINDEX_OUTDEV):
-                device: int = _big_u32(self._buffer, at + 4)[0]
-                return device
-            at += max(size + 3 & ~3, 4)
-        return 0
+        return self._message.device
 
     def close(self) -> None:
         """Unbind: what waits in the kernel is dropped, and so is all that the rules send here from now on."""
         self._queue.unbind()
         self._socket.close()
 
-    def ready(self) -> None:
-        """Handle packets until none is left, or it is others' turn."""
-        self._left = BURST
-        self._queue.run_socket(self)
+    def serve(self, other: int, seconds: float) -> bool:
+        """Handle packets as they come, until the descriptor `other` is readable, or for `seconds` (negative: for ever).
 
-    def recv(self, _size: int) -> bytes:
-        """For NetfilterQueue.run_socket: the next message, its payload left in our buffer."""
-        if self._pending:
-            return self._pending.pop()
-        if not self._left:
-            raise BlockingIOError(errno.EAGAIN, "others' turn")
-        self._left -= 1
-        try:
-            length = self._socket.recv_into(self._buffer)
-        except OSError as problem:
-            if problem.errno == errno.ENOBUFS:
-                self.enobufs += 1
-            raise
-        return self._take(length)
-
-    def _take(self, length: int) -> bytes:
-        """Find packet, hook and NFQA_SKB_INFO in our buffer; returns the message without the packet."""
-        buffer = self._buffer
-        hook = buffer[_HOOK_AT]
-        layout = self._layouts.get(hook)
-        # The attributes mostly stand where they stood in the message before.
-        if (
-            layout is None
-            or layout.headers(buffer) != layout.expected
-            or _attribute(buffer, layout.payload_at) != (length - layout.payload_at, _PAYLOAD)
-        ):
-            layout = self._layouts[hook] = _find(buffer, length)
-        _, _, payload_at, info_at = layout
-        self.outgoing = hook == _LOCAL_OUT
-        self._skb_info = _big_u32(buffer, info_at + 4)[0] if info_at else 0
-        self._packet = self._view[payload_at + 4 : length] if payload_at else self._view[0:0]
-        end = payload_at or length
-        _native_u32(buffer, 0, end)
-        return bytes(self._view[:end])
-
-    def _handle(self, packet: Waiting) -> None:
-        """NetfilterQueue's callback: whatever happens, the packet gets a verdict."""
-        verdict: Verdict = DROP
-        try:
-            if self._packet:
-                verdict = self._decide(self._packet, self._skb_info, self.outgoing, time.monotonic())
-        except Exception:
-            self.bad_verdicts += 1
-            if not self._logged:
-                self._logged = True
-                log.exception("internal error; the packet was dropped, and the next such error is only counted")
-        self._give(packet, verdict)
-
-    def _give(self, packet: Waiting, verdict: Verdict) -> None:
-        """The one place that gives verdicts.
-
-        A replacement longer than VERDICT_LIMIT would wrap nla_len: the kernel would ignore it and
-        let the original, in plaintext, pass.  An empty one would do the same.
+        Returns early when it is others' turn: after a burst, or when the engine was asked, since more than verdicts
+        may follow from that. Whether `other` is readable.
         """
-        if verdict is ACCEPT:
-            packet.accept()
-        elif isinstance(verdict, bytes) and 0 < len(verdict) <= VERDICT_LIMIT:
-            packet.set_payload(verdict)
-            packet.accept()
-        else:
-            if verdict is not DROP:
-                self.bad_verdicts += 1
-            packet.drop()
+        message, reply, express = self._message, self._reply, self._express
+        asked = False
+        for _ in range(BURST):
+            kind = nfq.receive(message)
+            while not kind:
+                if asked:
+                    return False
+                ready = nfq.wait(message, other, seconds)
+                if ready != 1:
+                    return ready > 1
+                kind = nfq.receive(message)
+            if kind == 1:
+                try:
+                    if express is not None and express.take(
+                        message.packet, message.length, message.skb_info, message.outgoing, nfq.monotonic(), reply
+                    ):
+                        if not nfq.replace_by(self.number, message, reply):
+                            self._failed()
+                    else:
+                        asked = True
+                        self._ask()
+                except Exception:
+                    self._failed()
+            elif kind == -1:
+                self.enobufs += 1
+        return False
+
+    def ready(self) -> None:
+        """Handle the packets that wait."""
+        self.serve(-1, 0.0)
+
+    def _ask(self) -> None:
+        """Ask `decide`, and give its verdict."""
+        message = self._message
+        verdict: Verdict = DROP
+        if message.length:
+            verdict = self._decide(message.view(), message.skb_info, message.outgoing, time.monotonic())
+        if verdict is DROP:
+            nfq.drop(self.number, message)
+        elif verdict is ACCEPT:
+            nfq.accept(self.number, message)
+        elif not isinstance(verdict, bytes) or not nfq.replace(self.number, message, verdict):
+            self._failed()
+
+    def _failed(self) -> None:
+        """Whatever happens, a packet gets a verdict: without one it would stay in the kernel's queue for ever."""
+        nfq.drop(self.number, self._message)
+        self.bad_verdicts += 1
+        if not self._logged:
+            self._logged = True
+            log.error(
+                "internal error; the packet was dropped, and the next such error is only counted",
+                exc_info=sys.exc_info()[0] is not None,
+            )
 
     def _configure(self) -> None:
         """Unsegmented packets, copied up to VERDICT_LIMIT bytes; checked by the kernel's acknowledgement."""
@@ -218,11 +182,16 @@ class Queue:
         self._socket.send(_message_header.pack(16 + len(body), _SUBSYSTEM_CONFIG, _REQUEST_ACK, sequence, 0) + body)
         while True:
             try:
-                message = self._socket.recv(_BUFFER)
+                message = self._socket.recv(_BUFFER, socket.MSG_PEEK)
             except BlockingIOError:  # the kernel answers before send returns (netlink_unicast_kernel)
                 break
             _, kind, _, number, _ = _message_header.unpack_from(message)
-            if kind == _NLMSG_ERROR and number == sequence:
+            if kind != _NLMSG_ERROR:
+                if nfq.receive(self._message) == 1:
+                    nfq.drop(self.number, self._message)  # it was copied short
+                continue
+            self._socket.recv(_BUFFER)
+            if number == sequence:
                 code = -_native_i32(message, 16)[0]
                 if code:
                     raise OperatorError(
@@ -230,42 +199,11 @@ class Queue:
                         "mcencrypt needs Linux 3.10 or later with CONFIG_NETFILTER_NETLINK_QUEUE"
                     )
                 return
-            if kind != _NLMSG_ERROR:
-                self._pending.append(message)  # a packet that was copied short: it gets its verdict, a drop
         raise OperatorError(f"the kernel did not answer the configuration of netfilter queue {self.number}")
 
 
-class _Layout(NamedTuple):
-    """Where the attributes of a message stand: their headers up to NFQA_PAYLOAD, and two offsets, 0 for none."""
-
-    headers: Callable[[bytearray], tuple[int, ...]]
-    expected: tuple[int, ...]
-    payload_at: int
-    info_at: int
-
-
-def _find(buffer: bytearray, length: int) -> _Layout:
-    """Walk the attributes of a message, of which NFQA_PAYLOAD is always the last (nfqnl_build_packet_message)."""
-    at, info_at, places = _FIRST_ATTRIBUTE, 0, []
-    while at + 4 <= length:
-        size, kind = _attribute(buffer, at)
-        if kind == _PAYLOAD:
-            break
-        if (size, kind) == (8, _SKB_INFO):
-            info_at = at
-        places.append(at)
-        at += max(size + 3 & ~3, 4)
-    else:
-        at = 0
-    headers = _headers(tuple(places))
-    return _Layout(headers, headers(buffer), at, info_at)
-
-
-@functools.lru_cache(maxsize=64)
-def _headers(places: tuple[int, ...]) -> Callable[[bytearray], tuple[int, ...]]:
-    """Reads the headers of the attributes that stand at these offsets."""
-    ends = (0, *(at + 4 for at in places))
-    return Struct("=" + "".join(f"{at - end}xHH" for at, end in zip(places, ends, strict=False))).unpack_from
+def _nobody(packet: Any) -> None:
+    """NetfilterQueue's callback: it only binds, and never reads."""
 
 
 def _encode(kind: int, value: bytes) -> bytes:

@@ -31,7 +31,11 @@ def families(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _daemon(snapshot: Snapshot) -> Iterator[Metric]:
-    yield InfoMetricFamily(PREFIX + "build", "The daemon's version.", value={"version": snapshot["version"]})
+    yield InfoMetricFamily(
+        PREFIX + "build",
+        "The daemon's version, and whether its packet path is compiled.",
+        value={"version": snapshot["version"], "build": snapshot["build"]},
+    )
     public = {"identity": snapshot["identity"], "key_id": snapshot["key_id"]}
     yield InfoMetricFamily(PREFIX + "node", "This node's public key, and the network key's id.", value=public)
     yield _gauge("enabled", "1 if new connections are encrypted, 0 if they are plaintext.", snapshot["enabled"])

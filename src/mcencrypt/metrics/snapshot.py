@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mcencrypt.core.policy import Mode
     from mcencrypt.core.reasons import Reason
     from mcencrypt.core.status import State
+    from mcencrypt.interpreted import Build
 
 
 class Process(TypedDict):
@@ -33,6 +34,8 @@ class Snapshot(TypedDict):
 
     #: Of mcencrypt.
     version: str
+    #: "compiled" or "interpreted".
+    build: Build
     #: When the daemon started, in seconds since 1970.
     started: float
     #: This node's public key, in base64.

@@ -32,7 +32,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 
 _PREFIX = "MCENCRYPT_"
-_NOT_KEYS = {"CONFIG", "IPTABLES"}
+_NOT_KEYS = {"CONFIG", "INTERPRETED", "IPTABLES"}
 # Kubernetes and Docker links set MCENCRYPT_PORT=tcp://... and more for a service that is called mcencrypt.
 _SERVICE_LINK = re.compile(r".*_SERVICE_(HOST|PORT)(_\w+)?|(.*_)?PORT_\d+_(TCP|UDP|SCTP)(_\w+)?")
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://.*")

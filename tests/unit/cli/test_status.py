@@ -24,7 +24,7 @@ def test_status_for_people_shows_every_number(tmp_path: Path) -> None:
     with serving(tmp_path / "run", lambda command, args: status_result()):
         result = run("status")
     lines = result.stdout.splitlines()
-    assert lines[0] == "mcencrypt is on (require); daemon 0.1.0, pid 4242, up 1m01s"
+    assert lines[0] == "mcencrypt is on (require); daemon 0.1.0 (compiled), pid 4242, up 1m01s"
     assert "7331, 8571" in result.stdout and "1a2b3c4d5e6f7081" in result.stdout
     head = next(line for line in lines if line.startswith("PEER"))
     rows = [line for line in lines if line.startswith("10.0.")]
@@ -60,7 +60,7 @@ def test_status_says_what_keeps_packets_in(changes: dict[str, Any], said: str) -
 def test_check_is_one_line_and_fails_unless_the_rules_are_known_to_be_there() -> None:
     from mcencrypt.cli.status import healthy
 
-    assert healthy(status_result()) == "mcencrypt is on (require); daemon 0.1.0, pid 4242, up 1m01s"
+    assert healthy(status_result()) == "mcencrypt is on (require); daemon 0.1.0 (compiled), pid 4242, up 1m01s"
     off = gate(rules_in_place=False, fence="off")
     assert healthy(status_result(enabled=False, gate=off)).startswith("mcencrypt is off;")
     assert healthy(status_result(gate=gate(fence="none", no_fence="no nf_tables")))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 
+from mcencrypt.core.fast import Express
 from mcencrypt.core.verdict import ACCEPT, DROP, Ended, Event, Injection, InPlaintext, Outcome, Verdict
 from mcencrypt.daemon import datapath
 from mcencrypt.daemon.datapath import Datapath
@@ -20,6 +22,7 @@ class FakeEngine:
 
     def __init__(self, acts: list[str]) -> None:
         self.outcome, self.acts = Outcome(), acts
+        self.express = Express({}, {}, {}, {}, self.outcome)
         self.follows: dict[bytes, tuple[Verdict, Callable[[Outcome], None]]] = {}
 
     def ingress(self, packet: bytes, skb_info: int, now: float) -> Verdict:
@@ -44,6 +47,7 @@ class Bench:
 
         class FakeInjector:
             sent = failed = 0
+            underway: ClassVar[dict[bytes, int]] = {}
 
             def __init__(self, handlings: Handlings) -> None:
                 pass
@@ -57,11 +61,12 @@ class Bench:
         class FakeQueue:
             number = 7
 
-            def __init__(self, number: int, decide: Decide) -> None:
+            def __init__(self, number: int, decide: Decide, express: object = None) -> None:
                 self.decide = decide
 
-            def ready(self) -> None:
+            def serve(self, other: int, seconds: float) -> bool:
                 bench.acts.append("packets")
+                return False
 
             def close(self) -> None:
                 bench.acts.append("queue closed")

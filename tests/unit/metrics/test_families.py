@@ -35,7 +35,7 @@ def test_both_formats_say_the_same(snapshot: dict[str, Any]) -> None:
     assert found["mcencrypt_bytes_total{in}"] == 5 and found["mcencrypt_connections{encrypted}"] == 1
     assert found["mcencrypt_refused_total{not-a-handshake}"] == 1 and found["mcencrypt_rules_lost_total"] == 2
     assert found["mcencrypt_mode{require}"] == 1 and found["mcencrypt_mode{prefer}"] == 0
-    assert found['mcencrypt_build_info{1.0"\\}'] == 1 and found["process_start_time_seconds"] == 1.7e9
+    assert found['mcencrypt_build_info{compiled,1.0"\\}'] == 1 and found["process_start_time_seconds"] == 1.7e9
     assert found["mcencrypt_queue_dropped_packets_total{queue}"] == 1
 
 

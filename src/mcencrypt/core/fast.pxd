@@ -1,0 +1,39 @@
+# Types with which fast.py is compiled.
+
+cimport cython
+cimport mcencrypt.core.prim as prim
+from mcencrypt.core.egress cimport Egress, sizes
+from mcencrypt.core.flow cimport Flow
+from mcencrypt.core.ingress cimport Ingress
+from mcencrypt.core.ledger cimport Ledger, Run, unwrap
+
+cdef int tcp_header(const unsigned char *packet, int length) except -1
+cdef int payload_offset(const unsigned char *packet, int length, int tcp_at) except -1
+
+@cython.locals(
+    payload_at=cython.int, sending=Egress, receiving=Ingress, ledger=Ledger, known=Ledger, start=cython.longlong,
+    plain_ack=cython.longlong, new=cython.int, segment=cython.longlong, calm=cython.bint, size=cython.longlong,
+    unit=cython.longlong, end=cython.longlong, blob=bytes, run=Run, wire_ack=cython.longlong,
+)
+cdef bint egress(Flow flow, const unsigned char *packet, int length, int tcp_at, bint gso, prim.Reply reply) except -1
+
+@cython.locals(
+    payload_at=cython.int, sending=Egress, receiving=Ingress, ledger=Ledger, sealed=Ledger, wire=cython.longlong,
+    wire_ack=cython.longlong, plain=cython.longlong, got=cython.int, opened=cython.int, plain_ack=cython.longlong,
+    right=cython.longlong, shown=cython.longlong,
+)
+cdef bint ingress(Flow flow, const unsigned char *packet, int length, int tcp_at, prim.Reply reply) except -1
+
+
+cdef class Express:
+    cdef dict _by_local, _by_remote
+    cdef dict _dialling, _answering
+    cdef public dict underway
+    cdef object _outcome
+
+    @cython.locals(tcp_at=cython.int, flow=Flow, taken=cython.bint)
+    cdef bint take(self, const unsigned char *packet, int length, unsigned int skb_info, bint outgoing, double now,
+                   prim.Reply reply) except -1
+
+    @cython.locals(packet=bytes, reply=prim.Reply)
+    cpdef object verdict(self, bytes packet, unsigned int skb_info, bint outgoing, double now)

@@ -1,0 +1,226 @@
+"""The common case: an established connection, in order, without loss; data and bare acknowledgements, both ways.
+
+What is not common is left to `Flow`, which knows all cases: a function here either says that a packet is not for it,
+and then nothing has changed, or makes the packet that leaves. Both work on the same objects, so that connections change
+from one to the other packet by packet.
+
+This is plain Python, and runs so. `fast.pxd` beside it gives the types with which it is compiled; `prim` has the
+operations on bytes, one twin for either way. Hence no slices, no keywords and no closures here. After the first seal of
+a packet there is no falling back, since no wire offset may be sealed twice; incoming data changes nothing before its
+last tag has verified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import mcencrypt.core.prim as prim
+
+from .egress import SMALL, sizes
+from .flow import Flow
+from .ledger import Run, unwrap
+from .verdict import Outcome
+
+#: FIN, SYN, RST and URG (RFC 9293 section 3.1), and the two flags that a common segment has.
+_RARE: Final = 0x27
+_ACK: Final = 0x10
+_PSH: Final = 0x08
+_OVERHEAD: Final = 22
+_TIMESTAMPS: Final = 0x0101080A  # two NOPs before the option (RFC 7323 appendix A)
+_LARGEST_RECORD: Final = 0x7FFF
+_SMALLEST_RECORD: Final = 64
+#: The largest packet that a verdict can carry (packet.VERDICT_LIMIT).
+_LIMIT: Final = 65531
+#: Bits of NFQA_SKB_INFO (linux/netfilter/nfnetlink_queue.h).
+_GSO: Final = 2
+_NOT_VERIFIED: Final = 4
+
+
+def tcp_header(packet: prim.Buffer, length: int) -> int:
+    """Where the TCP header of a common packet stands: no IP options, no fragment, whole. 0 for any other."""
+    if length < 40:
+        return 0
+    if packet[0] == 0x45:
+        if prim.u16(packet, 2) != length or prim.u16(packet, 6) & 0x3FFF or packet[9] != 6:
+            return 0
+        return 20
+    if packet[0] >> 4 == 6:
+        if length < 60 or prim.u16(packet, 4) + 40 != length or packet[6] != 6:
+            return 0
+        return 40
+    return 0
+
+
+def payload_offset(packet: prim.Buffer, length: int, tcp_at: int) -> int:
+    """Where the payload of a common segment begins: ACK, at most PSH, no option but timestamps. 0 for others."""
+    if packet[tcp_at + 13] & (_RARE | _ACK) != _ACK:
+        return 0
+    size = packet[tcp_at + 12] >> 4
+    if size == 8:
+        if length < tcp_at + 32 or prim.u32(packet, tcp_at + 20) != _TIMESTAMPS:
+            return 0
+        return tcp_at + 32
+    return tcp_at + 20 if size == 5 else 0
+
+
+def egress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, gso: bool, reply: prim.Reply) -> bool:
+    """A packet of the local socket. Whether `reply` is what leaves in its place."""
+    payload_at = payload_offset(packet, length, tcp_at)
+    if not payload_at:
+        return False
+    sending, receiving = flow.egress, flow.ingress
+    ledger, known = sending.ledger, receiving.ledger
+    start = ledger.wire_top
+    if (
+        sending.final_plain is not None
+        or receiving.final_plain is not None
+        or sending.sent != start
+        or sending.held
+        or unwrap(prim.u32(packet, tcp_at + 4) - sending.isn - 1, ledger.plain_top) != ledger.plain_top
+    ):
+        return False
+    plain_ack = unwrap(prim.u32(packet, tcp_at + 8) - receiving.isn - 1, known.plain_edge)
+    if plain_ack > known.plain_edge or plain_ack < receiving.plain_acked:
+        return False
+    new = length - payload_at
+    if new:
+        if flow.paths_version != flow.paths.version:
+            return False
+        segment = flow.mss if flow.mss < flow.shown_mtu - tcp_at - 20 else flow.shown_mtu - tcp_at - 20
+        calm = sending.bytes_sealed >= sending.calm_from and sending.has_room(new)
+        size, unit = sizes(gso, new, 0, segment, payload_at - tcp_at - 20, calm)
+        size = size if size < _LARGEST_RECORD else _LARGEST_RECORD
+        size = size if size > _SMALLEST_RECORD else _SMALLEST_RECORD
+        end = start + new + (new + size - 1) // size * _OVERHEAD
+        if (
+            end > sending.right_edge
+            or end - start > (_LIMIT if gso else flow.path_mtu) - payload_at
+            or end > sending.keys.until
+            or (gso and new <= SMALL and not packet[tcp_at + 13] & _PSH)
+            or (not gso and start + size + _OVERHEAD > sending.right_edge)
+        ):
+            return False
+        # From here on there is no way back.
+        blob = prim.seal(sending.keys.current, start, ledger.plain_top, packet, payload_at, new, size)
+        run = Run(ledger.plain_top, start, new, size, blob, unit)
+        ledger.append(run)
+        sending.bytes_sealed += new
+        sending.records_sealed += run.count
+        sending.sent = end
+        prim.copy_head(reply, packet, payload_at)
+        prim.take_blob(reply, blob)
+    else:
+        if ledger.plain_top != sending.plain_una and start > sending.right_edge:
+            start = sending.right_edge if sending.right_edge > sending.una else sending.una
+        elif ledger.plain_top == sending.plain_una:
+            start = sending.una
+        prim.copy_head(reply, packet, payload_at)
+    wire_ack = known.wire_edge if plain_ack == known.plain_edge else known.wire_floor(plain_ack)
+    receiving.acknowledge(wire_ack, plain_ack, prim.u16(packet, tcp_at + 14) << flow.local_scale)
+    prim.put32(reply.head, tcp_at + 4, sending.isn + 1 + start & 0xFFFFFFFF)
+    prim.put32(reply.head, tcp_at + 8, receiving.isn + 1 + wire_ack & 0xFFFFFFFF)
+    prim.finish(reply, tcp_at, tcp_at == 40)
+    return True
+
+
+def ingress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, reply: prim.Reply) -> bool:
+    """A packet from the network. Whether `reply` is what the local socket gets in its place."""
+    payload_at = payload_offset(packet, length, tcp_at)
+    if not payload_at:
+        return False
+    sending, receiving = flow.egress, flow.ingress
+    ledger, sealed = receiving.ledger, sending.ledger
+    wire = ledger.wire_edge
+    if (
+        sending.final_plain is not None
+        or receiving.final_plain is not None
+        or ledger.wire_top != wire
+        or receiving.fragments
+        or sending.sent != sealed.wire_top
+        or unwrap(prim.u32(packet, tcp_at + 4) - receiving.isn - 1, wire) != wire
+        or wire > receiving.right_edge
+    ):
+        return False
+    wire_ack = unwrap(prim.u32(packet, tcp_at + 8) - sending.isn - 1, sending.una)
+    if wire_ack > sealed.wire_top or wire_ack < sending.una:
+        return False
+    plain = ledger.plain_edge
+    got = length - payload_at
+    prim.copy_head(reply, packet, payload_at)
+    if got:
+        if not flow.confirmed or wire + got > receiving.keys.until:
+            return False
+        opened = prim.open_records(receiving.keys.current, wire, plain, packet, payload_at, got, reply)
+        if opened < 0:
+            return False
+        if not ledger.extend(plain, wire, opened, reply.first_size, reply.records):
+            ledger.insert(Run(plain, wire, opened, reply.first_size))
+    plain_ack = sealed.plain_edge if wire_ack == sealed.wire_top else sealed.plain_floor(wire_ack)
+    right = wire_ack + (prim.u16(packet, tcp_at + 14) << flow.remote_scale)
+    flow.heard(wire_ack, plain_ack, prim.u16(packet, tcp_at + 14), right)
+    shown = sending.shown_window(right, plain_ack) >> flow.remote_scale
+    shown = shown if shown < 0xFFFF else 0xFFFF
+    if not shown and wire_ack >= sealed.wire_top:
+        shown = 1 if prim.u16(packet, tcp_at + 14) else 0
+    prim.put32(reply.head, tcp_at + 4, receiving.isn + 1 + plain & 0xFFFFFFFF)
+    prim.put32(reply.head, tcp_at + 8, sending.isn + 1 + plain_ack & 0xFFFFFFFF)
+    prim.put16(reply.head, tcp_at + 14, shown)
+    prim.finish(reply, tcp_at, tcp_at == 40)
+    return True
+
+
+class Express:
+    """The fast way for all connections of an engine."""
+
+    __slots__ = ("_answering", "_by_local", "_by_remote", "_dialling", "_outcome", "underway")
+
+    def __init__(
+        self,
+        by_local: dict[bytes, Flow],
+        by_remote: dict[bytes, Flow],
+        dialling: Mapping[bytes, object],
+        answering: Mapping[bytes, object],
+        outcome: Outcome,
+    ) -> None:
+        """Flows by key as packets of either direction show it, and attempts, ours first: the engine's own tables.
+
+        While `outcome` has injections they go first, so no packet is for the fast way.
+        """
+        self._outcome = outcome
+        #: Packets of our own that may come by, which are let through as they are.
+        self.underway: dict[bytes, int] = {}
+        self._by_local, self._by_remote = by_local, by_remote
+        self._dialling, self._answering = dialling, answering
+
+    def take(
+        self, packet: prim.Buffer, length: int, skb_info: int, outgoing: bool, now: float, reply: prim.Reply
+    ) -> bool:
+        """Whether `reply` is what goes in the place of this packet; else it is for the engine, and nothing has changed.
+
+        `skb_info`: NFQA_SKB_INFO. `now`: seconds, monotonic.
+        """
+        tcp_at = tcp_header(packet, length)
+        if not tcp_at:
+            return False
+        if self._outcome.injections or (outgoing and self.underway):
+            return False
+        flow = (self._by_local if outgoing else self._by_remote).get(prim.key_of(packet, tcp_at == 40))
+        if flow is None or flow.key in self._dialling or flow.key in self._answering:
+            return False
+        if outgoing:
+            taken = egress(flow, packet, length, tcp_at, skb_info & _GSO != 0, reply)
+        else:
+            if skb_info & _NOT_VERIFIED and not prim.checksum_is_right(packet, length, tcp_at, tcp_at == 40):
+                return False
+            taken = ingress(flow, packet, length, tcp_at, reply)
+        if taken:
+            flow.seen = now
+            if flow.positions is not None:
+                flow.positions(flow)
+        return taken
+
+    def verdict(self, packet: bytes, skb_info: int, outgoing: bool, now: float) -> bytes | None:
+        """`take` for who has no reply at hand: what goes in the packet's place, or None."""
+        reply = prim.Reply()
+        return reply.whole() if self.take(packet, len(packet), skb_info, outgoing, now, reply) else None

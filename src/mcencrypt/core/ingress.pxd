@@ -1,0 +1,13 @@
+# Types with which ingress.py is compiled.
+
+from mcencrypt.core.ledger cimport Ledger, Run
+from mcencrypt.core.record cimport Keys, Opened
+
+
+cdef class Ingress:
+    cdef public long long isn, acked, plain_acked, right_edge, auth_failures
+    cdef public Keys keys
+    cdef public Ledger ledger
+    cdef public object fragments, final_plain, final_wire, fin_claims
+
+    cpdef object acknowledge(self, long long wire, long long plain, long long window)

@@ -1,0 +1,61 @@
+# What prim.pyx offers to compiled callers; prim.py says what each function means.
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+    static inline uint32_t prim_u16(const unsigned char *p) { return (uint32_t)p[0] << 8 | p[1]; }
+    static inline uint32_t prim_u32(const unsigned char *p) {
+        uint32_t v; memcpy(&v, p, 4); return __builtin_bswap32(v);
+    }
+    static inline void prim_put16(unsigned char *p, uint32_t v) { p[0] = v >> 8; p[1] = v; }
+    static inline void prim_put32(unsigned char *p, uint32_t v) { v = __builtin_bswap32(v); memcpy(p, &v, 4); }
+    """
+    unsigned int prim_u16(const unsigned char *p) noexcept nogil
+    unsigned int prim_u32(const unsigned char *p) noexcept nogil
+    void prim_put16(unsigned char *p, unsigned int v) noexcept nogil
+    void prim_put32(unsigned char *p, unsigned int v) noexcept nogil
+
+cdef inline unsigned int u16(const unsigned char *packet, int at) noexcept:
+    return prim_u16(packet + at)
+
+cdef inline unsigned int u32(const unsigned char *packet, int at) noexcept:
+    return prim_u32(packet + at)
+
+cdef inline void put16(unsigned char *packet, int at, unsigned int value) noexcept:
+    prim_put16(packet + at, value)
+
+cdef inline void put32(unsigned char *packet, int at, unsigned int value) noexcept:
+    prim_put32(packet + at, value)
+
+
+cdef class Cipher:
+    cdef void *sealing
+    cdef void *opening
+
+    cdef int _seal(self, unsigned long long wire, const unsigned char *header, const unsigned char *data, int length,
+                   unsigned char *out) except -1
+    cdef int _open(self, unsigned long long wire, const unsigned char *header, const unsigned char *data, int length,
+                   unsigned char *out) except -1
+
+
+cdef class Reply:
+    cdef unsigned char *head
+    cdef unsigned char *room
+    cdef readonly int head_length
+    cdef readonly int body_length
+    cdef readonly int first_size
+    cdef readonly int records
+    cdef bytes blob
+
+    cdef const unsigned char *body(self) noexcept
+
+
+cdef bytes key_of(const unsigned char *packet, bint ipv6)
+cdef void copy_head(Reply reply, const unsigned char *packet, int length) noexcept
+cdef void take_blob(Reply reply, bytes blob) noexcept
+cdef bytes seal(Cipher cipher, long long wire, long long plain, const unsigned char *packet, int at, int length, int size)
+cdef int open_records(Cipher cipher, long long wire, long long plain, const unsigned char *packet, int at, int length,
+                      Reply reply) except -2
+cdef void finish(Reply reply, int tcp_at, bint ipv6) noexcept
+cdef bint checksum_is_right(const unsigned char *packet, int length, int tcp_at, bint ipv6) noexcept

@@ -1,0 +1,239 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The compiled twin of prim.py, which says what each function means."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+cdef extern from "openssl/evp.h" nogil:
+    ctypedef struct EVP_CIPHER_CTX
+    ctypedef struct EVP_CIPHER
+    ctypedef struct ENGINE
+    EVP_CIPHER_CTX *EVP_CIPHER_CTX_new()
+    void EVP_CIPHER_CTX_free(EVP_CIPHER_CTX *context)
+    const EVP_CIPHER *EVP_aes_256_gcm()
+    int EVP_EncryptInit_ex(EVP_CIPHER_CTX *context, const EVP_CIPHER *kind, ENGINE *engine, const unsigned char *key,
+                           const unsigned char *nonce)
+    int EVP_EncryptUpdate(EVP_CIPHER_CTX *context, unsigned char *out, int *length, const unsigned char *data, int size)
+    int EVP_EncryptFinal_ex(EVP_CIPHER_CTX *context, unsigned char *out, int *length)
+    int EVP_DecryptInit_ex(EVP_CIPHER_CTX *context, const EVP_CIPHER *kind, ENGINE *engine, const unsigned char *key,
+                           const unsigned char *nonce)
+    int EVP_DecryptUpdate(EVP_CIPHER_CTX *context, unsigned char *out, int *length, const unsigned char *data, int size)
+    int EVP_DecryptFinal_ex(EVP_CIPHER_CTX *context, unsigned char *out, int *length)
+    int EVP_CIPHER_CTX_ctrl(EVP_CIPHER_CTX *context, int what, int size, void *data)
+    int EVP_CTRL_AEAD_GET_TAG
+    int EVP_CTRL_AEAD_SET_TAG
+
+cdef extern from *:
+    """
+    /* RFC 1071, in the machine's byte order, 4 bytes at a time into 64 bits: gcc makes vector code of it. */
+    static uint64_t prim_add(const unsigned char *p, int n) {
+        uint64_t s = 0;
+        int i, words = n >> 2;
+        for (i = 0; i < words; i++) { uint32_t v; memcpy(&v, p + 4 * i, 4); s += v; }
+        p += 4 * words; n -= 4 * words;
+        if (n >= 2) { uint16_t v; memcpy(&v, p, 2); s += v; p += 2; n -= 2; }
+        if (n) s += *p;   /* little-endian: the byte is the low one of its word */
+        return s;
+    }
+    static uint16_t prim_fold(uint64_t s) {
+        while (s >> 16) s = (s & 0xffff) + (s >> 16);
+        return s;
+    }
+    """
+    unsigned long long prim_add(const unsigned char *data, int length) noexcept nogil
+    unsigned int prim_fold(unsigned long long total) noexcept nogil
+
+DEF HEADER_SIZE = 6
+DEF TAG_SIZE = 16
+DEF FINAL_BIT = 0x8000
+HEADER = HEADER_SIZE
+OVERHEAD = HEADER_SIZE + TAG_SIZE
+FINAL = FINAL_BIT
+HEAD_ROOM = 128
+BODY_ROOM = 1 << 16
+
+
+cdef class Cipher:
+    """AES-256-GCM under one key (EVP_EncryptInit(3)); the key is set once, each record sets its nonce."""
+
+    def __cinit__(self, bytes key not None):
+        if len(key) != 32:
+            raise ValueError("an AES-256 key has 32 bytes")
+        cdef const unsigned char *secret = <const unsigned char *>PyBytes_AS_STRING(key)
+        self.sealing = EVP_CIPHER_CTX_new()
+        self.opening = EVP_CIPHER_CTX_new()
+        if (self.sealing == NULL or self.opening == NULL
+                or EVP_EncryptInit_ex(<EVP_CIPHER_CTX *>self.sealing, EVP_aes_256_gcm(), NULL, secret, NULL) != 1
+                or EVP_DecryptInit_ex(<EVP_CIPHER_CTX *>self.opening, EVP_aes_256_gcm(), NULL, secret, NULL) != 1):
+            raise MemoryError("libcrypto gave no AES-256-GCM")
+
+    def __dealloc__(self):
+        EVP_CIPHER_CTX_free(<EVP_CIPHER_CTX *>self.sealing)
+        EVP_CIPHER_CTX_free(<EVP_CIPHER_CTX *>self.opening)
+
+    cdef int _seal(self, unsigned long long wire, const unsigned char *header, const unsigned char *data, int length,
+                   unsigned char *out) except -1:
+        """Ciphertext and tag of one record, at `out`."""
+        cdef EVP_CIPHER_CTX *context = <EVP_CIPHER_CTX *>self.sealing
+        cdef unsigned char nonce[12]
+        cdef int done = 0
+        _write_nonce(nonce, wire)
+        if (EVP_EncryptInit_ex(context, NULL, NULL, NULL, nonce) != 1
+                or EVP_EncryptUpdate(context, NULL, &done, header, HEADER_SIZE) != 1
+                or EVP_EncryptUpdate(context, out, &done, data, length) != 1
+                or EVP_EncryptFinal_ex(context, out + length, &done) != 1
+                or EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, TAG_SIZE, out + length) != 1):
+            raise RuntimeError("libcrypto failed to encrypt")
+        return 0
+
+    cdef int _open(self, unsigned long long wire, const unsigned char *header, const unsigned char *data, int length,
+                   unsigned char *out) except -1:
+        """1 and the plaintext at `out` if the tag behind `data` is right; else 0, and what is at `out` is void."""
+        cdef EVP_CIPHER_CTX *context = <EVP_CIPHER_CTX *>self.opening
+        cdef unsigned char nonce[12]
+        cdef int done = 0
+        _write_nonce(nonce, wire)
+        if (EVP_DecryptInit_ex(context, NULL, NULL, NULL, nonce) != 1
+                or EVP_DecryptUpdate(context, NULL, &done, header, HEADER_SIZE) != 1
+                or EVP_DecryptUpdate(context, out, &done, data, length) != 1
+                or EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, TAG_SIZE, <void *>(data + length)) != 1):
+            raise RuntimeError("libcrypto failed to decrypt")
+        return EVP_DecryptFinal_ex(context, out + length, &done) == 1
+
+
+cdef void _write_nonce(unsigned char *nonce, unsigned long long wire) noexcept:
+    prim_put32(nonce, 0)
+    prim_put32(nonce + 4, <unsigned int>(wire >> 32))
+    prim_put32(nonce + 8, <unsigned int>wire)
+
+
+cdef class Reply:
+    """A packet that leaves: headers, and a payload that stands elsewhere."""
+
+    def __cinit__(self):
+        self.head = <unsigned char *>malloc(HEAD_ROOM)
+        self.room = <unsigned char *>malloc(BODY_ROOM)
+        if self.head == NULL or self.room == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self.head)
+        free(self.room)
+
+    cdef const unsigned char *body(self) noexcept:
+        if self.blob is None:
+            return self.room
+        return <const unsigned char *>PyBytes_AS_STRING(self.blob)
+
+    def whole(self):
+        return (PyBytes_FromStringAndSize(<char *>self.head, self.head_length)
+                + PyBytes_FromStringAndSize(<const char *>self.body(), self.body_length))
+
+
+cdef bytes key_of(const unsigned char *packet, bint ipv6):
+    if ipv6:
+        return PyBytes_FromStringAndSize(<const char *>packet + 8, 36)
+    return PyBytes_FromStringAndSize(<const char *>packet + 12, 12)
+
+
+cdef void copy_head(Reply reply, const unsigned char *packet, int length) noexcept:
+    memcpy(reply.head, packet, length)
+    reply.head_length = length
+    reply.body_length = 0
+    reply.blob = None
+
+
+cdef void take_blob(Reply reply, bytes blob) noexcept:
+    reply.blob = blob
+    reply.body_length = <int>len(blob)
+
+
+cdef bytes seal(Cipher cipher, long long wire, long long plain, const unsigned char *packet, int at, int length, int size):
+    cdef int records = (length + size - 1) // size
+    cdef bytes sealed = PyBytes_FromStringAndSize(NULL, length + records * (HEADER_SIZE + TAG_SIZE))
+    cdef unsigned char *out = <unsigned char *>PyBytes_AS_STRING(sealed)
+    cdef const unsigned char *data = packet + at
+    cdef int count
+    while length > 0:
+        count = size if length > size else length
+        prim_put16(out, count)
+        prim_put32(out + 2, <unsigned int>plain)
+        cipher._seal(wire, out, data, count, out + HEADER_SIZE)
+        out += count + HEADER_SIZE + TAG_SIZE
+        wire += count + HEADER_SIZE + TAG_SIZE
+        data += count
+        plain += count
+        length -= count
+    return sealed
+
+
+cdef int open_records(Cipher cipher, long long wire, long long plain, const unsigned char *packet, int at, int length,
+                      Reply reply) except -2:
+    cdef const unsigned char *record = packet + at
+    cdef int count, opened = 0, first = 0, records = 0
+    cdef bint last = False
+    reply.records = reply.body_length = 0
+    reply.blob = None
+    if length > BODY_ROOM:
+        return -1
+    while length > 0:
+        if length < HEADER_SIZE + TAG_SIZE:
+            return -1
+        count = prim_u16(record)
+        if (count >= FINAL_BIT or count + HEADER_SIZE + TAG_SIZE > length or last or not count
+                or prim_u32(record + 2) != <unsigned int>plain):
+            return -1
+        if not records:
+            first = count
+        elif count > first:
+            return -1
+        last = count < first
+        if not cipher._open(wire, record, record + HEADER_SIZE, count, reply.room + opened):
+            return -1
+        records += 1
+        opened += count
+        plain += count
+        record += count + HEADER_SIZE + TAG_SIZE
+        wire += count + HEADER_SIZE + TAG_SIZE
+        length -= count + HEADER_SIZE + TAG_SIZE
+    reply.first_size = first
+    reply.records = records
+    reply.body_length = opened
+    return opened
+
+
+cdef unsigned long long _protocol_and_length(int length) noexcept:
+    """The end of the pseudo header (RFC 9293 section 3.1), summed."""
+    cdef unsigned char words[4]
+    prim_put16(words, 6)
+    prim_put16(words + 2, length)
+    return prim_add(words, 4)
+
+
+cdef void finish(Reply reply, int tcp_at, bint ipv6) noexcept:
+    cdef unsigned char *head = reply.head
+    cdef int total = reply.head_length + reply.body_length
+    cdef unsigned long long pseudo
+    cdef unsigned int check
+    prim_put32(head + tcp_at + 16, 0)  # checksum and urgent pointer
+    if ipv6:
+        prim_put16(head + 4, total - 40)
+        pseudo = prim_add(head + 8, 32)
+    else:
+        prim_put16(head + 2, total)
+        prim_put16(head + 10, 0)
+        check = ~prim_fold(prim_add(head, tcp_at)) & 0xFFFF
+        memcpy(head + 10, &check, 2)
+        pseudo = prim_add(head + 12, 8)
+    pseudo += _protocol_and_length(total - tcp_at)
+    pseudo += prim_add(head + tcp_at, reply.head_length - tcp_at) + prim_add(reply.body(), reply.body_length)
+    check = ~prim_fold(pseudo) & 0xFFFF
+    memcpy(head + tcp_at + 16, &check, 2)
+
+
+cdef bint checksum_is_right(const unsigned char *packet, int length, int tcp_at, bint ipv6) noexcept:
+    cdef unsigned long long total = prim_add(packet + 8, 32) if ipv6 else prim_add(packet + 12, 8)
+    total += _protocol_and_length(length - tcp_at)
+    total += prim_add(packet + tcp_at, length - tcp_at)
+    return prim_fold(total) == 0xFFFF

@@ -1,0 +1,17 @@
+# Types with which record.py is compiled.
+
+from mcencrypt.core.prim cimport Cipher
+
+
+cdef class Keys:
+    cdef public long long epoch_bits, until
+    cdef public Cipher current
+    cdef long long _epoch
+    cdef bytes _base
+    cdef dict _ciphers
+
+
+cdef class Opened:
+    cdef public list chunks
+    cdef public long long consumed, plain_length, plain
+    cdef public bint final, forged

@@ -1,0 +1,22 @@
+# Types with which queue.py is compiled.
+
+cimport cython
+cimport mcencrypt.kernel.nfq as nfq
+from mcencrypt.core.fast cimport Express
+from mcencrypt.core.prim cimport Reply
+
+
+cdef class Queue:
+    cdef public int number
+    cdef public long long enobufs, bad_verdicts
+    cdef object _decide, _queue, _socket
+    cdef Express _express
+    cdef Reply _reply
+    cdef nfq.Message _message
+    cdef bint _logged
+
+    @cython.locals(message=nfq.Message, reply=Reply, express=Express, kind=cython.int, ready=cython.int, asked=cython.bint)
+    cpdef bint serve(self, int other, double seconds) except -1
+
+    @cython.locals(message=nfq.Message)
+    cpdef object _ask(self)
