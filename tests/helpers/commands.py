@@ -43,7 +43,7 @@ def status_result(**changes: Any) -> Status:
     busy: dict[str, Any] = {
         "ports": [7331, 8571], "version": "0.1.0", "build": "compiled", "connections": connections,
         "totals": {**replies.status()["totals"], "connections": 400, **carried},
-        "refused": {"replayed": 2, "not-a-handshake": 7, "old-reset": 0},
+        "refused": {"replayed": 2, "not-a-handshake": 7, "incomplete": 0},
         "queue": replies.queue(dropped_kernel=5, enobufs=1),
         "plaintext_peers": [{"peer": "10.9.9.9:7331", "local": "10.0.9.9:40001", "allowed": True}],
     }  # fmt: skip

@@ -36,7 +36,7 @@ class Endpoint:
         self.state = "listen" if listens else "closed"
         self.una = self.sent = 0
         self.fin_sent = False
-        self.edge = 0
+        self.edge = self.largest_window = 0
         self.sacked = bytearray(len(out))
         self.peer_isn = -1
         self.peer_scale: int | None = None
@@ -57,6 +57,8 @@ class Endpoint:
         self.reset = self.aborted = False
         #: Short of memory: some of what arrives is not taken.
         self.pressed = False
+        #: What arrives now is forged: it is judged as a kernel would, which knows nothing of the other end.
+        self.attacked = False
         #: Bare segments outside the window that were answered; kernels limit them by time (tcp_oow_rate_limited).
         self.challenges = 0
         #: Packets for the network, each with its gso_size (0: a single segment).
@@ -269,14 +271,14 @@ class Endpoint:
             elif self.ack_offset() < offset <= self.announced:
                 self.pure_ack()
             return
-        assert packet.flags & ACK
+        stamp = self.ts_recent
         if self.timestamps:
-            stamp = unpack_from("!I", options[8])[0]
-            if (stamp - self.ts_recent + 0x80000000 & WORD) < 0x80000000:
+            assert 8 in options or self.attacked
+            if 8 in options:
+                stamp = unpack_from("!I", options[8])[0]
+            if self.ts_recent and 0 < (self.ts_recent - stamp & WORD) < 0x80000000:
                 self.pure_ack()  # PAWS (RFC 7323 section 5.3)
                 return
-        else:
-            stamp = 0
         if end + fin < self.last_ack_sent or offset > max(self.announced, self.ack_offset()):
             self._check_old(offset, packet.payload)
             if packet.payload and self.sack and end <= self.next:
@@ -285,23 +287,27 @@ class Endpoint:
             if packet.payload or self.challenges <= CHALLENGES:
                 self.pure_ack()
             return
-        if self.timestamps and offset <= self.last_ack_sent:
-            self.ts_recent = stamp
+        assert packet.flags & ACK
         if not self._handle_ack(packet, options):
             return
+        if self.timestamps and offset <= self.last_ack_sent:
+            self.ts_recent = stamp
         if packet.payload or fin:
             self._handle_data(offset, packet.payload, fin)
 
     def _check_old(self, offset: int, payload: bytes) -> None:
-        """Data that is only counted as old: one byte may be anything, the rest is what was there."""
-        start = max(0, offset)
-        if len(payload) > 1 and start < self.next:
+        """Data that is only counted as old: what is acknowledged may be anything, the rest is what was there."""
+        start = max(0, offset, self.last_ack_sent)
+        if start < min(offset + len(payload), self.next):
             known = payload[start - offset : self.next - offset]
             assert known == self.content[start : start + len(known)], "old data changed"
 
     def _handle_ack(self, packet: Packet, options: dict[int, bytes]) -> bool:
         una = self.una
         ack = (packet.ack - self.isn - 1 - una + 0x80000000 & WORD) - 0x80000000 + una
+        if self.attacked and not una - min(self.largest_window, una) <= ack <= self.sent + self.fin_sent:
+            self.pure_ack()  # RFC 5961 section 5
+            return False
         assert ack <= self.sent + self.fin_sent, "acknowledges what was never sent"
         if self.state == "syn-received":
             assert ack == 0, "a socket in SYN-RECEIVED would reset this"
@@ -311,6 +317,7 @@ class Endpoint:
         if ack >= una:
             self.una = ack
             self.edge = max(self.edge, ack + (packet.window << shift))
+            self.largest_window = max(self.largest_window, packet.window << shift)
         blocks = options.get(5, b"")
         assert self.sack or not blocks
         for at in range(0, len(blocks), 8):
@@ -332,7 +339,7 @@ class Endpoint:
 
     def _handle_data(self, offset: int, payload: bytes, fin: bool) -> None:
         end = offset + len(payload)
-        if payload and end <= self.next + (self.fin_taken and len(payload) == 1) and not (fin and not self.fin_taken):
+        if payload and end <= self.ack_offset() and not (fin and not self.fin_taken):
             self._check_old(offset, payload)
             if self.sack and offset >= 0:
                 self.duplicate = (offset, min(end, self.next))

@@ -18,6 +18,8 @@ class Witness:
         self.scale: int | None = None
         #: Right edge of the window, as an offset of the other side's stream; and the largest window.
         self.edge = self.largest_window = 0
+        #: What it acknowledged of the other side's stream.
+        self.acked = 0
 
     def remember(self, offset: int, data: bytes) -> None:
         end = offset + len(data)

@@ -187,6 +187,7 @@ class World:
             assert ack <= other.end, "acknowledges what was never on the wire"
             scaled = not packet.flags & SYN and mine.scale is not None and other.scale is not None
             window = packet.window << (mine.scale or 0 if scaled else 0)
+            mine.acked = max(mine.acked, ack)
             mine.edge = max(mine.edge, ack + window)
             mine.largest_window = max(mine.largest_window, window)
         else:
@@ -259,6 +260,13 @@ class World:
         if (raw[0] >> 4 == 4 and raw[9] == 1) or (raw[0] >> 4 == 6 and raw[6] == 58):
             raise AssertionError("no packet here is too big for the path")
         self.ends[side].handle(raw)
+
+    def inject(self, side: int, raw: bytes) -> None:
+        """A packet that nobody but an attacker has sent arrives at a side."""
+        self.forged = True
+        self.ends[side].attacked = True
+        self._arrive(side, raw)
+        self.ends[side].attacked = False
 
     # -- time
 

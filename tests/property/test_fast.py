@@ -23,13 +23,14 @@ def state(engine: Engine) -> list[Any]:
 
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "Flow": ("closing", "confirmed", "egress", "ingress", "seen"),
+    "Flow": ("closing", "confirmed", "egress", "ingress", "marked", "seen", "ts_recent"),
     "Egress": (
         "bytes_sealed", "calm_from", "final_plain", "forced", "held", "ledger", "plain_una", "records_sealed",
-        "retransmissions", "right_edge", "sacked", "sent", "una",
+        "largest_window", "retransmissions", "right_edge", "sacked", "sent", "shown_edge", "una",
     ),
     "Ingress": (
-        "acked", "auth_failures", "fin_claims", "final_plain", "final_wire", "ledger", "plain_acked", "right_edge",
+        "acked", "auth_failures", "fin_claims", "final_plain", "final_wire", "ledger", "plain_acked",
+        "plain_right_edge", "right_edge",
     ),
     "Ledger": (
         "bytes_inserted", "origin", "plain_base", "plain_edge", "plain_top", "records_inserted", "runs", "wire_base",

@@ -69,7 +69,7 @@ def tree(tmp_path: Path) -> Tree:
 @pytest.mark.subprocesses
 def test_translate_another_option(tree: Tree) -> None:
     first, function, second, to_wire, to_plain = blocks("Translate another TCP option")
-    options, flow = "src/mcencrypt/core/options.py", "src/mcencrypt/core/flow.py"
+    options, core = "src/mcencrypt/core/options.py", "src/mcencrypt/core"
     tree.replace(
         "tests/unit/core/test_options.py", "read_syn, translate_sack", "read_syn, translate_mark, translate_sack"
     )
@@ -77,14 +77,17 @@ def test_translate_another_option(tree: Tree) -> None:
     tree.replace(options, "\n#: NOP NOP TIMESTAMPS(10)", "MARK: Final = 253\n\n#: NOP NOP TIMESTAMPS(10)")
     tree.append(options, function)
     tree.append("tests/unit/core/test_flow.py", second)
-    tree.replace(flow, "ONLY_TIMESTAMPS, translate_sack", "ONLY_TIMESTAMPS, translate_mark, translate_sack")
-    tree.replace(flow, "length < 10", "length < 6", 2)
-    for name, new in (("_sack_to_wire", to_wire), ("_sack_to_plain", to_plain)):
-        text = (tree.root / flow).read_text()
-        function = re.search(rf"    def {name}\(.*?(?=\n    def |\n    # -- )", text, re.DOTALL)
+    for file, name, shortest, new in (
+        (f"{core}/flow.py", "_options_to_wire", "length < 10", to_wire),
+        (f"{core}/receiving.py", "_options_to_plain", ">= 10", to_plain),
+    ):
+        tree.replace(file, "timestamps, translate_sack", "timestamps, translate_mark, translate_sack")
+        tree.replace(file, shortest, shortest.replace("10", "6"))
+        text = (tree.root / file).read_text()
+        function = re.search(rf"    def {name}\(.*?(?=\n    def |\n    # -- |\n\n\n)", text, re.DOTALL)
         assert function is not None
         start = function[0].index("        return translate_sack(")
-        tree.replace(flow, function[0], function[0][:start] + textwrap.indent(new, " " * 8))
+        tree.replace(file, function[0], function[0][:start] + textwrap.indent(new, " " * 8))
     tree.passes("tests/unit/core/test_options.py", "tests/unit/core/test_flow.py", "-k", "mark or sack")
 
 

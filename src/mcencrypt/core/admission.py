@@ -39,7 +39,7 @@ from .paths import Paths
 from .policy import Policy, Surroundings
 from .record import Keys
 from .status import Connection, State
-from .table import Table
+from .table import Gone, Table
 from .verdict import ACCEPT, Outcome, Rejected, Verdict
 
 #: Seconds that an attempt may take; a Linux SYN-ACK is given up after 63.
@@ -109,7 +109,8 @@ class Admission:
         #: By connection key, ours first.
         self.dialling: dict[bytes, Dialling] = {}
         self.answering: dict[bytes, Answering] = {}
-        #: Peers' SYNs that may run in plaintext: initial sequence number, and when to forget it.
+        #: Peers' SYNs that may run in plaintext where something else is known: initial sequence number, and when to
+        #: forget it.
         self._plain_syns: dict[bytes, tuple[int, float]] = {}
 
     # -- our socket's SYN and SYN-ACK
@@ -178,10 +179,14 @@ class Admission:
         self._table.begin_in_plaintext(key, now, self.policy.enabled)
 
     def _plain_syn_in(self, segment: Segment, key: bytes, now: float) -> Verdict:
-        """A peer's SYN passes without message 1, and without any payload."""
-        if key in self._plain_syns or len(self._plain_syns) < MAX_ANSWERING:
+        """A peer's SYN passes without message 1, and without any payload.
+
+        Anybody can send one.  It is remembered only where something is known that our socket's answer would end.
+        """
+        if (key in self.answering or self._table.stage(key) is not Gone.UNKNOWN) and (
+            key in self._plain_syns or len(self._plain_syns) < MAX_ANSWERING
+        ):
             self._plain_syns[key] = (segment.seq, now + LIFETIME)
-        self._table.pass_in_plaintext(key, now, self.policy.enabled)
         return rebuild(segment, segment.seq, 0) if segment.end > segment.payload_at else ACCEPT
 
     # -- a peer's SYN and SYN-ACK
@@ -334,8 +339,8 @@ class Admission:
         bits = self._epoch_bits
         egress = Egress(ours[0], HELLO_LENGTH, Keys(session.sending, bits))
         ingress = Ingress(theirs[0], HELLO_LENGTH, Keys(session.receiving, bits), self._fragments)
-        egress.right_edge += theirs[1]
-        ingress.right_edge += ours[1]
+        egress.offered(theirs[1])
+        ingress.offer(ours[1])
         scaled = ours[2] is not None and theirs[2] is not None
         return Flow(
             key,

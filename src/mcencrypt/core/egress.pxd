@@ -5,7 +5,7 @@ from mcencrypt.core.record cimport Keys
 
 
 cdef class Egress:
-    cdef public long long isn, una, plain_una, right_edge, sent, forced
+    cdef public long long isn, una, plain_una, right_edge, shown_edge, largest_window, sent, forced
     cdef public long long bytes_sealed, records_sealed, retransmissions, calm_from
     cdef public Keys keys
     cdef public Ledger ledger

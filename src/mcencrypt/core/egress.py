@@ -48,6 +48,7 @@ class Egress:
         "held",
         "isn",
         "keys",
+        "largest_window",
         "ledger",
         "plain_una",
         "records_sealed",
@@ -55,6 +56,7 @@ class Egress:
         "right_edge",
         "sacked",
         "sent",
+        "shown_edge",
         "una",
     )
 
@@ -62,10 +64,13 @@ class Egress:
         """`isn` is the local socket's initial sequence number, `origin` the length of our handshake message."""
         self.isn, self.keys = isn, keys
         self.ledger = Ledger(origin)
-        #: Highest acknowledgement received: wire offset, and its plain counterpart.
+        #: Highest acknowledgement that was passed on in a segment that our socket takes: wire offset, and its plain
+        #: counterpart.
         self.una, self.plain_una = origin, 0
         #: The right edge of the window that the far side offers, as a wire offset; it never moves left.
         self.right_edge = origin
+        #: The same as our socket was shown it, as a plain offset; and the largest window that it was shown.
+        self.shown_edge = self.largest_window = 0
         #: Wire offset up to which records have left; what lies beyond waits for the window.
         self.sent = origin
         #: End of the last record that left although it had to wait.
@@ -80,9 +85,16 @@ class Egress:
         #: The path counts as calm once `bytes_sealed` has got this far.
         self.calm_from = CALM_AFTER
 
+    def offered(self, window: int) -> None:
+        """The far side's SYN or SYN-ACK offers `window` bytes."""
+        self.right_edge += window
+        self.shown_edge += window
+        self.largest_window = window
+
     def offset(self, seq: int) -> int:
         """Plain offset of a sequence number of the local socket."""
-        return unwrap(seq - self.isn - 1 & 0xFFFFFFFF, self.ledger.plain_top)
+        near = self.ledger.plain_top
+        return near + ((seq - self.isn - 1 - near + 0x80000000) & 0xFFFFFFFF) - 0x80000000  # unwrap, without a call
 
     def seq(self, wire: int) -> int:
         """Sequence number on the network of a wire offset."""
@@ -99,10 +111,16 @@ class Egress:
         return min(self.exact_wire(plain), max(self.right_edge, self.una))
 
     def exact_wire(self, plain: int) -> int:
-        """Wire offset at which the far side expects a reset that the socket sends at `plain`."""
+        """Wire offset at which the far side expects a reset that the socket sends at `plain`.
+
+        A host without such a socket answers with the number that the far side acknowledged, so what `plain_ack` made
+        of that goes back the same way.
+        """
         ledger = self.ledger
-        if plain == self.plain_una:
-            return self.una  # what the far side said itself; behind it an empty FINAL record can stand
+        if plain <= self.plain_una:
+            return self.una + plain - self.plain_una  # what the far side said itself; an empty FINAL can stand behind
+        if plain > self.beyond:
+            return self.left + plain - self.beyond
         left = max(self.sent, self.forced)
         if left < ledger.wire_top and plain >= ledger.plain_top:
             # What waits for the window has not been sent: a number behind it would lie behind the window as well.
@@ -111,8 +129,6 @@ class Egress:
             return ledger.wire_top + 1
         if plain >= ledger.plain_top:
             return ledger.wire_top
-        if plain < self.plain_una:
-            return self.una - 1
         return max(self.una, ledger.wire_floor(plain))
 
     @property
@@ -219,17 +235,39 @@ class Egress:
 
     # -- what the far side says it has
 
-    def acknowledged(self, number: int) -> int | None:
-        """Wire offset that an acknowledgement number stands for; None if we never sent that much."""
-        wire = unwrap(number - self.isn - 1 & 0xFFFFFFFF, self.una)
-        top = self.ledger.wire_top + (self.final_plain is not None)
-        return wire if wire <= top else None
+    @property
+    def left(self) -> int:
+        """Wire offset behind all that has left, a FIN included: no honest acknowledgement is higher."""
+        left = self.sent if self.sent > self.forced else self.forced
+        return left + 1 if self.final_plain is not None and left == self.ledger.wire_top else left
 
-    def plain_ack(self, wire: int) -> int:
-        """Plain acknowledgement for a wire offset, rounded down to whole records."""
-        if self.final_plain is not None and wire > self.ledger.wire_top:
-            return self.final_plain + 1
-        return self.ledger.plain_floor(wire)
+    @property
+    def beyond(self) -> int:
+        """Plain offset behind everything that our socket can have sent, seen here or not yet."""
+        return max(self.seen + (self.final_plain is not None), self.shown_edge)
+
+    def plain_ack(self, number: int) -> tuple[int, int, bool]:
+        """What an acknowledgement number says: its wire offset, its plain offset, and whether it can be true.
+
+        It rounds down to whole records. One below what is acknowledged, or beyond what has left, keeps its distance
+        from there, so that the socket ignores it or objects to it as it does without us. An old one can be true if it
+        is not older than a window (RFC 5961 section 5.2).
+        """
+        una = self.una
+        wire = una + ((number - self.isn - 1 - una + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+        if wire == una:
+            return wire, self.plain_una, True
+        if wire < una:
+            old = una - wire <= min(self.largest_window, una - self.ledger.origin)
+            return wire, self.plain_una + wire - una, old
+        left = self.left
+        if wire > left:
+            return wire, self.beyond + wire - left, False
+        ledger = self.ledger
+        if wire > ledger.wire_top:
+            assert self.final_plain is not None
+            return wire, self.final_plain + 1, True
+        return wire, ledger.plain_floor(wire), True
 
     def shown_window(self, right: int, plain: int) -> int:
         """What the socket may see of a window that ends at wire offset `right`: bytes from plain offset `plain` on.
@@ -251,7 +289,7 @@ class Egress:
             if wire > self.sent:
                 self.sent = min(wire, self.ledger.wire_top)
 
-    def plain_sack(self, left: int, right: int, ack: int, first: bool) -> tuple[int, int] | None:
+    def plain_sack(self, left: int, right: int, ack: int, first: bool, newest: bool) -> tuple[int, int] | None:
         """Sequence numbers in plain space of a SACK block, or None if it holds no whole record.
 
         A block shrinks to whole records, with one exception.  Of the lost record before it, only the socket's segment
@@ -259,19 +297,21 @@ class Egress:
         rest left open too, the socket would resend a second segment for it, since its segments and our
         records do not end at the same places.
 
-        A D-SACK block (RFC 2883: the first one, below the acknowledgement) needs records that may be forgotten.
+        A D-SACK block (RFC 2883: the first one, below the acknowledgement) needs records that may be forgotten. With
+        `newest` retransmissions leave out what the blocks show.
         """
         start = unwrap(left - self.isn - 1 & 0xFFFFFFFF, ack)
         end = unwrap(right - self.isn - 1 & 0xFFFFFFFF, ack)
         ledger = self.ledger
-        if not start < end <= ledger.wire_top + 1 or (start < ack and not first):
+        if not start < end <= self.left or (start < ack and not first):
             return None
         block = ledger.plain_block(start, min(end, ledger.wire_top))
         if block is None:
             return None
         plain, plain_end = block
         if start > ack:
-            self.sacked.append((start, end))
+            if newest:
+                self.sacked.append((start, end))
             plain = min(plain, ledger.segment_end(start - 1))
         return plain + self.isn + 1, plain_end + self.isn + 1
 

@@ -28,7 +28,7 @@ from .probing import Probing
 from .record import EPOCH_BITS
 from .status import Connection, State
 from .summary import Summary
-from .table import Table, nobody
+from .table import Gone, Table, nobody
 from .verdict import ACCEPT, DROP, Outcome, Verdict
 
 #: Bits of NFQA_SKB_INFO (linux/netfilter/nfnetlink_queue.h).
@@ -157,7 +157,9 @@ class Engine:
             # What we sent to our own socket has found the way out instead, because its address is not ours any more.
             return self.outcome.drop("unknown-connection")
         plain = self._plain.get(key)
-        if plain is None and self.policy.plaintext_allowed(peer_of(key)):
+        if plain is None and self.policy.plaintext_allowed(peer_of(key)) and self.table.stage(key) is Gone.UNKNOWN:
+            if segment.flags & (SYN | RST):
+                return ACCEPT  # what our kernel answers to anybody's packets shows no connection
             plain = self.table.pass_in_plaintext(key, now, self.policy.enabled)
         if plain is not None:
             plain.seen = now
@@ -180,12 +182,12 @@ class Engine:
                 self.outcome.to_network(bare(key, segment.ack, 0, RST))
             return self.outcome.drop("ended-by-us")
         plain = self._plain.get(key)
-        if plain is None and self.policy.plaintext_allowed(address_of(segment.source_first)):
-            plain = self.table.pass_in_plaintext(key, now, self.policy.enabled)
         if plain is not None:
             plain.seen = now
             plain.bytes_in += segment.end - segment.payload_at
             return ACCEPT
+        if self.policy.plaintext_allowed(address_of(segment.source_first)):
+            return ACCEPT  # anybody can send it: whether there is a connection our own kernel's answer shows
         if not segment.flags & RST:
             self.outcome.end(key, "a connection from before encryption")
         return self.outcome.drop("unknown-connection")

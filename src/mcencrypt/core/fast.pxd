@@ -20,7 +20,7 @@ cdef bint egress(Flow flow, const unsigned char *packet, int length, int tcp_at,
 @cython.locals(
     payload_at=cython.int, sending=Egress, receiving=Ingress, ledger=Ledger, sealed=Ledger, wire=cython.longlong,
     wire_ack=cython.longlong, plain=cython.longlong, got=cython.int, opened=cython.int, plain_ack=cython.longlong,
-    right=cython.longlong, shown=cython.longlong,
+    right=cython.longlong, shown=cython.longlong, stamp=cython.longlong,
 )
 cdef bint ingress(Flow flow, const unsigned char *packet, int length, int tcp_at, prim.Reply reply) except -1
 

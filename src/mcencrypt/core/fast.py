@@ -117,6 +117,8 @@ def egress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, gso: bool,
             start = sending.una
         prim.copy_head(reply, packet, payload_at)
     wire_ack = known.wire_edge if plain_ack == known.plain_edge else known.wire_floor(plain_ack)
+    if payload_at - tcp_at == 32:
+        flow.ts_recent = prim.u32(packet, tcp_at + 28)
     receiving.acknowledge(wire_ack, plain_ack, prim.u16(packet, tcp_at + 14) << flow.local_scale)
     prim.put32(reply.head, tcp_at + 4, sending.isn + 1 + start & 0xFFFFFFFF)
     prim.put32(reply.head, tcp_at + 8, receiving.isn + 1 + wire_ack & 0xFFFFFFFF)
@@ -132,21 +134,27 @@ def ingress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, reply: pr
     sending, receiving = flow.egress, flow.ingress
     ledger, sealed = receiving.ledger, sending.ledger
     wire = ledger.wire_edge
+    got = length - payload_at
     if (
         sending.final_plain is not None
         or receiving.final_plain is not None
         or ledger.wire_top != wire
         or receiving.fragments
+        or flow.marked
+        or sending.sacked
         or sending.sent != sealed.wire_top
         or unwrap(prim.u32(packet, tcp_at + 4) - receiving.isn - 1, wire) != wire
-        or wire > receiving.right_edge
+        or wire < receiving.acked
+        or wire + got > receiving.right_edge
     ):
         return False
     wire_ack = unwrap(prim.u32(packet, tcp_at + 8) - sending.isn - 1, sending.una)
-    if wire_ack > sealed.wire_top or wire_ack < sending.una:
+    if wire_ack > sending.sent or wire_ack < sending.una:
+        return False
+    stamp = prim.u32(packet, tcp_at + 24) if payload_at - tcp_at == 32 else flow.ts_recent
+    if flow.ts_recent and (stamp - flow.ts_recent) & 0xFFFFFFFF > 0x80000000:
         return False
     plain = ledger.plain_edge
-    got = length - payload_at
     prim.copy_head(reply, packet, payload_at)
     if got:
         if not flow.confirmed or wire + got > receiving.keys.until:
@@ -154,15 +162,21 @@ def ingress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, reply: pr
         opened = prim.open_records(receiving.keys.current, wire, plain, packet, payload_at, got, reply)
         if opened < 0:
             return False
-        if not ledger.extend(plain, wire, opened, reply.first_size, reply.records):
-            ledger.insert(Run(plain, wire, opened, reply.first_size))
-    plain_ack = sealed.plain_edge if wire_ack == sealed.wire_top else sealed.plain_floor(wire_ack)
+        if not ledger.extend(plain, wire, opened, reply.first_size, reply.records) and not ledger.insert(
+            Run(plain, wire, opened, reply.first_size)
+        ):
+            return False
+    elif wire == receiving.acked:
+        plain = receiving.plain_acked
+        if flow.ts_recent:
+            flow.ts_recent = stamp
+    plain_ack = sending.plain_una if wire_ack == sending.una else sealed.plain_floor(wire_ack)
     right = wire_ack + (prim.u16(packet, tcp_at + 14) << flow.remote_scale)
-    flow.heard(wire_ack, plain_ack, prim.u16(packet, tcp_at + 14), right)
     shown = sending.shown_window(right, plain_ack) >> flow.remote_scale
     shown = shown if shown < 0xFFFF else 0xFFFF
     if not shown and wire_ack >= sealed.wire_top:
         shown = 1 if prim.u16(packet, tcp_at + 14) else 0
+    flow.heard(wire_ack, plain_ack, prim.u16(packet, tcp_at + 14), right, shown << flow.remote_scale)
     prim.put32(reply.head, tcp_at + 4, receiving.isn + 1 + plain & 0xFFFFFFFF)
     prim.put32(reply.head, tcp_at + 8, sending.isn + 1 + plain_ack & 0xFFFFFFFF)
     prim.put16(reply.head, tcp_at + 14, shown)

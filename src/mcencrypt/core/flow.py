@@ -1,54 +1,38 @@
 """One encrypted TCP connection: both directions, and what one needs of the other.
 
 Every packet crosses both halves: its data and sequence number belong to the direction it travels in, its
-acknowledgement and SACK blocks to the opposite one.
+acknowledgement and SACK blocks to the opposite one. What comes from the network is in `receiving`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
-
 from .addresses import Path, endpoints
 from .egress import CALM_AFTER, SMALL, Egress, sizes
 from .icmp import too_big
-from .ingress import Delivery, Ingress
-from .options import ONLY_TIMESTAMPS, translate_sack
-from .packet import ACK, FIN, PSH, RST, VERDICT_LIMIT, Segment, rebuild
+from .ingress import Ingress
+from .options import ONLY_TIMESTAMPS, timestamps, translate_sack
+from .packet import ACK, CWR, FIN, PSH, RST, VERDICT_LIMIT, Segment, read_word, rebuild, with_ecn
 from .paths import Paths
+from .receiving import Receiving
 from .record import OVERHEAD
 from .status import Connection, Counters, State
-from .verdict import DROP, Outcome, Tampered, Verdict
-
-#: Plaintext bytes of one packet toward the socket, when several records were completed at once.
-DELIVERY_LIMIT: Final = 60000
+from .verdict import DROP, Outcome, Verdict
 
 
-class Flow:
+class Flow(Receiving):
     """An established connection in both spaces."""
 
     __slots__ = (
-        "_last_ack",
-        "_last_window",
         "_template",
-        "closing",
-        "confirmed",
         "created",
-        "egress",
         "hello",
-        "identity",
-        "ingress",
-        "key",
         "key_id",
         "local_scale",
         "mss",
-        "outcome",
         "path",
         "path_mtu",
         "paths",
         "paths_version",
-        "positions",
-        "remote_scale",
         "seen",
         "shown_mtu",
     )
@@ -75,20 +59,15 @@ class Flow:
         `mss`: what the local socket was told, in bytes.  `scales`: window scales (RFC 7323) of our and of the
         peer's window.  What follows from packets besides verdicts goes to `outcome`; `paths` knows the MTU.
         """
-        self.key, self.egress, self.ingress = key, egress, ingress
+        super().__init__(key, egress, ingress, identity, confirmed, scales[1], outcome)
         self.path = Path.of(key)
-        self.hello, self.identity, self.key_id, self.confirmed = hello, identity, key_id, confirmed
-        self.mss = mss
-        self.local_scale, self.remote_scale = scales
+        self.hello, self.key_id, self.mss = hello, key_id, mss
+        self.local_scale = scales[0]
         self.created = self.seen = now
-        self.outcome = outcome
         self.paths = paths
         #: What `paths` said when it had this version: the MTU in bytes that the route shows, and the path's.
         self.paths_version, self.shown_mtu, self.path_mtu = -1, 0, 0
-        self.closing = False
-        #: Called after each packet that moved a position; set by whoever keeps the journal.
-        self.positions: Callable[[Flow], None] | None = None
-        self._last_ack = self._last_window = -1
+        #: Headers for records that wait for the window.
         self._template: Segment | None = None
 
     # -- from the local socket to the network
@@ -102,14 +81,14 @@ class Flow:
             ack = ingress.seq(ack_wire)
             if not flags & RST:
                 ingress.acknowledge(ack_wire, ack_plain, segment.window << self.local_scale)
-        options = self._sack_to_wire(segment)
+        options = self._options_to_wire(segment)
         plain = egress.offset(segment.seq)
         length = segment.end - segment.payload_at
         if flags & RST:
             self.closing = True
             return rebuild(segment, egress.seq(egress.exact_wire(plain)), ack, flags=flags & ~FIN)
         if egress.waiting():
-            self._template = Segment(rebuild(segment, 0, ack, flags=ACK, options=options))
+            self._set_template(segment, ack, options)
         if not length and not flags & FIN:
             return rebuild(segment, egress.seq(egress.bare_wire(plain)), ack, options=options)
         return self._send(segment, plain, length, gso, ack, options)
@@ -181,10 +160,10 @@ class Flow:
             # Nothing of it may leave.  If the news of an open window was lost, only a question brings it again.
             return self._nothing_left(segment, gso, False, ack, options)
         if egress.waiting():
-            self._template = Segment(rebuild(segment, 0, ack, flags=ACK, options=options))
+            self._set_template(segment, ack, options)
         verdict: Verdict = DROP
         for number, part in enumerate(parts):
-            flags = segment.flags & ~(FIN | PSH)
+            flags = segment.flags & ~(FIN | PSH | CWR if number else FIN | PSH)
             if part.end == end:
                 flags |= segment.flags & PSH
             if egress.is_final(part.end):
@@ -226,6 +205,17 @@ class Flow:
         if lower is not None:
             self.outcome.to_socket(too_big(segment, lower))
 
+    def _set_template(self, segment: Segment, ack: int, options: bytes | None) -> None:
+        """Keep the headers of our socket's newest segment for records that wait.
+
+        They leave with the ECN bits of the data that they are of: acknowledgements and retransmissions carry none
+        (RFC 3168 section 6.1.4 and 6.1.5), and a router would drop what it could have marked.
+        """
+        packet = rebuild(segment, 0, ack, flags=ACK, options=options)
+        if self._template is not None and not segment.ecn():
+            packet = with_ecn(packet, self._template.ecn())
+        self._template = Segment(packet)
+
     def release(self) -> None:
         """Send records that waited for the far side's window, as far as it is open now."""
         egress, template = self.egress, self._template
@@ -245,125 +235,21 @@ class Flow:
         if not egress.waiting():
             self._template = None
 
-    # -- from the network to the local socket
+    # -- options
 
-    def from_network(self, segment: Segment) -> Verdict:
-        """Translate one packet from the network."""
-        egress, ingress, flags = self.egress, self.ingress, segment.flags
-        wire = ingress.offset(segment.seq)
-        length = segment.end - segment.payload_at
-        ack_wire = egress.acknowledged(segment.ack) if flags & ACK else None
-        if flags & RST:
-            return self._reset(segment, wire, ack_wire)
-        if ack_wire is None:
-            return self.outcome.drop("acknowledges-unsent" if flags & ACK else "without-ack")
-        ack_plain = egress.plain_ack(ack_wire)
-        window = segment.window << self.remote_scale
-        options = self._sack_to_plain(segment, ack_wire)
-        news = ack_wire > self._last_ack or segment.window != self._last_window or options is not None
-        if ingress.acked <= wire + length and wire <= max(ingress.right_edge, ingress.ledger.wire_top + 1):
-            self.heard(ack_wire, ack_plain, segment.window, ack_wire + window)
-            if egress.waiting():
-                self.release()
-        ack = egress.isn + 1 + ack_plain
-        shown = min(egress.shown_window(ack_wire + window, ack_plain) >> self.remote_scale, 0xFFFF)
-        if not shown and ack_wire >= egress.ledger.wire_top:
-            shown = min(segment.window, 1)  # nothing is under way that could open it later
-
-        if not length:
-            if flags & FIN and wire != ingress.final_wire:
-                self.outcome.refused["unauthenticated-fin"] += 1
-                flags &= ~FIN
-            seq = ingress.seq(ingress.bare_plain(wire))
-            return rebuild(segment, seq, ack, flags=flags, window=shown, options=options)
-
-        if flags & FIN:
-            ingress.fin_claims = wire + length
-        failures = ingress.auth_failures
-        deliveries = ingress.receive(wire, segment.payload())
-        flags &= ~FIN
-        if deliveries:
-            self.confirmed = True
-            verdict = self._deliver(segment, deliveries, ack, flags, shown, options)
-            if self.positions is not None:
-                self.positions(self)
-            return verdict
-        if ingress.auth_failures > failures:
-            self.outcome.events.append(Tampered(self.key, self.identity if self.confirmed else b""))
-            return self.outcome.drop("tampered")
-        if wire + length <= ingress.acked:
-            # A piece of what our socket has: one byte that it has, too, makes it say so at once.
-            seq = ingress.seq(ingress.plain_acked - 1)
-            return rebuild(segment, seq, ack, b"\0", flags=flags, window=shown, options=options)
-        if news:
-            plain = ingress.bare_plain(wire)
-            return rebuild(segment, ingress.seq(plain), ack, flags=flags & ~PSH, window=shown, options=options)
-        return self.outcome.drop("incomplete")
-
-    def heard(self, ack_wire: int, ack_plain: int, shown: int, right: int) -> None:
-        """The far side has everything before `ack_wire`, `ack_plain` in plain space, and offers room up to `right`.
-
-        `shown` is the window as its packet shows it, unscaled.
-        """
-        if ack_wire > self._last_ack:
-            self._last_ack = ack_wire
-            self.egress.prune(ack_wire, ack_plain)
-        self._last_window = shown
-        if right > self.egress.right_edge:
-            self.egress.right_edge = right
-
-    def _deliver(
-        self,
-        segment: Segment,
-        deliveries: list[Delivery],
-        ack: int,
-        flags: int,
-        window: int,
-        options: bytes | None,
-    ) -> Verdict:
-        ingress = self.ingress
-        verdict: Verdict = DROP
-        # The FIN flag counts only where a FINAL record ends, and the other way round.
-        fin_at = ingress.final_plain if ingress.fin_claims == ingress.final_wire else None
-        for plain, _, chunks in deliveries:
-            for start, some in _batches(plain, chunks):
-                end = start + sum(map(len, some))
-                fin = FIN if end == fin_at else 0
-                if not fin and end == start:
-                    continue  # an empty record whose FIN is still to come
-                packet = rebuild(
-                    segment, ingress.seq(start), ack, *some, flags=flags | fin, window=window, options=options
-                )
-                if verdict is DROP:
-                    verdict = packet
-                else:
-                    self.outcome.to_socket(packet)
-        return verdict
-
-    def _reset(self, segment: Segment, wire: int, ack_wire: int | None) -> Verdict:
-        plain = self.ingress.reset_plain(wire)
-        if plain is None:
-            return self.outcome.drop("old-reset")
-        self.closing = True
-        ack = 0 if ack_wire is None else self.egress.isn + 1 + self.egress.plain_ack(ack_wire)
-        return rebuild(segment, self.ingress.seq(plain), ack)
-
-    # -- SACK
-
-    def _sack_to_wire(self, segment: Segment) -> bytes | None:
-        length = segment.payload_at - segment.tcp_at - 20
-        if length < 10 or (length == 12 and segment.options()[:4] == ONLY_TIMESTAMPS):
+    def _options_to_wire(self, segment: Segment) -> bytes | None:
+        """Take note of the timestamp that our socket echoes, and translate its SACK blocks."""
+        packet, at = segment.packet, segment.tcp_at + 20
+        length = segment.payload_at - at
+        if length == 12 and packet[at : at + 4] == ONLY_TIMESTAMPS:
+            self.ts_recent = read_word(packet, at + 8)[0]
             return None
+        if length < 10:
+            return None
+        stamps = timestamps(segment.options())
+        if stamps is not None:
+            self.ts_recent = stamps[1]
         return translate_sack(segment.options(), lambda left, right, first: self.ingress.wire_sack(left, right))
-
-    def _sack_to_plain(self, segment: Segment, ack: int) -> bytes | None:
-        self.egress.sacked.clear()
-        length = segment.payload_at - segment.tcp_at - 20
-        if length < 10 or (length == 12 and segment.options()[:4] == ONLY_TIMESTAMPS):
-            return None
-        return translate_sack(
-            segment.options(), lambda left, right, first: self.egress.plain_sack(left, right, ack, first)
-        )
 
     # -- what others ask
 
@@ -400,20 +286,3 @@ class Flow:
             self.key_id,
             not self.hello,
         )
-
-
-def _batches(plain: int, chunks: list[bytes]) -> list[tuple[int, list[bytes]]]:
-    """Chunks grouped into packets of at most DELIVERY_LIMIT bytes (a single batch fits as it came)."""
-    if len(chunks) == 1 or sum(map(len, chunks)) <= VERDICT_LIMIT - 120:
-        return [(plain, chunks)]
-    batches: list[tuple[int, list[bytes]]] = []
-    some: list[bytes] = []
-    size, start = 0, plain
-    for chunk in chunks:
-        if size + len(chunk) > DELIVERY_LIMIT and some:
-            batches.append((start, some))
-            start, some, size = start + size, [], 0
-        some.append(chunk)
-        size += len(chunk)
-    batches.append((start, some))
-    return batches

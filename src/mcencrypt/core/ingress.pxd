@@ -5,9 +5,10 @@ from mcencrypt.core.record cimport Keys, Opened
 
 
 cdef class Ingress:
-    cdef public long long isn, acked, plain_acked, right_edge, auth_failures
+    cdef public long long isn, acked, plain_acked, right_edge, plain_right_edge, auth_failures
     cdef public Keys keys
     cdef public Ledger ledger
     cdef public object fragments, final_plain, final_wire, fin_claims
+    cdef public object _repeated_at
 
     cpdef object acknowledge(self, long long wire, long long plain, long long window)

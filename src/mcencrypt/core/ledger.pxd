@@ -19,7 +19,7 @@ cdef class Ledger:
     cdef public long long origin, plain_base, wire_base, plain_edge, wire_edge, plain_top, wire_top
     cdef public long long bytes_inserted, records_inserted
     cdef public list runs
-    cdef long long _acked
+    cdef public long long _acked
 
     cpdef object append(self, Run run)
     cpdef bint insert(self, Run run)
@@ -31,3 +31,6 @@ cdef class Ledger:
     cpdef long long plain_floor(self, long long wire)
     cpdef bint is_boundary(self, long long wire)
     cpdef object forget(self, long long wire)
+    cpdef bint _has_room(self, long long wire)
+    cpdef tuple floor(self, long long wire)
+    cpdef long long known_until(self, long long wire)

@@ -11,11 +11,16 @@ the two roundings: an acknowledgement rounds down to a record boundary, a SACK b
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from operator import attrgetter
-from typing import Final
 
 from .record import OVERHEAD
+
+#: Runs kept below the acknowledgement, for D-SACK blocks.
+RETIRED = 256
+#: Runs that an ingress ledger remembers, however they come; about 300 bytes of memory each.  Half of them are for
+#: what lies behind a hole, so that what fills it always finds its place.
+MAX_RUNS = 8192
 
 _by_plain = attrgetter("plain")
 _by_wire = attrgetter("wire")
@@ -24,6 +29,12 @@ _by_wire = attrgetter("wire")
 def unwrap(number: int, near: int) -> int:
     """The offset congruent to the 32-bit `number` that is nearest to the offset `near`."""
     return near + ((number - near + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+
+
+def _may_follow(wire: int, plain: int, next_wire: int, next_plain: int) -> bool:
+    """Whether a record may begin at the second pair of offsets when one ended at the first."""
+    gap, plain_gap = next_wire - wire, next_plain - plain
+    return gap == plain_gap == 0 or (gap >= OVERHEAD and 0 <= plain_gap <= gap - OVERHEAD)
 
 
 class Run:
@@ -100,11 +111,6 @@ class Ledger:
         "wire_top",
     )
 
-    #: Runs kept below the acknowledgement, for D-SACK blocks and late duplicates.
-    RETIRED: Final = 256
-    #: Runs above the hole-free edge that an ingress ledger remembers.
-    MAX_RUNS: Final = 16384
-
     def __init__(self, origin: int) -> None:
         self.origin = self.wire_base = self.wire_edge = self.wire_top = origin
         self.plain_base = self.plain_edge = self.plain_top = 0
@@ -120,12 +126,14 @@ class Ledger:
         self.wire_edge = self.wire_top = run.wire_end
 
     def insert(self, run: Run) -> bool:
-        """Add records wherever they belong (ingress).  False, and no change, if they contradict what is known.
+        """Add records wherever they belong (ingress).  False if one contradicts what is known, or finds no room.
 
         Records that are known already are no contradiction; a sender seals each offset once, so
         what overlaps is the same.
         """
         if run.wire == self.wire_top and run.plain == self.plain_top:
+            if not self._has_room(run.wire):
+                return False
             self.runs.append(run)
             if self.wire_edge == run.wire:
                 self.plain_edge, self.wire_edge = run.plain_end, run.wire_end
@@ -167,14 +175,18 @@ class Ledger:
             return before.is_boundary(wire) and before.plain_floor(wire) == plain
         end, plain_end = wire + length + OVERHEAD, plain + length
         after = runs[index] if index < len(runs) else None
-        if (before is not None and plain < before.plain_end) or (
-            after is not None and (end > after.wire or plain_end > after.plain)
-        ):
+        # Bytes between two records are records, too, and have their overhead.
+        from_wire, from_plain = (
+            (before.wire_end, before.plain_end) if before is not None else (self.wire_base, self.plain_base)
+        )
+        if wire >= from_wire and not _may_follow(from_wire, from_plain, wire, plain):
+            return False
+        if after is not None and not _may_follow(end, plain_end, after.wire, after.plain):
             return False
         if before is not None and before.wire_end == wire and length <= before.size and before.takes(length):
             before.count += 1
             before.plain_end, before.wire_end = plain_end, end
-        elif len(runs) >= self.MAX_RUNS:
+        elif not self._has_room(wire):
             return False
         else:
             runs.insert(index, Run(plain, wire, length, max(length, 1)))
@@ -190,6 +202,10 @@ class Ledger:
                 self.plain_edge, self.wire_edge = runs[index].plain_end, runs[index].wire_end
                 index += 1
         return True
+
+    def _has_room(self, wire: int) -> bool:
+        """Whether a run may be added that begins at `wire`."""
+        return len(self.runs) < (MAX_RUNS if wire == self.wire_edge else MAX_RUNS // 2)
 
     def at_plain(self, plain: int) -> int:
         """Index of the last run that starts at or before `plain`; -1 if there is none."""
@@ -215,6 +231,29 @@ class Ledger:
             return self.plain_edge
         index = self.at_wire(wire)
         return self.runs[index].plain_floor(wire) if index >= 0 else self.plain_base
+
+    def floor(self, wire: int) -> tuple[int, int]:
+        """The last known record boundary at or before `wire`: its wire and plain offset; the base if all is later."""
+        index = self.at_wire(wire)
+        if index < 0:
+            return self.wire_base, self.plain_base
+        run = self.runs[index]
+        if wire >= run.wire_end:
+            return run.wire_end, run.plain_end
+        number = (wire - run.wire) // (run.size + OVERHEAD)
+        return run.wire + number * (run.size + OVERHEAD), run.plain + number * run.size
+
+    def known_until(self, wire: int) -> int:
+        """The end of the known records around `wire`; `wire` itself if it lies in a hole or behind the top."""
+        if wire < self.wire_edge:
+            return self.wire_edge
+        index = self.at_wire(wire)
+        return max(wire, self.runs[index].wire_end) if index >= 0 else wire
+
+    def next_run_end(self, wire: int) -> int | None:
+        """Where the first run ends that starts at or behind `wire`; None if there is none."""
+        index = bisect_left(self.runs, wire, key=_by_wire)
+        return self.runs[index].wire_end if index < len(self.runs) else None
 
     def is_boundary(self, wire: int) -> bool:
         """Whether a record is known to start or end at `wire`."""
@@ -258,11 +297,11 @@ class Ledger:
         while acked < len(runs) and runs[acked].wire_end <= wire:
             runs[acked].blob = b""
             acked += 1
-        if acked >= 2 * self.RETIRED:
-            last = runs[acked - self.RETIRED - 1]
+        if acked >= 2 * RETIRED:
+            last = runs[acked - RETIRED - 1]
             self.plain_base, self.wire_base = last.plain_end, last.wire_end
-            del runs[: acked - self.RETIRED]
-            acked = self.RETIRED
+            del runs[: acked - RETIRED]
+            acked = RETIRED
         self._acked = acked
 
     def between(self, start: int, end: int) -> list[memoryview]:

@@ -22,6 +22,10 @@ SMALLEST_MSS: Final = 48
 
 _EXPERIMENTAL_FAST_OPEN: Final = b"\xf9\x89"  # RFC 7413 section 4.1.1
 _word = Struct("!I").unpack_from
+_two_words = Struct("!II").unpack_from
+
+#: What a SACK block becomes: (left edge, right edge, whether it is the first) to new edges, or None if it vanishes.
+Block = Callable[[int, int, bool], tuple[int, int] | None]
 
 
 def walk(options: Buffer) -> Iterator[tuple[int, int, int]]:
@@ -89,10 +93,18 @@ def read_syn(options: Buffer, mss_limit: int | None = None, ipv6: bool = False) 
     return SynOptions(bytes(passed), mss, scale, signed)
 
 
-def translate_sack(options: Buffer, block: Callable[[int, int, bool], tuple[int, int] | None]) -> bytes | None:
-    """The options with each SACK block (left edge, right edge, whether it is the first) put through `block`.
+def timestamps(options: Buffer) -> tuple[int, int] | None:
+    """TSval and TSecr (RFC 7323 section 3.2); of several options the last counts, as for tcp_parse_options."""
+    found = None
+    for kind, start, end in walk(options):
+        if kind == TIMESTAMPS and end - start == 10:
+            found = _two_words(options, start + 2)
+    return found
 
-    `block` gives the new edges, or None for a block that vanishes.  Returns None if there is no SACK option.
+
+def translate_sack(options: Buffer, block: Block) -> bytes | None:
+    """The options with each SACK block put through `block`; None if there is no SACK option.
+
     What vanishes becomes NOPs, so that the header keeps its length.
     """
     if bytes(options[:4]) == ONLY_TIMESTAMPS and len(options) == 12:

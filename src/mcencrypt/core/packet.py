@@ -20,12 +20,17 @@ RST: Final = 0x04
 PSH: Final = 0x08
 ACK: Final = 0x10
 URG: Final = 0x20
+CWR: Final = 0x80
+
+#: The codepoint of a congested router in the two ECN bits of an IP header (RFC 3168 section 5).
+CE: Final = 3
 
 MASK32: Final = 0xFFFFFFFF
 #: The largest packet that a verdict can carry: nla_len is 16 bits wide and counts its own 4-byte header.
 VERDICT_LIMIT: Final = 65531
 
 _tcp = Struct("!IIBBH").unpack_from
+read_word = Struct("!I").unpack_from
 _write_tcp = Struct("!IIBBHI").pack_into
 _write_u16 = Struct("!H").pack_into
 
@@ -97,6 +102,10 @@ class Segment:
     def payload(self) -> Buffer:
         return self.packet[self.payload_at : self.end]
 
+    def ecn(self) -> int:
+        """The ECN bits of the IP header (RFC 3168 section 5)."""
+        return (self.packet[1] >> 4 if self.ipv6 else self.packet[1]) & 3
+
 
 def source_first(packet: Buffer) -> bytes:
     """Addresses and ports in the order of an IP packet, which must have a TCP header right behind its own."""
@@ -148,6 +157,17 @@ def rebuild(
         _write_u16(packet, 10, ipv4_header_checksum(packet, tcp_at))
     write_tcp_checksum(packet, tcp_at, segment.ipv6)
     return bytes(packet)
+
+
+def with_ecn(packet: bytes, ecn: int) -> bytes:
+    """The same packet with other ECN bits."""
+    changed = bytearray(packet)
+    if packet[0] >> 4 == 6:
+        changed[1] = packet[1] & 0xCF | ecn << 4
+    else:
+        changed[1] = packet[1] & 0xFC | ecn
+        _write_u16(changed, 10, ipv4_header_checksum(changed, (packet[0] & 15) * 4))
+    return bytes(changed)
 
 
 def bare(source_first: bytes, seq: int, ack: int, flags: int, window: int = 0) -> bytes:

@@ -40,10 +40,8 @@ Reason = Literal[
     "incomplete",
     "gap-before-us",
     "data-after-fin",
-    "acknowledges-unsent",
     "without-ack",
     "unauthenticated-fin",
-    "old-reset",
 ]
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)

@@ -6,9 +6,9 @@ from mcencrypt.core.prim cimport Cipher
 cdef class Keys:
     cdef public long long epoch_bits, until
     cdef public Cipher current
-    cdef long long _epoch
-    cdef bytes _base
-    cdef dict _ciphers
+    cdef public long long _epoch
+    cdef public bytes _base
+    cdef public dict _ciphers
 
 
 cdef class Opened:

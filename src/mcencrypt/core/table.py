@@ -52,8 +52,8 @@ class Cause(Enum):
     ACKNOWLEDGED = "our message 2 is acknowledged"
     GIVEN_UP = "attempt refused, reset or too slow"
     PROVEN = "its first record opens"
-    PARTED = "RST, or both FINs"
-    IN_PLAINTEXT = "packet in plaintext"
+    PARTED = "exact RST, or both FINs"
+    IN_PLAINTEXT = "our socket sends in plaintext"
     BEGUN_IN_PLAINTEXT = "begun anew in plaintext"
     REPLACED = "another handshake succeeds"
     NO_SOCKET = "the kernel has no socket"
@@ -200,10 +200,10 @@ class Table:
         self._outcome.events.append(Encrypted(flow.key, flow.identity))
 
     def pass_in_plaintext(self, key: bytes, now: float, worth_telling: bool) -> Plaintext | None:
-        """The connection of a packet in plaintext that the policy allows; None if there cannot be one.
+        """The connection of a packet in plaintext that our own socket sends, and the policy allows.
 
-        Anybody can send a packet for an encrypted connection, or for one that was ended: what its socket sends later
-        must not leave as it is.
+        None if there cannot be one: what the socket of an encrypted connection sends, or of one that was ended, must
+        not leave as it is.
         """
         plain = self.plain.get(key)
         if plain is None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcencrypt.core import ledger as ledger_module
 from mcencrypt.core.ledger import Ledger, Run, unwrap
 from mcencrypt.core.record import OVERHEAD
 
@@ -179,15 +180,15 @@ def test_an_empty_final_record_counts_on_the_wire_alone() -> None:
 
 def test_what_is_acknowledged_loses_its_bytes_and_then_its_place() -> None:
     ledger = Ledger(ORIGIN)
-    count = 3 * Ledger.RETIRED
+    count = 3 * ledger_module.RETIRED
     for number in range(count):
         ledger.append(Run(number * 5, ORIGIN + number * (5 + OVERHEAD), 5, 5, bytes(5 + OVERHEAD)))
     middle = ORIGIN + 700 * (5 + OVERHEAD)
     ledger.forget(middle)
-    assert len(ledger.runs) == count - 700 + Ledger.RETIRED
+    assert len(ledger.runs) == count - 700 + ledger_module.RETIRED
     assert {bool(run.blob) for run in ledger.runs if run.wire_end <= middle} == {False}
     assert {bool(run.blob) for run in ledger.runs if run.wire_end > middle} == {True}
-    first = 700 - Ledger.RETIRED
+    first = 700 - ledger_module.RETIRED
     assert ledger.plain_floor(middle - 1) == 699 * 5
     # What is asked of forgotten records is answered with the oldest that is known, which is acknowledged, too.
     assert ledger.plain_floor(ORIGIN) == first * 5 and ledger.wire_floor(3) == ORIGIN + first * (5 + OVERHEAD)
@@ -196,7 +197,7 @@ def test_what_is_acknowledged_loses_its_bytes_and_then_its_place() -> None:
 
 def test_what_was_forgotten_is_not_counted_when_it_comes_again() -> None:
     ledger = Ledger(ORIGIN)
-    count = 3 * Ledger.RETIRED
+    count = 3 * ledger_module.RETIRED
     # two sizes in turn, for runs of one size would be joined
     sizes = [5 + number % 2 for number in range(count)]
     plain, wire = 0, ORIGIN
@@ -218,9 +219,9 @@ def test_a_hole_at_the_start_is_not_taken_for_something_forgotten() -> None:
 
 def test_holes_are_bounded() -> None:
     ledger = Ledger(ORIGIN)
-    for number in range(Ledger.MAX_RUNS):
+    for number in range(ledger_module.MAX_RUNS):
         assert ledger.insert(Run(10 + number * 10, ORIGIN + 40 + number * 100, 5, 5)) or number
-    assert len(ledger.runs) <= Ledger.MAX_RUNS
+    assert len(ledger.runs) <= ledger_module.MAX_RUNS
     assert not ledger.insert(Run(3, ORIGIN + 3, 2, 2))
 
 

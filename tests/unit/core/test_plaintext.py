@@ -51,6 +51,9 @@ def test_prefer_answers_a_stranger_in_plaintext() -> None:
     assert b.egress(make(B, A, ISN_B + 1, ISN_A + 8, ACK)) is ACCEPT
     assert b.kinds() == [InPlaintext]
     assert b.refused == {}
+    assert [one.counters.bytes_in for one in b.engine.connections(0.0)] == [0], (
+        "what came before our answer is not ours"
+    )
 
 
 def test_prefer_still_encrypts_with_whom_can() -> None:
@@ -81,6 +84,8 @@ def test_prefer_does_not_fall_back_for_a_forged_message() -> None:
 def test_prefer_talks_plaintext_with_another_network_and_says_so() -> None:
     b = Side(mode="prefer")
     assert b.gets(Side(keys=OTHER_KEY).dials()).payload == b""
+    b.egress(make(B, A, ISN_B, ISN_A + 1, SYN | ACK))
+    b.egress(make(B, A, ISN_B + 1, ISN_A + 1, ACK))
     rejected, plaintext = b.events()
     assert isinstance(rejected, Rejected) and isinstance(plaintext, InPlaintext)
     assert NetworkSecret(OTHER_KEY).key_id.hex() in rejected.detail
@@ -145,10 +150,10 @@ def test_what_a_new_policy_does_not_allow_passes_no_more() -> None:
     a = Side(mode="prefer", allow_plaintext=(ip_network("192.0.2.0/24"),))
     exempt: Host = (bytes((192, 0, 2, 7)), 7331)
     for peer in (B, exempt):
-        assert a.ingress(make(peer, A, 700, 800, ACK | PSH, b"old")) is ACCEPT
+        assert a.egress(make(A, peer, 800, 700, ACK | PSH, b"old")) is ACCEPT
     assert a.takes(mode="require") == [], "which of them have a socket only the kernel knows"
     assert a.table.plaintext_keys() == [key_of(A, exempt)]
-    assert a.ingress(make(B, A, 703, 800, ACK | PSH, b"more")) is DROP
+    assert a.ingress(make(B, A, 700, 800, ACK | PSH, b"more")) is DROP
     [(toward, reset)] = a.injected()
     assert (toward, reset.flags, reset.seq) == ("network", RST, 800), "the far side is answered exactly"
     assert a.sends(make(A, B, 800, 703, RST | ACK)).flags == RST | ACK, "the reset of the socket that is being ended"
@@ -257,7 +262,8 @@ def test_prefer_forgets_an_encrypted_connection_when_its_own_socket_dials_anew_a
 def test_prefer_encrypts_again_where_it_was_plaintext() -> None:
     a, b = pair(mode="prefer")
     for side, other, peer in ((a, A, B), (b, B, A)):
-        assert side.ingress(make(peer, other, 700, 800, ACK | PSH, b"old")) is ACCEPT
+        assert side.egress(make(other, peer, 700, 800, ACK | PSH, b"old")) is ACCEPT
+        assert side.states() == [State.PLAINTEXT]
     connect(a, b)
     assert a.table.plaintext_keys() == b.table.plaintext_keys() == []
     assert a.table.gone_plaintext.connections == 1
@@ -266,11 +272,27 @@ def test_prefer_encrypts_again_where_it_was_plaintext() -> None:
 # -- bounds
 
 
-def test_plaintext_syns_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packets_of_strangers_leave_nothing_behind() -> None:
+    """Whatever they send, and whatever our kernel answers that has no connection with them."""
+    b = Side(mode="prefer")
+    for number in range(1, 2000):
+        peer = bytes((10, 1, number >> 8, number & 255)), 1024 + number
+        assert b.ingress(make(peer, B, 77, 0, SYN)) is ACCEPT
+        assert b.egress(make(B, peer, 9000, 78, SYN | ACK)) is ACCEPT
+        assert b.ingress(make(peer, B, 5, 6, ACK | PSH, b"junk")) is ACCEPT
+        assert b.egress(make(B, peer, 6, 0, RST)) is ACCEPT
+    assert b.states() == [] and b.events() == [] and b.injected() == []
+    assert not b.engine.admission._plain_syns
+
+
+def test_plaintext_syns_are_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are remembered where an answer would end what is known."""
     monkeypatch.setattr(admission, "MAX_ANSWERING", 2)
     b = Side(mode="prefer")
     for port in range(1, 6):
-        assert b.ingress(make((A[0], port), B, 77, 0, SYN)) is ACCEPT
+        peer = A[0], port
+        b.table.disown(key_of(B, peer), 0.0)
+        assert b.ingress(make(peer, B, 77, 0, SYN)) is ACCEPT
     assert len(b.engine.admission._plain_syns) == 2
     b.engine.tick(admission.LIFETIME)
     assert not b.engine.admission._plain_syns
@@ -279,5 +301,5 @@ def test_plaintext_syns_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_plaintext_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "MAX_PLAINTEXT", 1)
     a = Side(mode="prefer")
-    assert a.ingress(make(A, B, 1, 1, ACK)) is ACCEPT
-    assert a.ingress(make(SECOND, B, 1, 1, ACK)) is DROP, "a full table fails closed"
+    assert a.egress(make(A, B, 1, 1, ACK)) is ACCEPT
+    assert a.egress(make(SECOND, B, 1, 1, ACK)) is DROP, "a full table fails closed"

@@ -37,6 +37,7 @@ def test_counters_keep_what_is_gone() -> None:
 def test_plaintext_is_counted_and_stays_counted() -> None:
     b = Side(mode="prefer")
     b.ingress(make(A, B, ISN_A, 0, SYN))
+    b.egress(make(B, A, ISN_B + 1, ISN_A + 1, ACK))
     b.ingress(make(A, B, ISN_A + 1, ISN_B + 1, ACK, b"plain"))
     summary = b.engine.summary()
     assert (summary.plaintext, summary.states["plaintext"], summary.plaintext_carried.bytes_in) == (1, 1, 5)

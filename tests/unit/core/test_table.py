@@ -83,7 +83,7 @@ class Scene:
         self.here.sends(make(self.local, self.remote, 1, 1, RST | ACK))
 
     def in_plaintext(self) -> None:
-        self.here.ingress(make(self.remote, self.local, 700, 800, ACK))
+        self.here.egress(make(self.local, self.remote, 800, 700, ACK))
 
     def begun_in_plaintext(self) -> None:
         self.here.ingress(make(self.remote, self.local, 77, 0, SYN))
@@ -184,7 +184,7 @@ def test_one_that_has_ended_is_looked_up_sooner() -> None:
 
 def test_a_silent_plaintext_connection_is_looked_up() -> None:
     a = Side(mode="prefer")
-    a.ingress(make(B, A, 700, 800, ACK))
+    a.egress(make(A, B, 800, 700, ACK))
     assert a.kinds() == [InPlaintext]
     assert a.engine.tick(table.LOOK_AFTER + 1) == [key_of(A, B)]
     a.table.touch(key_of(A, B), table.LOOK_AFTER)

@@ -1,0 +1,16 @@
+# Types with which receiving.py is compiled.
+
+from mcencrypt.core.egress cimport Egress
+from mcencrypt.core.ingress cimport Ingress
+
+
+cdef class Receiving:
+    cdef public bytes key, identity
+    cdef public object outcome, positions
+    cdef public Egress egress
+    cdef public Ingress ingress
+    cdef public long long remote_scale, ts_recent, marked
+    cdef public bint closing, confirmed
+    cdef public long long _last_ack, _last_window
+
+    cpdef object heard(self, long long ack_wire, long long ack_plain, long long window, long long right, long long shown)
