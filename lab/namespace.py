@@ -68,10 +68,15 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIEN
     """
     end = time.monotonic() + seconds
     pause = 0.002
-    while not condition():
-        if time.monotonic() > end:
+    while True:
+        asked = time.monotonic()
+        if condition():
+            return
+        now = time.monotonic()
+        if now > end:
             raise LabError(f"gave up after {seconds:g} s waiting for {what}")
-        time.sleep(pause)
+        # what takes long to ask, such as a command, leaves half of the time to those that it waits for
+        time.sleep(max(pause, now - asked))
         pause = min(pause * 1.5, 0.05)
 
 

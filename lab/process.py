@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -28,6 +29,10 @@ class Process:
     ) -> None:
         self.argv = argv
         self.log = log
+        # what was read of it already, since those who wait look often
+        self._read, self._text, self._decoder = 0, "", codecs.getincrementaldecoder("utf-8")("replace")
+        self._parsed, self._rest = 0, ""
+        self._events: list[dict[str, Any]] = []
         with open(log, "ab") as out:
             try:
                 self._popen = subprocess.Popen(
@@ -54,16 +59,22 @@ class Process:
 
     def output(self) -> str:
         """All it has written so far."""
-        return self.log.read_text(errors="replace")
+        with open(self.log, "rb") as log:
+            log.seek(self._read)
+            new = log.read()
+        self._read += len(new)
+        self._text += self._decoder.decode(new)
+        return self._text
 
     def events(self) -> list[dict[str, Any]]:
         """The complete JSON objects, one per line, that it has written so far."""
-        found = []
-        for line in self.output().splitlines(keepends=True):
-            if line.startswith("{") and line.endswith("\n"):
+        *lines, self._rest = (self._rest + self.output()[self._parsed :]).split("\n")
+        self._parsed = len(self._text)
+        for line in lines:
+            if line.startswith("{"):
                 with contextlib.suppress(ValueError):
-                    found.append(json.loads(line))
-        return found
+                    self._events.append(json.loads(line))
+        return list(self._events)
 
     def wait_for(self, text: str, seconds: float = PATIENCE) -> None:
         """Wait until it has written `text`.
