@@ -89,7 +89,8 @@ class Injector:
             self.sent += 1
         except OSError as problem:
             self.failed += 1
-            self.underway.pop(packet, None)
+            if outward:
+                self.is_ours(packet)  # it will not come back; one of the same bytes that is underway will
             log.debug("a packet could not be injected: %s", problem)
 
     def _send_out(self, packet: bytes, handling: Handling) -> None:
@@ -102,10 +103,7 @@ class Injector:
             self._route(packet, handling._replace(interface=0))
 
     def _route(self, packet: bytes, handling: Handling) -> None:
-        version = packet[0] >> 4
-        raw = self._out.get(version)
-        if raw is None:
-            raise OSError(errno.EAFNOSUPPORT, "the kernel has no IPv6")
+        version, raw = packet[0] >> 4, _of_version(self._out, packet)
         raw.treat_as(handling._replace(traffic_class=_class_of(packet) & _DSCP))
         # Routing rules go by the source address, which is not taken from the packet.
         if version == 4:
@@ -117,12 +115,13 @@ class Injector:
 
     def _send_in(self, packet: bytes, handling: Handling) -> None:
         """The address says it all, but for one that every link has, and then its scope does."""
+        raw = _of_version(self._in, packet)
         if packet[0] >> 4 == 4:
-            self._in[4].sendto(packet, (socket.inet_ntop(socket.AF_INET, packet[16:20]), 0))
+            raw.sendto(packet, (socket.inet_ntop(socket.AF_INET, packet[16:20]), 0))
         else:
             own = packet[24:40]
             scope = handling.interface if is_link_local(own) else 0
-            self._in[6].sendto(packet, (socket.inet_ntop(socket.AF_INET6, own), 0, 0, scope))
+            raw.sendto(packet, (socket.inet_ntop(socket.AF_INET6, own), 0, 0, scope))
 
     def is_ours(self, packet: Buffer) -> bool:
         """Whether this outgoing packet is one that `send` has just sent; each is let through once."""
@@ -194,6 +193,14 @@ def _ipv6_socket() -> _RawSocket:
     with contextlib.suppress(OSError):  # before Linux 4.15; then no resets leave from an address that is gone
         made.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
     return made
+
+
+def _of_version(sockets: dict[int, _RawSocket], packet: bytes) -> _RawSocket:
+    """The one for IPv4, or for IPv6. Raises OSError."""
+    raw = sockets.get(packet[0] >> 4)
+    if raw is None:
+        raise OSError(errno.EAFNOSUPPORT, "the kernel has no IPv6")
+    return raw
 
 
 def _inward_key(packet: bytes) -> bytes:
