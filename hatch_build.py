@@ -14,6 +14,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCES = Path("src")
+#: Where C code and objects stay that go into the tree, so that only what has changed is compiled again.
+SCRATCH = Path("build/compiled")
 #: Libraries that a module is linked with.
 LIBRARIES = {"mcencrypt.core.prim": ["crypto"]}
 DIRECTIVES = {"annotation_typing": False, "language_level": 3}
@@ -65,8 +67,7 @@ class CompiledPath(BuildHookInterface[Any]):
             return
         os.chdir(self.root)
         if version == "editable":
-            with tempfile.TemporaryDirectory() as scratch:
-                compile_into(SOURCES, Path(scratch))
+            compile_into(SOURCES, SCRATCH)
         else:
             self._scratch = tempfile.TemporaryDirectory()
             target = Path(self._scratch.name, "lib")
@@ -77,4 +78,4 @@ class CompiledPath(BuildHookInterface[Any]):
 
 
 if __name__ == "__main__":  # `make dev`, after a change: what is newer than what was made of it, into the tree
-    compile_into(SOURCES, Path("build/compiled"))
+    compile_into(SOURCES, SCRATCH)
