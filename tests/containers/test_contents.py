@@ -51,4 +51,4 @@ def test_the_image(docker: Docker, sidecar_image: str) -> None:
     judge(path.removeprefix("./") for path in said if path.startswith("./"))
     notices = [path for path in said if path.startswith("/")]
     assert notices == ["/usr/share/doc/mcencrypt/LICENSE", "/usr/share/doc/mcencrypt/THIRD-PARTY.md"]
-    assert docker("run", "--rm", sidecar_image, "--version").stdout == f"mcencrypt {VERSION}\n"
+    assert docker("run", "--rm", sidecar_image, "--version").stdout == f"mcencrypt {VERSION} (compiled)\n"
