@@ -38,10 +38,12 @@ from mcencrypt.daemon.ways import Ways
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.fence import Fence
 from mcencrypt.kernel.firewall import Firewall
+from mcencrypt.kernel.inject import Injector
 from mcencrypt.kernel.links import check_links
 from mcencrypt.kernel.process import keep_large_buffers, put_packets_first
-from mcencrypt.kernel.queue import progress
+from mcencrypt.kernel.queue import Queue, progress
 from mcencrypt.kernel.routes import Routes
+from mcencrypt.kernel.selftest import try_queue
 from mcencrypt.kernel.sockets import Sockets
 from mcencrypt.logs import fields
 from mcencrypt.metrics.supervisor import Metrics, listen
@@ -104,7 +106,15 @@ class Daemon:
         self._switch = switch = Switch(engine, firewall, fence, sockets, self._loop, config.state_dir)
         live = Live(config, reread, switch, peers)
         report = Reporter(live.name_of).handle
-        self._datapath = Datapath(engine, config.queue_number, switch.destroy, ways.handlings, report)
+        injector = Injector(ways.handlings)
+        try_queue(config.queue_number)
+        self._datapath = Datapath(
+            engine,
+            injector,
+            lambda decide: Queue(config.queue_number, decide, express=engine.express),
+            switch.destroy,
+            report,
+        )
         ways.came_by, ways.leaves_by = self._datapath.came_by, self._datapath.leaves_by
         self._loop.afterwards = self._datapath.carry_out
         prober = Prober(engine, switch, self._loop)

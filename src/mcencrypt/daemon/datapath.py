@@ -6,40 +6,30 @@ import time
 from collections.abc import Callable
 
 from mcencrypt.control import replies
-from mcencrypt.core.engine import Engine
 from mcencrypt.core.verdict import ACCEPT, Event, Verdict
-from mcencrypt.kernel.handling import Handlings
-from mcencrypt.kernel.inject import Injector
-from mcencrypt.kernel.queue import Queue, statistics
-from mcencrypt.kernel.selftest import change, probe
+from mcencrypt.daemon.interfaces import Decider, Injector, Queue
+from mcencrypt.kernel.queue import Decide, statistics
 
 
 class Datapath:
-    """The queue and the raw sockets of one engine, in the network namespace of the calling process."""
+    """An engine between its queue and its raw sockets."""
 
     def __init__(
         self,
-        engine: Engine,
-        queue_number: int,
+        engine: Decider,
+        injector: Injector,
+        open_queue: Callable[[Decide], Queue],
         destroy: Callable[[bytes], None],
-        handlings: Handlings,
         report: Callable[[Event, float], None],
     ) -> None:
-        """`destroy` ends the local socket of a connection key, ours first; `handlings` knows how packets are to
-        leave; `report` is told of the engine's events.
-
-        Raises OperatorError if the kernel refuses what is needed here; it was tried with a packet of our own then.
+        """`open_queue` binds the queue, whose packets are decided as it is told, and may raise OperatorError; `destroy`
+        ends the local socket of a connection key, ours first; `report` is told of the engine's events.
         """
         self._engine, self._outcome = engine, engine.outcome
         self._destroy, self._report = destroy, report
-        self._injector = Injector(handlings)
-        probing = Queue(queue_number, lambda packet, skb_info, outgoing, now: change(packet))
-        try:
-            probe(probing)
-        finally:
-            probing.close()
-        engine.express.underway = self._injector.underway
-        self._queue = Queue(queue_number, self._decide, express=engine.express)
+        self._injector = injector
+        engine.express.underway = injector.underway
+        self._queue = open_queue(self._decide)
         #: Handles the packets of the queue: `Queue.serve`.
         self.serve: Callable[[int, float], bool] = self._queue.serve
 

@@ -1,6 +1,7 @@
-"""What switch, guard and probes use of loop, firewall and sockets; tests stand something else in their place.
+"""What the daemon's parts use of each other and of the kernel; tests stand something else in their place.
 
-`daemon.loop.Loop`, `kernel.firewall.Firewall` and `kernel.sockets.Sockets` are what the daemon puts there.
+`daemon.loop.Loop`, `core.engine.Engine` and, of `kernel`, `Firewall`, `Sockets`, `Queue` and `Injector` are what the
+daemon puts there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, Self
 
 from mcencrypt.core.addresses import Ends
+from mcencrypt.core.fast import Express
+from mcencrypt.core.packet import Buffer
+from mcencrypt.core.verdict import Injection, Outcome, Verdict
 from mcencrypt.kernel.fence import Standing
 from mcencrypt.kernel.ruleset import State
 from mcencrypt.kernel.sockets import Found, Socket
@@ -124,3 +128,59 @@ class Sockets(Protocol):
 
     def connected(self, ports: Iterable[int]) -> Sequence[Socket]:
         """All connections with one of these ports at either end."""
+
+
+class Decider(Protocol):
+    """Decides about packets; what follows from that besides verdicts is in `outcome`."""
+
+    @property
+    def outcome(self) -> Outcome: ...
+
+    @property
+    def express(self) -> Express: ...
+
+    def egress(self, packet: Buffer, skb_info: int, now: float) -> Verdict:
+        """One that leaves this host."""
+
+    def ingress(self, packet: Buffer, skb_info: int, now: float) -> Verdict:
+        """One that came from the network."""
+
+
+class Injector(Protocol):
+    """Sends packets of our own."""
+
+    #: Packets on their way to the queue, and how many of each.
+    underway: dict[bytes, int]
+    #: Packets that the kernel took, and did not take.
+    sent: int
+    failed: int
+
+    def send(self, injection: Injection, now: float) -> None:
+        """Send one; a failure is counted."""
+
+    def is_ours(self, packet: Buffer) -> bool:
+        """Whether this outgoing packet is one that was sent a moment ago; each is let through once."""
+
+
+class Queue(Protocol):
+    """Packets of the kernel that wait for verdicts."""
+
+    number: int
+    #: Losses that the kernel reported, and verdicts that could not be given as decided.
+    enobufs: int
+    bad_verdicts: int
+
+    @property
+    def outgoing(self) -> bool:
+        """Whether the packet being decided leaves this host."""
+
+    def fileno(self) -> int: ...
+
+    def device(self) -> int:
+        """Index of the device that the packet being decided came by, or leaves by; 0 for none."""
+
+    def serve(self, other: int, seconds: float) -> bool:
+        """Handle packets until the descriptor `other` is readable, which is the answer, or for `seconds`."""
+
+    def close(self) -> None:
+        """From now on the kernel drops what the rules send here."""

@@ -14,17 +14,12 @@ def try_kernel(case: Case) -> str:
     from mcencrypt.kernel.commands import perform
     from mcencrypt.kernel.firewall import Firewall
     from mcencrypt.kernel.iptables import SECONDS, backends
-    from mcencrypt.kernel.queue import Queue
     from mcencrypt.kernel.ruleset import Ruleset
-    from mcencrypt.kernel.selftest import change, probe
+    from mcencrypt.kernel.selftest import try_queue
     from mcencrypt.kernel.sockets import Sockets
 
     try:
-        queue = Queue(case.queue_number, lambda packet, skb_info, outgoing, now: change(packet))
-        try:
-            probe(queue, case.environ)
-        finally:
-            queue.close()
+        try_queue(case.queue_number, case.environ)
         backend = backends(case.environ)[0]
         firewall = Firewall(case.ports or (1,), case.queue_number, case.environ, case.config.fence_mark)
         for family, text in firewall.render().items():

@@ -30,7 +30,7 @@ CHAIN: Final = f"{PREFIX}PROBE"
 _UDP_AT: Final = 20
 
 
-def change(packet: memoryview) -> Verdict:
+def _change(packet: memoryview) -> Verdict:
     """The verdict for the probe: the same UDP datagram with other contents, and no checksum (RFC 768: zero)."""
     if bytes(packet[_UDP_AT + 8 :]) != _SENT:
         return DROP
@@ -40,11 +40,20 @@ def change(packet: memoryview) -> Verdict:
     return bytes(changed)
 
 
-def probe(queue: Queue, environ: Mapping[str, str] = os.environ) -> None:
-    """Send the probe through `queue`, which must decide by `change`.
+def try_queue(number: int, environ: Mapping[str, str] = os.environ) -> None:
+    """Bind the queue of that number, send the probe through it, and leave it. Raises OperatorError.
 
-    Needs lo to be up; where it is not there is nothing to see, and nothing is said.  Raises OperatorError.
+    Needs lo to be up; where it is not there is nothing to see, and nothing is said.
     """
+    queue = Queue(number, lambda packet, skb_info, outgoing, now: _change(packet))
+    try:
+        _probe(queue, environ)
+    finally:
+        queue.close()
+
+
+def _probe(queue: Queue, environ: Mapping[str, str]) -> None:
+    """Send the probe through `queue`, which decides by `_change`."""
     backend = backends(environ)[0]
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
