@@ -17,6 +17,9 @@ STAMP := $(DEV)/.installed
 TESTS ?= tests
 BENCH ?=
 PYTEST_STATUS ?= /dev/null
+# Tests of what is compiled, which are run a second time with the sources; and how. Without a list of TESTS only.
+BOTH_WAYS := tests/unit/core tests/unit/kernel/test_queue.py tests/unit/daemon/test_datapath.py tests/property
+SOURCES_ALONE = MCENCRYPT_INTERPRETED=1 $(BIN)/python -m pytest -q -p no:cacheprovider $(BOTH_WAYS)
 # Tests at a time. Most wait for others rather than for a core. 0: one after the other, in pytest's own process.
 WORKERS ?= $(shell expr $$(nproc) \* 5 / 2)
 
@@ -60,7 +63,9 @@ demo: $(INSTALLED)
 
 test: $(STAMP)
 	@tools/prerequisites $(if $(filter-out tests/unit% tests/property%,$(TESTS)),test,unit) $(PYTHON)
-	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS); status=$$?; echo $$status >$(PYTEST_STATUS); exit $$status
+	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS); status=$$?; \
+	if [ $$status = 0 ] && [ "$(TESTS)" = tests ]; then $(SOURCES_ALONE) -n $(WORKERS); status=$$?; fi; \
+	echo $$status >$(PYTEST_STATUS); exit $$status
 
 # All that needs neither root nor a kernel: for while one works, and before each commit.
 check: format
@@ -69,6 +74,7 @@ check: format
 units: $(STAMP)
 	@tools/prerequisites unit $(PYTHON)
 	@$(BIN)/python -m pytest -q -n 2 tests/unit tests/property
+	@$(SOURCES_ALONE) -n 2
 
 lint: format types
 

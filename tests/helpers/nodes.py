@@ -51,8 +51,13 @@ def sized(moderate: float, full: float) -> int:
 class Node:
     """A host of the lab and its daemon, with files of its own. What a `Host` can do, it can do as well."""
 
-    def __init__(self, host: Host, network_key: Path, *, mode: str = "require", **settings: Any) -> None:
-        """`settings`: more lines of the configuration file, such as `allow_plaintext=["10.0.0.0/8"]`."""
+    def __init__(
+        self, host: Host, network_key: Path, *, mode: str = "require", interpreted: bool = False, **settings: Any
+    ) -> None:
+        """`settings`: more lines of the configuration file, such as `allow_plaintext=["10.0.0.0/8"]`.
+
+        `interpreted`: its daemon runs the sources, and nothing that was compiled.
+        """
         self.host = host
         self.directory = host.lab.directory / f"node-{host.name}"
         self.directory.mkdir()
@@ -70,6 +75,7 @@ class Node:
         self.configure(**given | settings)
         # what this process was told by the environment is not meant for the daemon
         self._env = {name: "" for name in os.environ if name.startswith("MCENCRYPT_")} | importable()
+        self._env["MCENCRYPT_INTERPRETED"] = "1" if interpreted else ""
         self.pid = 0
 
     def __getattr__(self, name: str) -> Any:
