@@ -10,11 +10,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from lab import PATIENCE
 from mcencrypt.metrics import exporter, supervisor
 from mcencrypt.store.config import Listen
-
-#: Seconds after which a test has waited in vain.
-DEADLINE = 30.0
+from tests.helpers.loopback import free_port, own_address
 
 
 class Daemon:
@@ -38,7 +37,7 @@ def exported(snapshot: dict[str, Any]) -> Iterator[tuple[Daemon, tuple[str, int]
     """An exporter in this process; the daemon, and where it listens."""
     daemon = Daemon(snapshot)
     source = exporter.Source(daemon.theirs)
-    listener = supervisor.listen(Listen("127.0.0.1", free_port()))
+    listener = supervisor.listen(Listen(own_address(), free_port()))
     server = exporter.Server(listener, source.snapshot)
     serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     receiving = threading.Thread(target=source.receive, daemon=True)
@@ -51,7 +50,7 @@ def exported(snapshot: dict[str, Any]) -> Iterator[tuple[Daemon, tuple[str, int]
         server.server_close()
         daemon.theirs.shutdown(socket.SHUT_RDWR)
     for thread in (serving, receiving, daemon.thread):
-        thread.join(DEADLINE)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -62,17 +61,11 @@ def served(snapshot: dict[str, Any]) -> Iterator[tuple[str, int]]:
         yield address
 
 
-def free_port() -> int:
-    """A TCP port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 def get(
     address: tuple[str, int], path: str = "/metrics", method: str = "GET", headers: dict[str, str] | None = None
 ) -> tuple[int, str, str]:
     """Status, content type and body of an answer."""
-    connection = http.client.HTTPConnection(*address, timeout=DEADLINE)
+    connection = http.client.HTTPConnection(*address, timeout=PATIENCE)
     with contextlib.closing(connection):
         connection.request(method, path, headers=headers or {})
         response = connection.getresponse()

@@ -16,6 +16,7 @@ import pytest
 from lab import Host, Process, direct_pair, namespace, wait_for
 from lab.messages import MAGIC
 from mcencrypt.store.keys import create_network_key
+from tests.helpers.loopback import own_address
 from tests.helpers.nodes import PORT, Node, needs_lab
 from tests.helpers.pairs import EncryptedPair, event_count, talking
 from tests.helpers.wire import assert_encrypted
@@ -253,8 +254,7 @@ def test_the_doctor_looks_into_the_namespace_with_and_without_a_daemon(guest: tu
 
 def test_metrics_are_served_outside(guest: tuple[Guest, Named]) -> None:
     node, named = guest
-    # all of 127.0.0.0/8 is this host's: an address that no other test has at this moment
-    address = ".".join(("127", *(str(byte) for byte in os.getpid().to_bytes(3, "big"))))
+    address = own_address()
     with node.config.open("a") as config:
         config.write(f'metrics_listen = "{address}:9464"\n')
     named.make()

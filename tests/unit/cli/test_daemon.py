@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import PATIENCE
 from tests.helpers.commands import SOURCE, fails, run
 
 
@@ -17,7 +18,7 @@ from tests.helpers.commands import SOURCE, fails, run
 def test_with_json_logs_the_daemon_says_in_json_why_it_does_not_start(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "mcencrypt", "--run-dir", str(tmp_path / "run"), "daemon"]
     environ = {**os.environ, "PYTHONPATH": str(SOURCE), "MCENCRYPT_LOG_FORMAT": "json", "MCENCRYPT_PORTS": "7331"}
-    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 1 and not done.stdout
     (line,) = done.stderr.splitlines()
     found = json.loads(line)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from lab import PATIENCE
 from mcencrypt.cli import start
 from mcencrypt.cli.settings import Settings
 from mcencrypt.control.client import request
@@ -133,7 +134,7 @@ def test_a_daemon_that_never_answers_is_stopped(
     fake_daemon('print("pid", os.getpid(), flush=True); signal.pause()')
     fails(run("on"), 1, "did not answer within 20 s")
     pid = int(log.read_text().rsplit("pid ", 1)[1])
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while _alive(pid):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -22,14 +22,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from lab import PATIENCE
 from mcencrypt.cli.top_screen import Rates, Sample, frame, rates, waiting
 from mcencrypt.control.replies import Connection
 from tests.helpers import replies
 from tests.helpers.commands import SOURCE, fails, run, status_result
 from tests.helpers.served import serving
-
-#: Seconds; they only tell a hang from a busy machine.
-DEADLINE = 90.0
 
 
 def connection(peer: str = "10.0.0.2:7331", **changes: Any) -> Connection:
@@ -163,7 +161,7 @@ class Screen:
 
     def wait_for(self, part: str) -> None:
         """Until the screen has shown `part` since the last call."""
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + PATIENCE
         while part not in self.text:
             assert time.monotonic() < deadline, self.text[-2000:]
             if select.select([self.leader], [], [], 0.1)[0]:
@@ -175,7 +173,7 @@ class Screen:
 
     def wait(self) -> int:
         """The exit status, once the screen from before is back. What it draws is read, or it would wait for us."""
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + PATIENCE
         while (status := self.process.poll()) is None or "\x1b[?1049l" not in self.text:
             assert time.monotonic() < deadline, self.text[-2000:]
             if select.select([self.leader], [], [], 0.05)[0]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import PATIENCE
 from mcencrypt.control import client as client_module
 from mcencrypt.control.client import SOCKET_NAME, VERSION, NoDaemonError, request
 from mcencrypt.control.server import ControlServer
@@ -53,8 +54,8 @@ def test_a_broken_answer_is_an_error_not_a_result(run_dir: Path, answer: bytes) 
         thread = threading.Thread(target=serve)
         thread.start()
         with pytest.raises(OperatorError, match=r"broke off|not a daemon"):
-            request(run_dir, "ping", timeout=5)
-        thread.join(5)
+            request(run_dir, "ping", timeout=PATIENCE)
+        thread.join(PATIENCE)
 
 
 def test_a_path_too_long_for_a_socket_is_named(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from lab import PATIENCE
 from mcencrypt.metrics import exporter
-from tests.helpers.exported import DEADLINE, exported, get, served
+from tests.helpers.exported import exported, get, served
 
 
 def test_what_is_asked_for_decides_the_answer(snapshot: dict[str, Any]) -> None:
@@ -38,17 +39,17 @@ def test_a_scrape_fails_while_the_daemon_does_not_answer(
 
 
 def test_many_scrapes_are_few_questions(snapshot: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporter, "FRESH", DEADLINE)
+    monkeypatch.setattr(exporter, "FRESH", PATIENCE)
     with exported(snapshot) as (daemon, address):
         assert {get(address)[0] for _ in range(20)} == {200}
         assert daemon.asked == 1
 
 
 def test_silent_clients_do_not_keep_others_out(snapshot: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporter._Handler, "timeout", 2 * DEADLINE)  # longer than anybody here waits
+    monkeypatch.setattr(exporter._Handler, "timeout", 2 * PATIENCE)  # longer than anybody here waits
     with served(snapshot) as address, contextlib.ExitStack() as silent:
         clients = [
-            silent.enter_context(socket.create_connection(address, DEADLINE)) for _ in range(2 * exporter.MAX_CLIENTS)
+            silent.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(2 * exporter.MAX_CLIENTS)
         ]
         assert get(address)[0] == 200
         assert clients[0].recv(1) == b"", "the oldest was closed"
@@ -59,7 +60,7 @@ def test_garbage_is_answered_and_logged_nowhere(
 ) -> None:
     with served(snapshot) as address:
         for garbage in (b"\0\xff\r\n\r\n", b"GET " + b"x" * 70000, b"GET / HTTP/9.9\r\n\r\n"):
-            with socket.create_connection(address, DEADLINE) as client, contextlib.suppress(ConnectionError):
+            with socket.create_connection(address, PATIENCE) as client, contextlib.suppress(ConnectionError):
                 client.sendall(garbage)
                 client.shutdown(socket.SHUT_WR)
                 while client.recv(65536):

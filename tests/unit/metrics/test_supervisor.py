@@ -16,18 +16,20 @@ from typing import Any
 
 import pytest
 
+from lab import PATIENCE
 from mcencrypt.daemon.loop import Loop
 from mcencrypt.errors import OperatorError
 from mcencrypt.metrics import exporter, supervisor
 from mcencrypt.store.config import Listen, load
-from tests.helpers.exported import DEADLINE, free_port, get
+from tests.helpers.exported import get
+from tests.helpers.loopback import free_port, own_address
 from tests.helpers.standins import FakeLoop
 
 
 @contextlib.contextmanager
 def supervised(snapshot: Callable[[], dict[str, Any]]) -> Iterator[tuple[supervisor.Metrics, Listen]]:
     """A real exporter process, looked after by a loop in a thread."""
-    address = Listen("127.0.0.1", free_port())
+    address = Listen(own_address(), free_port())
     metrics = supervisor.Metrics(supervisor.listen(address), snapshot, "text")
     loop = Loop()
     metrics.start(loop)
@@ -38,12 +40,12 @@ def supervised(snapshot: Callable[[], dict[str, Any]]) -> Iterator[tuple[supervi
         yield metrics, address
     finally:
         loop.stop()
-        thread.join(DEADLINE)
+        thread.join(PATIENCE)
         metrics.close()
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + PATIENCE
     while not (found := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -119,7 +121,7 @@ class Alone:
         monkeypatch.setattr(supervisor.socket, "socketpair", channel)
         process = SimpleNamespace(pid=1 << 30, wait=wait)  # no process has this number
         monkeypatch.setattr(supervisor.subprocess, "Popen", lambda *words, **options: process)
-        listener = supervisor.listen(Listen("127.0.0.1", free_port()))
+        listener = supervisor.listen(Listen(own_address(), free_port()))
         self.metrics = supervisor.Metrics(listener, self.snapshot, "text")
         self.metrics.start(self.loop)
 
