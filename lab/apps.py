@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 import statistics
 import sys
@@ -89,9 +90,18 @@ def plan(options: argparse.Namespace, side: str) -> streams.Plan:
     """What the command line asks of this side."""
 
     def size(index: int) -> int:
+        if options.endless:
+            return streams.ENDLESS
         return streams.mixed_size(options.seed, side, index) if options.mixed else int(options.bytes)
 
     return streams.Plan(side, options.mode, options.seed, size, not options.no_hash)
+
+
+def exchange_of(options: argparse.Namespace, side: str) -> streams.Exchange:
+    """The transfers of this side, which SIGUSR1 ends where they are."""
+    exchange = streams.Exchange(plan(options, side), options.connections, options.deadline)
+    signal.signal(signal.SIGUSR1, exchange.end)
+    return exchange
 
 
 def finish(report: dict[str, Any]) -> int:
@@ -102,14 +112,14 @@ def finish(report: dict[str, Any]) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """The listening end of a checked transfer."""
-    exchange = streams.Exchange(plan(options, "server"), options.connections, options.deadline)
+    exchange = exchange_of(options, "server")
     exchange.accept_from(listen(options))
     return finish(exchange.run())
 
 
 def dial_all(options: argparse.Namespace) -> int:
     """The dialling end of a checked transfer."""
-    exchange = streams.Exchange(plan(options, "client"), options.connections, options.deadline)
+    exchange = exchange_of(options, "client")
     for _ in range(options.connections):
         exchange.add(dial(options))
     return finish(exchange.run())
@@ -299,6 +309,7 @@ def parser() -> argparse.ArgumentParser:
         )
         made.add_argument("--bytes", type=float, default=1_000_000, help="to send on each connection")
         made.add_argument("--mixed", action="store_true", help="sizes from 1 B to 8 MB instead")
+        made.add_argument("--endless", action="store_true", help="until SIGUSR1 instead")
         made.add_argument("--connections", type=int, default=1)
         made.add_argument("--seed", type=int, default=1)
         made.add_argument("--no-hash", action="store_true", help="count only")

@@ -64,6 +64,10 @@ class Plan:
     hashing: bool = True
 
 
+#: A size that no transfer reaches: such a stream ends when it is told to.
+ENDLESS = 1 << 62
+
+
 class Transfer:
     """One connection's two streams, as a non-blocking socket lets them flow."""
 
@@ -79,7 +83,7 @@ class Transfer:
         self._ended = self._begun
         self._last_read: float | None = None
         self._stall = 0.0
-        self._sent = self._received = 0
+        self._sent = self.received = 0
         self._sent_hash, self._received_hash = hashlib.sha256(), hashlib.sha256()
         self._sending_done = self._receiving_done = False
         self._may_send = (plan.side, plan.mode) not in (
@@ -103,7 +107,7 @@ class Transfer:
             self._stall = max(self._stall, now - self._last_read)
         self._last_read = now
         self._receiving_done = not count
-        self._received += count
+        self.received += count
         if self._plan.hashing:
             self._received_hash.update(buffer[:count])
         if self._plan.mode != "half-close" or self._receiving_done:
@@ -125,6 +129,10 @@ class Transfer:
             self.socket.shutdown(socket.SHUT_WR)
         self._ended = time.monotonic()
 
+    def end(self) -> None:
+        """Nothing more is begun: the stream ends behind what is being sent."""
+        self._chunks = iter(())
+
     def report(self) -> dict[str, Any]:
         """Counts, hashes, seconds, the longest gap between two reads (seconds), and the error if there was
         one.
@@ -133,7 +141,7 @@ class Transfer:
         return {
             "index": self.index,
             "sent": self._sent,
-            "received": self._received,
+            "received": self.received,
             "sent_sha256": self._sent_hash.hexdigest() if hashing else None,
             "received_sha256": self._received_hash.hexdigest() if hashing else None,
             "seconds": round(self._ended - self._begun, 6),
@@ -151,10 +159,12 @@ class Exchange:
         self._connections = connections
         self._deadline = time.monotonic() + deadline
         self._selector = selectors.DefaultSelector()
-        self._transfers: list[Transfer] = []
+        #: In the order in which they were added.
+        self.transfers: list[Transfer] = []
         self._listener: socket.socket | None = None
         self._buffer = memoryview(bytearray(_RECEIVE))
         self._begun: float | None = None
+        self._told = False
 
     def accept_from(self, listener: socket.socket) -> None:
         """Serve what dials this listening socket."""
@@ -165,15 +175,23 @@ class Exchange:
     def add(self, connection: socket.socket) -> None:
         """Take part in an established connection."""
         self._begun = self._begun or time.monotonic()
-        transfer = Transfer(connection, self._plan, len(self._transfers))
-        self._transfers.append(transfer)
+        transfer = Transfer(connection, self._plan, len(self.transfers))
+        if self._told:
+            transfer.end()
+        self.transfers.append(transfer)
         self._selector.register(connection, transfer.wants(), transfer)
-        if self._listener and len(self._transfers) == self._connections:
+        if self._listener and len(self.transfers) == self._connections:
             self._selector.unregister(self._listener)
+
+    def end(self, *_: object) -> None:
+        """All streams end where they are; may be a signal's handler."""
+        self._told = True
+        for transfer in self.transfers:
+            transfer.end()
 
     def run(self) -> dict[str, Any]:
         """Until all connections have ended; returns the report."""
-        while len(self._transfers) < self._connections or len(self._selector.get_map()):
+        while len(self.transfers) < self._connections or len(self._selector.get_map()):
             left = self._deadline - time.monotonic()
             if left <= 0:
                 break
@@ -182,7 +200,7 @@ class Exchange:
                     self.add(self._listener.accept()[0])
                 else:
                     self._step(key.data, key.events, events)
-        for transfer in self._transfers:
+        for transfer in self.transfers:
             if transfer.wants():
                 transfer.error = "not done in time"
         return self._report()
@@ -205,7 +223,7 @@ class Exchange:
             self._selector.modify(transfer.socket, wanted, transfer)
 
     def _report(self) -> dict[str, Any]:
-        connections = [transfer.report() for transfer in self._transfers]
+        connections = [transfer.report() for transfer in self.transfers]
         seconds = time.monotonic() - (self._begun or time.monotonic())
         received = sum(report["received"] for report in connections)
         return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +52,12 @@ class Running:
         self.server = server
         self._deadline = deadline
 
+    def end(self) -> None:
+        """What was started as endless ends where it is."""
+        for process in (self.client, self.server):
+            if process.exit_code is None:
+                os.kill(process.pid, signal.SIGUSR1)
+
     def result(self) -> Result:
         """Wait for both ends' reports. Broken transfers have reports too: look at `Result.differences`.
 
@@ -75,6 +83,7 @@ def start(
     size: float = 1_000_000,
     server_size: float | None = None,
     mixed: bool = False,
+    endless: bool = False,
     connections: int = 1,
     seed: int = 1,
     hashing: bool = True,
@@ -88,8 +97,9 @@ def start(
 
     `address` is what it dials, the server's first address of that IP `version` if None; `mode` is one of
     `streams.MODES`. Each side sends `size` bytes on each connection, the server `server_size` if that is given, and
-    with `mixed` each sends 1 B to 8 MB instead. `rcvbuf` is SO_RCVBUF of both ends and `sndbuf` SO_SNDBUF, in bytes, 0
-    for the kernel's default. All of it may take `deadline` seconds. `dialling` is more of the command line of the end
+    with `mixed` each sends 1 B to 8 MB instead; `endless` goes on until `Running.end`, so that what disturbs it finds it
+    under way however slow or quick the machine is. `rcvbuf` is SO_RCVBUF of both ends and `sndbuf` SO_SNDBUF, in bytes,
+    0 for the kernel's default. All of it may take `deadline` seconds. `dialling` is more of the command line of the end
     that dials, such as `"--source", "10.0.0.1"`.
     """
     words: list[object] = [
@@ -106,9 +116,8 @@ def start(
         "--sndbuf",
         sndbuf,
     ]
-    words += [
-        flag for flag, wanted in (("--mixed", mixed), ("--no-hash", not hashing), ("--nodelay", nodelay)) if wanted
-    ]
+    flags = (("--mixed", mixed), ("--endless", endless), ("--no-hash", not hashing), ("--nodelay", nodelay))
+    words += [flag for flag, wanted in flags if wanted]
     serving = server.python(_APPS, "serve", port, *words, "--bytes", size if server_size is None else server_size)
     serving.wait_for('"listening"')
     dialler = client.python(_APPS, "dial", address or server.address(version), port, *words, "--bytes", size, *dialling)

@@ -125,12 +125,13 @@ def test_who_means_us_gets_nothing_out_either(pair: EncryptedPair, attack: Calla
 
 def test_rules_flushed_under_a_stream_that_does_not_end(pair: EncryptedPair) -> None:
     needs_owned_fence(pair)
-    running = start(pair.a, pair.b, PORT, size=3e7, deadline=60)
+    running = start(pair.a, pair.b, PORT, endless=True)
     wait_for(lambda: any(one["bytes_out"] > 1e6 for one in pair.a.connections("encrypted")), "a stream")
     for _ in range(3):
         lost = pair.a.status()["rules_lost"]
         pair.a.host.run(["iptables", "-w", "-t", "raw", "-F"])
         wait_for(lambda lost=lost: pair.a.status()["rules_lost"] > lost, "the daemon to notice")  # type: ignore[misc]
+    running.end()
     assert running.result().differences == []
 
 

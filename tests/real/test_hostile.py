@@ -179,10 +179,11 @@ def test_garbage_in_a_syn_is_refused_and_costs_little(boxed):
 
 def test_old_packets_played_back_change_nothing(boxed):
     record = boxed.box.behaviour = Record(data_only, limit=400)
-    running = start(boxed.a, boxed.b, PORT, size=3e6)
+    running = start(boxed.a, boxed.b, PORT, endless=True)
     wait_for(lambda: len(record.frames) == 400, "packets to record")
     for toward, frame in record.frames:
         boxed.box.inject(frame, toward)
+    running.end()
     assert running.result().differences == []
     # and into the next connection between the same ports
     for toward, frame in record.frames:
@@ -192,7 +193,7 @@ def test_old_packets_played_back_change_nothing(boxed):
 
 def test_a_flood_of_invented_segments_in_a_live_connection(boxed):
     record = boxed.box.behaviour = Record(data_only, limit=20)
-    running = start(boxed.a, boxed.b, PORT, size=5e6)
+    running = start(boxed.a, boxed.b, PORT, endless=True)
     wait_for(lambda: len(record.frames) == 20, "packets to imitate")
     dice = random.Random(5)
     for _ in range(1000):
@@ -202,4 +203,5 @@ def test_a_flood_of_invented_segments_in_a_live_connection(boxed):
             segment.sequence + dice.randrange(0, 1 << 20), dice.randbytes(dice.randint(1, 1400)), segment.flags
         )
         boxed.box.inject(forged.packed(), toward)
+    running.end()
     assert running.result().differences == []

@@ -109,10 +109,11 @@ def test_many_small_messages_lost_once(version):
 
 def test_a_path_that_is_cut_for_a_while():
     with two_hosts() as net, encrypted(net) as pair:
-        running = start(pair.a, pair.b, PORT, size=20e6)
+        running = start(pair.a, pair.b, PORT, endless=True)
         wait_for(lambda: any(one["bytes_out"] > 1e6 for one in pair.a.connections("encrypted")), "some data")
         with net.router.cut():
             wait_for(lambda: net.router.loss_count() >= 2, "packets to be lost")
+        running.end()
         assert running.result().differences == []
         assert net.router.invalid_count() == 0
 

@@ -2,10 +2,13 @@
 
 import copy
 import hashlib
+import socket
+import threading
 
 import pytest
 
 from lab import messages, streams
+from lab.namespace import wait_for
 
 MAGIC = messages.MAGIC
 
@@ -99,3 +102,26 @@ def test_errors_and_missing_connections_are_differences():
     client, server = reports()
     assert streams.differences(client | {"errors": ["0: ConnectionResetError"]}, server)
     assert streams.differences(client, server | {"missing": 1, "connections": server["connections"][1:]})
+
+
+def test_an_endless_stream_ends_where_it_is_when_it_is_told_to():
+    """What disturbs it finds it under way, and both ends agree on what it was."""
+    one, other = socket.socketpair()
+    client, server = (
+        streams.Exchange(streams.Plan(side, "both", 1, lambda index: streams.ENDLESS), 1, 60)
+        for side in ("client", "server")
+    )
+    client.add(one)
+    server.add(other)
+    found = []
+    far = threading.Thread(target=lambda: found.append(server.run()))
+    near = threading.Thread(target=lambda: found.append(client.run()))
+    far.start()
+    near.start()
+    wait_for(lambda: client.transfers[0].received > 4 * streams.CHUNK, "more than buffers hold")
+    client.end()
+    server.end()
+    near.join()
+    far.join()
+    assert streams.differences(*found) == []
+    assert found[0]["sent"] > 4 * streams.CHUNK or found[1]["sent"] > 4 * streams.CHUNK
