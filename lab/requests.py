@@ -2,11 +2,11 @@
 
     python -m lab.requests --name h1 --listen 7331 --connect 10.66.0.2:7331 --every 0.05
 
-To each `--connect` it keeps one connection. It sends a request, awaits the answer (SHA-256 of what was asked), and
-asks again. If the connection breaks it redials and asks the same again: a request has *failed* if a second connection
-broke under it as well, or if no answer came within `--deadline` seconds of its first byte. An event per line, as JSON:
-listening, connected, answered (the first on each connection), lost (a connection broke), failed, and at SIGTERM `end`
-with the counts of each peer. SIGHUP prints the same counts as `counts`.
+To each `--connect` it keeps one connection, or `--connections`. It sends a request, awaits the answer (SHA-256 of what
+was asked), and asks again. If the connection breaks it redials and asks the same again: a request has *failed* if a
+second connection broke under it as well, or if no answer came within `--deadline` seconds of its first byte. An event
+per line, as JSON: listening, connected, answered (the first on each connection), lost (a connection broke), failed, and
+at SIGTERM `end` with the counts of each peer. SIGHUP prints the same counts as `counts`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,12 @@ class Requester:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.counts = {f"{host}:{port}": Counts() for host, port in options.connect}
+        #: By peer, behind the first connection to it with the connection's number.
+        self.counts = {
+            f"{host}:{port}" + f" {number}" * (number > 1): Counts()
+            for host, port in options.connect
+            for number in range(1, options.connections + 1)
+        }
 
     def say(self, event: str, **details: object) -> None:
         """Print an event."""
@@ -71,10 +76,9 @@ class Requester:
                 await writer.drain()
         writer.close()
 
-    async def ask_for_ever(self, host: str, port: int) -> None:
+    async def ask_for_ever(self, host: str, port: int, counts: Counts) -> None:
         """Keep a connection to that peer, and ask."""
         peer = f"{host}:{port}"
-        counts = self.counts[peer]
         asked, begun, losses = b"", 0.0, 0
         while True:
             try:
@@ -120,7 +124,11 @@ class Requester:
         loop.add_signal_handler(signal.SIGHUP, self.say_counts)
         server = await asyncio.start_server(self.answer, ["0.0.0.0", "::"], self.options.listen)
         self.say("listening", port=self.options.listen)
-        tasks = [asyncio.create_task(self.ask_for_ever(*peer)) for peer in self.options.connect]
+        peers = [peer for peer in self.options.connect for _ in range(self.options.connections)]
+        tasks = [
+            asyncio.create_task(self.ask_for_ever(host, port, counts))
+            for (host, port), counts in zip(peers, self.counts.values(), strict=True)
+        ]
         ended = asyncio.create_task(stop.wait())
         await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
@@ -138,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--name", default="node")
     made.add_argument("--listen", type=int, metavar="PORT", required=True)
     made.add_argument("--connect", type=address, action="append", default=[], metavar="HOST:PORT")
+    made.add_argument("--connections", type=int, default=1, metavar="N", help="to each of them")
     made.add_argument("--every", type=float, default=0.05, metavar="S", help="pause between answer and next request")
     made.add_argument("--deadline", type=float, default=PATIENCE, metavar="S", help="for one answer, redials included")
     return made
