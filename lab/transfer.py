@@ -97,10 +97,10 @@ def start(
 
     `address` is what it dials, the server's first address of that IP `version` if None; `mode` is one of
     `streams.MODES`. Each side sends `size` bytes on each connection, the server `server_size` if that is given, and
-    with `mixed` each sends 1 B to 8 MB instead; `endless` goes on until `Running.end`, so that what disturbs it finds it
-    under way however slow or quick the machine is. `rcvbuf` is SO_RCVBUF of both ends and `sndbuf` SO_SNDBUF, in bytes,
-    0 for the kernel's default. All of it may take `deadline` seconds. `dialling` is more of the command line of the end
-    that dials, such as `"--source", "10.0.0.1"`.
+    with `mixed` each sends 1 B to 8 MB instead; `endless` goes on until `Running.end`, so that what disturbs it finds
+    it under way however slow or quick the machine is. `rcvbuf` is SO_RCVBUF of both ends and `sndbuf` SO_SNDBUF, in
+    bytes, 0 for the kernel's default. All of it may take `deadline` seconds. `dialling` is more of the command line of
+    the end that dials, such as `"--source", "10.0.0.1"`.
     """
     words: list[object] = [
         "--mode",
