@@ -12,6 +12,7 @@ from mcencrypt.core.policy import Policy
 from mcencrypt.daemon.settings import Live, first_policy
 from mcencrypt.daemon.switch import Ended, Position
 from mcencrypt.errors import OperatorError
+from mcencrypt.kernel.commands import Steps, perform
 from mcencrypt.store.config import Config
 
 KEY = bytes((10, 0, 0, 1, 10, 0, 0, 2)) + (7331).to_bytes(2, "big") + (40000).to_bytes(2, "big")
@@ -42,10 +43,11 @@ class FakeSwitch:
         self._plain = [key for key in self._plain if key not in ended]
         return Ended(ended, [KEY] * self.distrusted if policy.listed is not None else [])
 
-    def take_ports(self, ports: tuple[int, ...]) -> int:
+    def take_ports(self, ports: tuple[int, ...]) -> Steps[int]:
         if self.problem:
             raise OperatorError(self.problem)
         self.ports = tuple(ports)
+        yield from ()
         return 3
 
 
@@ -66,7 +68,11 @@ class Bench:
     def reload(self, **settings: Any) -> Reloaded:
         changed = _config(self.config.state_dir, settings)
         self.next = lambda: changed
-        return self.live.reload()
+        return self.reload_again()
+
+    def reload_again(self) -> Reloaded:
+        """Read what there is to be read."""
+        return perform(self.live.reload(), 60)
 
 
 def _config(state_dir: Path, settings: dict[str, Any]) -> Config:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mcencrypt.core.addresses import Ends
+from mcencrypt.daemon.jobs import Jobs
 from mcencrypt.errors import OperatorError
+from mcencrypt.kernel.commands import Command, Output, Steps
 from mcencrypt.kernel.fence import NoFenceError, Standing
 from mcencrypt.kernel.firewall import CHECK_SECONDS
 from mcencrypt.kernel.handling import Handling
@@ -20,6 +22,10 @@ from mcencrypt.kernel.sockets import Found, Socket, Tcp
 
 if TYPE_CHECKING:
     from mcencrypt.daemon import interfaces
+
+
+T = TypeVar("T")
+LOOK = Command(("iptables-save",), seconds=CHECK_SECONDS)
 
 
 class FakeLoop:
@@ -90,30 +96,50 @@ class FakeEvents:
         return changed
 
 
-class FakeCheck:
-    """A look that ends when a test says so; `see` decides what it has seen."""
+class FakeJob:
+    """Steps whose commands a kernel that only plays carries out."""
 
-    def __init__(self, fd: int, deadline: float) -> None:
-        self._fd = fd
-        self.deadline = deadline
-        self.result: State | None = None
-        self.problem = ""
-        self.cancelled = False
+    def __init__(self, kernel: FakeKernel, steps: Steps[Any], seconds: float) -> None:
+        self._kernel, self._steps = kernel, steps
+        self._end = kernel.loop.now() + seconds
+        self._ended = False
+        self._command = Command(())
+        self.begun = 0
+        self.until = self._end
+        self.result: Any = None
+        self._resume(lambda: next(steps))
 
     def fileno(self) -> int:
-        return self._fd
+        return 100 + self.begun
 
     def poll(self) -> bool:
-        if self.problem:
-            raise OperatorError(self.problem)
-        return self.result is not None
+        while not self._ended:
+            answer = self._kernel.answer(self._command)
+            if answer is not None:
+                self._resume(lambda answer=answer: self._steps.send(answer))  # type: ignore[misc]
+            elif self._kernel.loop.now() < self.until:
+                return False
+            else:
+                late = OperatorError(f"{self._command.words[0]} is not done in time")
+                self._resume(lambda late=late: self._steps.throw(late))  # type: ignore[misc]
+        return True
 
     def cancel(self) -> None:
-        self.cancelled = True
+        self._ended = True
+        self._steps.close()
 
-    def see(self, state: State) -> None:
-        """The look is over."""
-        self.result = state
+    def _resume(self, resume: Callable[[], Command]) -> None:
+        try:
+            self._command = resume()
+        except StopIteration as stop:
+            self._ended, self.result = True, stop.value
+        except BaseException:
+            self._ended = True
+            raise
+        else:
+            self.begun += 1
+            self.until = min(self._end, self._kernel.loop.now() + (self._command.seconds or self._end))
+            self._kernel.begun(self._command)
 
 
 class FakeKernel:
@@ -122,33 +148,63 @@ class FakeKernel:
     def __init__(self, loop: FakeLoop, announces: bool = True) -> None:
         self.loop = loop
         self.announces = announces
+        self.jobs = Jobs(loop, lambda steps, seconds: self._begin(steps, seconds))
+        self._job: FakeJob | None = None
         #: The ports whose rules are in place, and those of the fence.
         self.installed: tuple[int, ...] | None = None
         self.fenced: tuple[int, ...] | None = None
         #: Whether the rules set the fence's bit.
         self.marking = False
-        self.checks: list[FakeCheck] = []
+        #: Looks that were begun.
+        self.checks = 0
         self.events = FakeEvents(90)
         #: What was done to rules and sockets, in order.
         self.acts: list[str] = []
         #: Why the next changes of the rules fail, and looks do not begin.
         self.refuses = ""
+        #: Whether changes of the rules wait, for another program's lock for instance.
+        self.held = False
         #: Why the next changes of the fence fail; whether the kernel can have none; whether it cannot be asked.
         self.fence_refuses = ""
         self.fenceless = False
         self.fence_hidden = False
         self.fence_owned = True
-        self._descriptors = itertools.count(100)
+        self._seen: Output | None = None
+
+    def do(self, steps: Steps[T]) -> T:
+        """Do the steps, unless they have to wait. Raises what they raise."""
+        results: list[T] = []
+        problems: list[OperatorError] = []
+        self.jobs.run(steps, results.append, problems.append)
+        if problems:
+            raise problems[0]
+        [result] = results
+        return result
+
+    def _begin(self, steps: Steps[Any], seconds: float) -> FakeJob:
+        self._job = FakeJob(self, steps, seconds)
+        return self._job
+
+    def begun(self, command: Command) -> None:
+        """A command of a job has begun."""
+        self.checks += command == LOOK
+
+    def answer(self, command: Command) -> Output | None:
+        """What came of a command, or None while it is under way."""
+        if command != LOOK:
+            return None if self.held else Output(0, b"", b"")
+        seen, self._seen = self._seen, None
+        return seen
 
     def refuse(self) -> None:
         """Fail if the test says so."""
         if self.refuses:
             raise OperatorError(self.refuses)
 
-    def start_check(self) -> FakeCheck:
-        self.refuse()
-        self.checks.append(FakeCheck(next(self._descriptors), self.loop.now() + CHECK_SECONDS))
-        return self.checks[-1]
+    def release(self) -> None:
+        """What was held is not any more."""
+        self.held = False
+        self._go_on()
 
     def flush(self, fence: bool = False) -> None:
         """Somebody else removes our rules, and perhaps the fence; announced, if this kernel announces."""
@@ -167,14 +223,17 @@ class FakeKernel:
         """The look that is under way ends: it has seen `state`, or what is the case."""
         if state is None:
             state = State.PRESENT if self.installed else State.MISSING
-        check = self.checks[-1]
-        check.see(state)
-        self.loop.readable(check.fileno())
+        self._seen = Output(0, state.name.encode(), b"")
+        self._go_on()
 
     def look_in_vain(self, problem: str) -> None:
         """The look that is under way ends: it could not see anything."""
-        self.checks[-1].problem = problem
-        self.loop.readable(self.checks[-1].fileno())
+        self._seen = Output(1, b"", problem.encode())
+        self._go_on()
+
+    def _go_on(self) -> None:
+        assert self._job is not None
+        self.loop.readable(self._job.fileno())
 
 
 class FakeFirewall:
@@ -191,19 +250,25 @@ class FakeFirewall:
     def without_mark(self) -> FakeFirewall:
         return FakeFirewall(self._kernel, self.ports, False)
 
-    def install(self) -> None:
+    def installing(self) -> Steps[None]:
         self._kernel.refuse()
+        yield Command(("iptables-restore",))
         self._kernel.installed = self.ports
         self._kernel.marking = self._marking
         self._kernel.acts.append("rules in")
 
-    def remove(self) -> None:
+    def removing(self) -> Steps[None]:
         self._kernel.refuse()
+        yield Command(("iptables-restore",))
         self._kernel.installed = None
         self._kernel.acts.append("rules out")
 
-    def start_check(self) -> FakeCheck:
-        return self._kernel.start_check()
+    def checking(self) -> Steps[State]:
+        self._kernel.refuse()
+        seen = yield LOOK
+        if seen.status:
+            raise OperatorError(seen.errors.decode())
+        return State[seen.out.decode()]
 
     def events(self) -> FakeEvents:
         return self._kernel.events
@@ -287,6 +352,7 @@ class FakeSockets:
 if TYPE_CHECKING:
     # they fit where the daemon puts the real ones
     _loop: type[interfaces.Loop] = FakeLoop
+    _job: type[interfaces.Job] = FakeJob
     _firewall: type[interfaces.Firewall] = FakeFirewall
     _fence: type[interfaces.Fence] = FakeFence
     _sockets: type[interfaces.Sockets] = FakeSockets

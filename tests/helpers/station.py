@@ -44,7 +44,8 @@ class Station:
         self.engine = engine or new_engine(1, stored.ring, first_policy(self.config, self.config.peers()))
         ports = self.config.p2p_ports()
         firewall, fence = FakeFirewall(self.kernel, ports), FakeFence(self.kernel, ports)
-        self.switch = Switch(self.engine, firewall, fence, self.sockets, self.loop, self.config.state_dir)
+        jobs, state_dir = self.kernel.jobs, self.config.state_dir
+        self.switch = Switch(self.engine, firewall, fence, self.sockets, self.loop, jobs, state_dir)
         self.live = Live(self.config, lambda: self.config, self.switch, self.config.peers())
         self.prober = Prober(self.engine, self.switch, self.loop)
         rotation = Rotation(self.engine, stored, self.prober, self.loop, lambda: self.switch.ports, self.live.name_of)
@@ -52,7 +53,7 @@ class Station:
         self.snapshots = Snapshots(
             public, self.engine, self.switch, self.live, rotation, lambda: QUEUE.copy(), self.loop
         )
-        self.commands = Commands(self.switch, self.live, self.prober, rotation, self.snapshots, Notifier({}))
+        self.commands = Commands(self.switch, self.live, self.prober, rotation, self.snapshots, Notifier({}), jobs)
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Carry out a command, with the time that it takes. Raises OperatorError, AssertionError if it failed later."""

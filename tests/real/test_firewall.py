@@ -7,7 +7,6 @@ import select
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,8 @@ import pytest
 from lab import PATIENCE, wait_for
 from mcencrypt.doctor.machine import ThisMachine
 from mcencrypt.errors import OperatorError
-from mcencrypt.kernel.firewall import Firewall
+from mcencrypt.kernel.commands import perform
+from mcencrypt.kernel.firewall import Firewall, rules_left
 from mcencrypt.kernel.iptables import V4
 from mcencrypt.kernel.ruleset import State
 from tests.helpers.netns import needs_root, shell
@@ -46,17 +46,12 @@ def everything() -> str:
     return "".join(shell(command) for command in commands if shutil.which(command))
 
 
-def ended(check: object) -> State:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        select.select([check], [], [], 1)
-        if check.poll():  # type: ignore[attr-defined]
-            return check.result  # type: ignore[attr-defined,no-any-return]
-    raise AssertionError("the check did not end")
+def look(firewall: Firewall) -> State:
+    return perform(firewall.checking(), 60)
 
 
 def present(firewall: Firewall) -> bool:
-    return ended(firewall.start_check()) is State.PRESENT
+    return look(firewall) is State.PRESENT
 
 
 def test_install_twice_and_remove_twice(firewall: Firewall) -> None:
@@ -83,7 +78,7 @@ def test_rules_of_others_stay_and_come_after_ours(firewall: Firewall, tables: st
     shell(f"{tables} -t raw -A OUTPUT -d 192.0.2.1 -j ACCEPT; {tables} -t raw -N theirs")
     firewall.install()
     shell(f"{tables} -t raw -I OUTPUT 1 -d 192.0.2.2 -j ACCEPT")
-    assert ended(firewall.start_check()) is State.DISPLACED
+    assert look(firewall) is State.DISPLACED
     firewall.install()
     order = [line.split()[-1] for line in shell(f"{tables} -t raw -S OUTPUT").splitlines()[1:]]
     assert order == ["MCENCRYPT-OUT", "ACCEPT", "ACCEPT"]
@@ -109,10 +104,10 @@ def test_damage_is_noticed_repaired_and_does_not_hinder_removal(
     command = tables.replace("iptables", f"ip{family}tables")
     firewall.install()
     shell(f"{command} {damage.replace('{}', command)}")
-    assert ended(firewall.start_check()) is State.MISSING
+    assert look(firewall) is State.MISSING
     assert not present(firewall)
     firewall.install()
-    assert ended(firewall.start_check()) is State.PRESENT
+    assert look(firewall) is State.PRESENT
     shell(f"{command} {damage.replace('{}', command)}")
     firewall.remove()
     assert "mcencrypt" not in everything().lower()
@@ -192,6 +187,17 @@ def test_nf_tables_changes_wake_the_watcher(firewall: Firewall, tables: str) -> 
     events.close()
 
 
+def test_a_failing_iptables_save_is_an_error_and_not_missing(firewall: Firewall, tmp_path: Path) -> None:
+    for name in ("iptables-save", "ip6tables-save", "iptables-restore", "ip6tables-restore"):
+        (tmp_path / name).write_text("#!/bin/sh\necho out of order >&2\nexit 3\n")
+        (tmp_path / name).chmod(0o755)
+    broken = Firewall(PORTS, 40, {"PATH": str(tmp_path)})
+    with pytest.raises(OperatorError, match="the rules cannot be read: out of order"):
+        look(broken)
+    with pytest.raises(OperatorError, match="iptables-save failed: out of order"):
+        broken.install()
+
+
 def test_ipv6_disabled_by_sysctl_still_gets_rules(firewall: Firewall) -> None:
     Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
     firewall.install()
@@ -218,7 +224,7 @@ def test_comments_of_others_may_hold_whatever_they_like(firewall: Firewall, tabl
         firewall.install()
         assert present(firewall)
     shell(f"{tables} -t raw -D OUTPUT 1")
-    assert ended(firewall.start_check()) is State.MISSING
+    assert look(firewall) is State.MISSING
     firewall.install()
     firewall.remove()
     assert everything_as_bytes() == before
@@ -254,7 +260,7 @@ def add_native(place: str) -> None:
 def test_what_iptables_does_not_show_is_read_from_the_kernel(firewall: Firewall, place: str, when: str) -> None:
     if when == "before":
         add_native(place)
-        assert ended(firewall.start_check()) is State.MISSING
+        assert look(firewall) is State.MISSING
     firewall.install()
     if when == "after":
         add_native(place)
@@ -267,13 +273,13 @@ def test_what_iptables_does_not_show_is_read_from_the_kernel(firewall: Firewall,
         assert listed.count("jump MCENCRYPT-") == 1
         assert listed.count("queue num 40") == 4
         shell(f"nft insert rule {family} {table} {chain} accept")
-        assert ended(firewall.start_check()) is State.DISPLACED
+        assert look(firewall) is State.DISPLACED
         firewall.install()
         assert present(firewall)
         assert shell(f"nft list table {family} {table}").count("jump MCENCRYPT-") == 1
         shell(f"nft flush chain {family} {table} {chain}")
         add_native(place)
-        assert ended(firewall.start_check()) is State.MISSING
+        assert look(firewall) is State.MISSING
         firewall.install()
     firewall.remove()
     left = shell("nft list ruleset")
@@ -306,3 +312,20 @@ def test_off_does_not_claim_what_it_could_not_see(firewall: Firewall, tables: st
     other = "iptables-legacy" if tables == "iptables-nft" else "iptables-nft"
     with pytest.raises(OperatorError, match="failed: out of order"):
         Firewall(PORTS, 40, {"PATH": f"{tmp_path}:/usr/bin:/bin", "MCENCRYPT_IPTABLES": other}).remove()
+
+
+def test_a_script_in_front_of_iptables_is_not_another_backend(firewall: Firewall, tables: str, tmp_path: Path) -> None:
+    """Its rules were taken for another backend's, and removed as soon as they were in."""
+    for verb in ("save", "restore"):
+        for family in ("ip", "ip6"):
+            command = shutil.which(f"{tables.replace('ip', family, 1)}-{verb}")
+            script = tmp_path / f"{family}tables-{verb}"
+            script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+            script.chmod(0o755)
+    scripted = Firewall(PORTS, 40, {**os.environ, "MCENCRYPT_IPTABLES": str(tmp_path / "iptables")})
+    scripted.install()
+    assert present(scripted) and present(firewall)
+    assert everything().count("-j NFQUEUE --queue-num 40\n") == 16
+    assert perform(rules_left({"PATH": "/nowhere", "MCENCRYPT_IPTABLES": str(tmp_path / "iptables")}), 60)
+    scripted.remove()
+    assert "mcencrypt" not in everything().lower()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -127,10 +129,12 @@ def test_rules_flushed_under_a_stream_that_does_not_end(pair: EncryptedPair) -> 
     needs_owned_fence(pair)
     running = start(pair.a, pair.b, PORT, endless=True)
     wait_for(lambda: any(one["bytes_out"] > 1e6 for one in pair.a.connections("encrypted")), "a stream")
+    rules = pair.a.rules()
     for _ in range(3):
         lost = pair.a.status()["rules_lost"]
         pair.a.host.run(["iptables", "-w", "-t", "raw", "-F"])
         wait_for(lambda lost=lost: pair.a.status()["rules_lost"] > lost, "the daemon to notice")  # type: ignore[misc]
+        wait_for(lambda: pair.a.rules() == rules, "the rules to be back")
     running.end()
     assert running.result().differences == []
 
@@ -310,6 +314,58 @@ def test_another_bit(pair: EncryptedPair) -> None:
     finally:
         pair.a.rewrite(fence_mark=DEFAULT_MARK)
         pair.a.restart()
+
+
+# -- another program's lock
+
+
+@pytest.mark.skipif(not shutil.which("iptables-legacy"), reason="needs iptables-legacy")
+def test_a_lock_that_another_program_holds_stops_no_packet(pair: EncryptedPair, tmp_path: Path) -> None:
+    """iptables-legacy's, for a node of its own, so that nobody else waits for it."""
+    lock = tmp_path / "xtables.lock"
+    for family in ("ip", "ip6"):
+        for verb in ("save", "restore"):
+            script = tmp_path / f"{family}tables-{verb}"
+            script.write_text(f'#!/bin/sh\nXTABLES_LOCKFILE={lock} exec {family}tables-legacy-{verb} "$@"\n')
+            script.chmod(0o755)
+    pair.a.kill()
+    pair.a.mcencrypt("off")
+    pair.a._env["MCENCRYPT_IPTABLES"] = str(tmp_path / "iptables")
+    try:
+        pair.a.start()
+        pair.a.mcencrypt("on")
+        with talking(pair) as (a, b), lock.open("a") as held:
+            ready = event_count(a, "ready")
+            fcntl.flock(held, fcntl.LOCK_EX)
+            pair.a.rewrite(ports=[*PORTS, 7339])
+            reload = pair.a.spawn(pair.a._words("reload"), env=pair.a._env)
+            wait_for(lambda: "restore" in waiting_for(lock), "iptables to wait for the lock")
+            for _ in range(3):
+                items_flow(b)
+            assert "restore" in waiting_for(lock) and reload.exit_code is None
+            fcntl.flock(held, fcntl.LOCK_UN)
+            wait_for(lambda: reload.exit_code == 0, "the reload")
+            assert 7339 in pair.a.status()["ports"]
+            assert event_count(a, "ready") == ready
+        pair.a.mcencrypt("off", "--now")
+    finally:
+        pair.a.kill()
+        del pair.a._env["MCENCRYPT_IPTABLES"]
+        pair.a.rewrite(ports=list(PORTS))
+        pair.a.start()
+        pair.a.mcencrypt("on")
+
+
+def waiting_for(lock: Path) -> str:
+    """The command lines of processes that have this file open, but ours."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int(process.name) != os.getpid() and any(
+                os.readlink(fd) == str(lock) for fd in (process / "fd").iterdir()
+            ):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return "\n".join(found)
 
 
 # -- where the kernel has no fence, or none that stays

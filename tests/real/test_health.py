@@ -59,6 +59,7 @@ def test_daemon_that_hangs_is_not_healthy(node: Node) -> None:
         check(node, 1, "did not answer")
     finally:
         os.kill(node.pid, signal.SIGCONT)
+    wait_for(lambda: node.status()["gate"]["rules_in_place"], "the daemon to look at its rules again")
     check(node, 0, "mcencrypt is on")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from mcencrypt.control import replies
 from mcencrypt.control.server import Arguments, Later, Result
+from mcencrypt.daemon.jobs import Jobs
 from mcencrypt.daemon.notify import Notifier
 from mcencrypt.daemon.prober import Prober
 from mcencrypt.daemon.rotation import Rotation
@@ -16,6 +17,9 @@ from mcencrypt.daemon.settings import Live
 from mcencrypt.daemon.snapshot import Snapshots
 from mcencrypt.daemon.switch import Switch
 from mcencrypt.errors import OperatorError
+from mcencrypt.kernel.commands import Steps
+
+R = TypeVar("R", bound=Result)
 
 
 class Commands:
@@ -29,8 +33,10 @@ class Commands:
         rotation: Rotation,
         snapshots: Snapshots,
         notifier: Notifier,
+        jobs: Jobs,
     ) -> None:
         self._switch, self._live, self._snapshots, self._notifier = switch, live, snapshots, notifier
+        self._jobs = jobs
         self._known: dict[str, Callable[[Arguments], Result | Later[Any]]] = {
             "ping": self._ping,
             "on": self._on,
@@ -53,23 +59,38 @@ class Commands:
             raise OperatorError(f"the daemon does not know the command {command!r}: are both of one version?")
         return known(arguments)
 
-    def reload(self) -> replies.Reloaded:
-        """Read the configuration again; the service manager hears of the begin and the end. Raises OperatorError."""
+    def reload(self) -> Later[replies.Reloaded]:
+        """Read the configuration again; the service manager hears of the begin and the end."""
+        return self._later(self._reloaded())
+
+    def _reloaded(self) -> Steps[replies.Reloaded]:
         self._notifier.reloading()
         try:
-            return self._live.reload()
+            return (yield from self._live.reload())
         finally:
             self._notifier.ready(self._snapshots.line())
+
+    def _later(self, steps: Steps[R]) -> Later[R]:
+        """The answer of a command whose steps are done beside the packets."""
+        later: Later[R] = Later()
+        self._jobs.run(steps, later.result, later.error)
+        return later
 
     def _ping(self, arguments: Arguments) -> replies.Ping:
         return {"pid": os.getpid()}
 
-    def _on(self, arguments: Arguments) -> replies.On:
-        self._switch.on()
-        return {"enabled": True}
+    def _on(self, arguments: Arguments) -> Later[replies.On]:
+        def steps() -> Steps[replies.On]:
+            yield from self._switch.on()
+            return {"enabled": True}
 
-    def _off(self, arguments: Arguments) -> replies.Off:
-        return {"enabled": False, "draining": self._switch.off(bool(arguments.get("now")))}
+        return self._later(steps())
+
+    def _off(self, arguments: Arguments) -> Later[replies.Off]:
+        def steps() -> Steps[replies.Off]:
+            return {"enabled": False, "draining": (yield from self._switch.off(bool(arguments.get("now"))))}
+
+        return self._later(steps())
 
     def _status(self, arguments: Arguments) -> replies.Status:
         return self._snapshots.status()

@@ -25,6 +25,7 @@ from mcencrypt.core.policy import Surroundings
 from mcencrypt.daemon.commands import Commands
 from mcencrypt.daemon.datapath import Datapath
 from mcencrypt.daemon.events import Reporter
+from mcencrypt.daemon.jobs import Jobs
 from mcencrypt.daemon.journal import Journal
 from mcencrypt.daemon.loop import Loop
 from mcencrypt.daemon.notify import Heartbeat, Notifier
@@ -81,6 +82,8 @@ class Daemon:
         self._queue_number, self._namespace = config.queue_number, namespace
         #: Whether `run` ended because the namespace has gone.
         self.homeless = False
+        self._failure: OperatorError | None = None
+        self._announced = False
 
         # What can be wrong with files comes first.
         ports, peers, network_key = config.p2p_ports(), config.peers(), config.network_key()
@@ -103,7 +106,8 @@ class Daemon:
         for one in self._journal.remains:
             engine.table.remember(one.key, one.seq, one.ack, time.monotonic())
         firewall, fence = Firewall(ports, config.queue_number, mark=config.fence_mark), Fence(ports, config.fence_mark)
-        self._switch = switch = Switch(engine, firewall, fence, sockets, self._loop, config.state_dir)
+        self._jobs = jobs = Jobs(self._loop)
+        self._switch = switch = Switch(engine, firewall, fence, sockets, self._loop, jobs, config.state_dir)
         live = Live(config, reread, switch, peers)
         report = Reporter(live.name_of).handle
         injector = Injector(ways.handlings)
@@ -124,42 +128,53 @@ class Daemon:
         shown_as, queue = identity.public_base64, self._datapath.numbers
         self._snapshots = Snapshots(shown_as, engine, switch, live, rotation, queue, self._loop)
         self._metrics = Metrics(listener, self._snapshots.metrics, config.log_format) if listener else None
-        self._commands = Commands(switch, live, prober, rotation, self._snapshots, self._notifier)
+        self._commands = Commands(switch, live, prober, rotation, self._snapshots, self._notifier, jobs)
         self._control = ControlServer(config.control_socket, self._commands, self._lock)
         self._known_as = fields(key_id=engine.ring.offered.key_id.hex(), identity=shown_as)
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT, or until the namespace has gone."""
+        """Until SIGTERM or SIGINT, or until the namespace has gone. Raises OperatorError if it could not begin."""
         loop = self._loop
         loop.stop_on(signal.SIGTERM, signal.SIGINT)
         loop.call_on(signal.SIGHUP, self._hang_up)
-        loop.waiting = self._datapath.serve
         loop.add_reader(self._routes.fileno(), self._routes_changed)
         loop.call_every(TICK, self._tick)
-        self._switch.start([one.key for one in self._journal.remains])
-        self._control.attach(loop)
+        # What an earlier daemon left is ended before anything is done to rules.
+        self._switch.end([one.key for one in self._journal.remains])
+        self._datapath.carry_out()
         if self._namespace:
             self._namespace.watch(loop, self._namespace_gone)
-        log.info("daemon is ready", extra=self._known_as)
-        if self._metrics is not None:
-            self._metrics.start(loop)
-        put_packets_first()
-        announced = announce()
-        self._watch()
-        self._notifier.ready(self._snapshots.line())
-        # What an earlier daemon left is ended, and only then forgotten.
-        self._datapath.carry_out()
-        self._journal.begin()
+        self._jobs.run(self._switch.start(), self._started, self._not_started)
         loop.run()
         if not self.homeless:
             self._notifier.stopping()
             log.info("daemon stops; the rules stay, so nothing leaves in plaintext")
-        if announced:
+        if self._announced:
             withdraw()
         self._close()
+        if self._failure:
+            raise self._failure
         return 0
 
+    def _started(self, nothing: None) -> None:
+        # What is in the journal was ended, and nothing can fail any more: now it may be forgotten.
+        self._journal.begin()
+        self._loop.waiting = self._datapath.serve
+        self._control.attach(self._loop)
+        log.info("daemon is ready", extra=self._known_as)
+        if self._metrics is not None:
+            self._metrics.start(self._loop)
+        put_packets_first()
+        self._announced = announce()
+        self._watch()
+        self._notifier.ready(self._snapshots.line())
+
+    def _not_started(self, problem: OperatorError) -> None:
+        self._failure = problem
+        self._loop.stop()
+
     def _close(self) -> None:
+        self._jobs.close()
         self._control.close()
         if self._metrics is not None:
             self._metrics.close()
@@ -179,8 +194,7 @@ class Daemon:
         logs.flush()
 
     def _hang_up(self) -> None:
-        with contextlib.suppress(OperatorError):  # it is in the log
-            self._commands.reload()
+        self._commands.reload()  # whether it failed is in the log
 
     def _routes_changed(self) -> None:
         if self._routes.handle_events():

@@ -1,7 +1,7 @@
 """The watch over the rules and the fence: what others take out is noticed and put back.
 
-With iptables-nft the kernel announces every change; otherwise the clock drives the looks. A look at the rules runs in a
-subprocess, beside the packets; one at the fence takes no time.
+With iptables-nft the kernel announces every change; otherwise the clock drives the looks. Looks at the rules, and
+changes of them, are steps that are done beside the packets, one after the other; the fence takes no time.
 
 Where the fence stood all the time, rules that were gone cost a pause and nothing else: nothing passed. Where it did
 not, packets may have passed in plaintext, and whoever is told of the loss ends what was encrypted.
@@ -13,8 +13,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from mcencrypt.daemon.interfaces import Check, Fence, Firewall, Loop
+from mcencrypt.daemon.interfaces import Fence, Firewall, Loop
+from mcencrypt.daemon.jobs import Jobs
 from mcencrypt.errors import OperatorError
+from mcencrypt.kernel.commands import Steps
 from mcencrypt.kernel.fence import NoFenceError, Standing
 from mcencrypt.kernel.ruleset import State
 
@@ -36,13 +38,16 @@ FenceState = Literal["off", "none", "broken", "standing", "owned"]
 
 
 class Guard:
-    """Keeps fence and rules in place from `install` until `remove`."""
+    """Keeps fence and rules in place from `install` until `remove`.
 
-    def __init__(self, firewall: Firewall, fence: Fence, loop: Loop, on_loss: Callable[[], None]) -> None:
+    What returns steps is for `jobs`, which does one thing at a time.
+    """
+
+    def __init__(self, firewall: Firewall, fence: Fence, loop: Loop, jobs: Jobs, on_loss: Callable[[], None]) -> None:
         """`on_loss` is called when rules were gone and nothing kept packets in; just before they are put back."""
-        self._firewall, self._fence, self._loop, self._on_loss = firewall, fence, loop, on_loss
+        self._firewall, self._fence, self._loop, self._jobs = firewall, fence, loop, jobs
+        self._on_loss = on_loss
         self._unfenced = firewall.without_mark()
-        self._check: Check | None = None
         self._wanted = False
         #: Times that somebody else removed our rules, and our fence.
         self.rules_lost = 0
@@ -55,9 +60,8 @@ class Guard:
         self._stands = self._owned = False
         #: Whether packets could have passed since rules and fence were last known to be in place together.
         self._leaky = True
-        #: Whether the fence stood when the look under way began, and whether something has changed since.
-        self._began_fenced = False
-        self._again = False
+        #: Whether a look is to begin or under way, and whether something has changed since it has begun.
+        self._looking = self._again = False
         self._events = firewall.events()
         loop.add_reader(self._events.fileno(), self._changed)
         loop.call_every(LOOK_EVERY_ANNOUNCED if firewall.announces_changes() else LOOK_EVERY, self._look)
@@ -89,29 +93,28 @@ class Guard:
             return "broken"
         return "owned" if self._owned else "standing"
 
-    def install(self) -> None:
+    def install(self) -> Steps[None]:
         """Put fence and rules in, or repair them, and watch over them. Raises OperatorError."""
         self._seen = None
         self._put_up_fence()
-        self._rules.install()
+        yield from self._rules.installing()
         self._seen = self._loop.now()
         self._wanted = True
         self._leaky = bool(self.no_fence)
         self.trouble = ""
 
-    def remove(self) -> None:
+    def remove(self) -> Steps[None]:
         """Take rules and fence away, whoever has put them there.
 
         Raises OperatorError; then those that are left are watched.
         """
-        self._cancel_check()
         self._seen = None
-        self._firewall.remove()
+        yield from self._firewall.removing()
         self._fence.remove()
         self._wanted = self._stands = False
         self.no_fence = self.trouble = ""
 
-    def take_ports(self, ports: Sequence[int]) -> None:
+    def take_ports(self, ports: Sequence[int]) -> Steps[None]:
         """Fence and rules for these ports from now on.
 
         Raises OperatorError if they cannot be put in; then the old ones stay, or come back at the next look.
@@ -120,9 +123,8 @@ class Guard:
         self._use(old.with_ports(ports))
         if not self._wanted:
             return
-        self._cancel_check()
         try:
-            self.install()
+            yield from self.install()
         except OperatorError:
             self._use(old)
             raise
@@ -150,7 +152,7 @@ class Guard:
             self._stands, self._owned = True, self._fence.is_ours
 
     def _look_at_fence(self) -> bool:
-        """Whether it stands; if somebody has taken it away it is put back, and did not stand."""
+        """Whether it stands; if somebody has taken it away it is put back, and did not stand. Raises OperatorError."""
         if self.no_fence:
             return False
         standing = self._fence.look()
@@ -171,47 +173,23 @@ class Guard:
             self._look()
 
     def _look(self) -> None:
+        """Look at all of it as soon as nothing else is under way. The fence at once: it is what holds meanwhile."""
         if not self._wanted:
             return
-        if self._check is not None:
+        if self._looking:
             # What has changed now the look under way may have passed already.
             self._again = True
-            self._look_result()
             return
-        self._again = False
-        try:
-            self._began_fenced = self._look_at_fence()
-            self._check = self._firewall.start_check() if not self.no_fence else self._unfenced.start_check()
-        except OperatorError as problem:
-            self._in_trouble(str(problem))
+        self._looking, self._again = True, False
+        self._jobs.run(self._looked(), self._done, self._failed)
+
+    def _looked(self) -> Steps[None]:
+        """Look, and put right what is not. Raises OperatorError."""
+        if not self._wanted:
             return
-        self._loop.add_reader(self._check.fileno(), self._look_result)
-        self._loop.call_at(self._check.deadline, self._look_result)
-
-    def _look_result(self) -> None:
-        check = self._check
-        if check is None:
-            return
-        fd = check.fileno()
-        try:
-            if not check.poll():
-                return
-            self._end_check(fd)
-            self._judge(check.result)
-        except OperatorError as problem:
-            self._end_check(fd)
-            self._in_trouble(str(problem))
-        if self._again:
-            self._loop.call_at(self._loop.now() + PAUSE, self._look)
-
-    def _end_check(self, fd: int) -> None:
-        if self._check is not None:
-            self._check = None
-            self._loop.remove_reader(fd, closed=True)
-
-    def _judge(self, state: State | None) -> None:
-        """What to do about what the look has seen. Raises OperatorError: it could not be done."""
-        fenced = self._look_at_fence() and self._began_fenced
+        fenced = self._look_at_fence()
+        state = yield from self._rules.checking()
+        fenced = self._look_at_fence() and fenced
         if state is State.PRESENT:
             self._seen = self._loop.now()
             self._leaky = not fenced
@@ -223,15 +201,15 @@ class Guard:
                 self._on_loss()
             else:
                 log.error("somebody removed our rules; the fence held, so nothing passed; they are put back")
-        self.install()
+        yield from self.install()
 
-    def _in_trouble(self, problem: str) -> None:
-        if problem != self.trouble:
-            log.error(problem)
-        self.trouble = problem
+    def _done(self, nothing: None) -> None:
+        self._looking = False
+        if self._again:
+            self._loop.call_at(self._loop.now() + PAUSE, self._look)
 
-    def _cancel_check(self) -> None:
-        if self._check is not None:
-            self._loop.remove_reader(self._check.fileno())
-            self._check.cancel()
-            self._check = None
+    def _failed(self, problem: OperatorError) -> None:
+        if str(problem) != self.trouble:
+            log.error(str(problem))
+        self.trouble = str(problem)
+        self._done(None)

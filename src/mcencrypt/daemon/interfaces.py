@@ -7,12 +7,13 @@ daemon puts there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from mcencrypt.core.addresses import Ends
 from mcencrypt.core.fast import Express
 from mcencrypt.core.packet import Buffer
 from mcencrypt.core.verdict import Injection, Outcome, Verdict
+from mcencrypt.kernel.commands import Steps
 from mcencrypt.kernel.fence import Standing
 from mcencrypt.kernel.ruleset import State
 from mcencrypt.kernel.sockets import Found, Socket
@@ -36,23 +37,31 @@ class Loop(Timers, Protocol):
     def call_every(self, seconds: float, callback: Callable[[], None]) -> None: ...
 
 
-class Check(Protocol):
-    """A look at the rules that is under way: a `kernel.commands.Job`."""
+class Job(Protocol):
+    """Steps under way: a `kernel.commands.Job`."""
 
     @property
-    def deadline(self) -> float:
-        """When it is given up, in seconds of `Loop.now`."""
+    def begun(self) -> int:
+        """Commands that were begun; with each of them the next two change."""
 
     @property
-    def result(self) -> State | None:
-        """What it has seen, once `poll` has said that it is done."""
+    def until(self) -> float:
+        """When the present command is given up, in seconds of `Loop.now`."""
 
     def fileno(self) -> int: ...
 
+    @property
+    def result(self) -> Any:
+        """What the steps returned, once they are done."""
+
     def poll(self) -> bool:
-        """Whether it is done; never blocks. Raises OperatorError, and is done then, if the rules cannot be read."""
+        """Whether they are done; never blocks. Raises what they raise."""
 
     def cancel(self) -> None: ...
+
+
+#: Begins steps that may take that many seconds.
+BeginJob = Callable[[Steps[Any], float], Job]
 
 
 class Events(Protocol):
@@ -76,14 +85,14 @@ class Firewall(Protocol):
     def without_mark(self) -> Self:
         """The same where there is no fence; changes no rule."""
 
-    def install(self) -> None:
+    def installing(self) -> Steps[None]:
         """Put the rules in, or repair them. Raises OperatorError."""
 
-    def remove(self) -> None:
+    def removing(self) -> Steps[None]:
         """Take all rules out. Raises OperatorError."""
 
-    def start_check(self) -> Check:
-        """Begin to look at the rules. Raises OperatorError."""
+    def checking(self) -> Steps[State]:
+        """Look at the rules. Raises OperatorError if they cannot be read."""
 
     def events(self) -> Events: ...
 

@@ -95,7 +95,7 @@ class Loop:
         """Until `stop`."""
         poll, readers, timers = self._epoll.poll, self._readers, self._timers
         call, afterwards = self._call, self.afterwards
-        waiting, epoll = self.waiting, self._epoll.fileno()
+        epoll = self._epoll.fileno()
         while self._running:
             now = time.monotonic()
             while timers and timers[0][0] <= now:
@@ -103,7 +103,7 @@ class Loop:
             if not self._running:
                 break
             call(afterwards)
-            if waiting(epoll, max(0.0, timers[0][0] - time.monotonic()) if timers else -1.0):
+            if self.waiting(epoll, max(0.0, timers[0][0] - time.monotonic()) if timers else -1.0):
                 for fd, _ in poll(0):
                     callback = readers.get(fd)
                     if callback is not None:

@@ -20,6 +20,7 @@ from mcencrypt.core.status import Connection
 from mcencrypt.daemon.names import endpoint, identity
 from mcencrypt.daemon.switch import Ended, Position
 from mcencrypt.errors import OperatorError
+from mcencrypt.kernel.commands import Steps
 from mcencrypt.logs import fields
 from mcencrypt.store.config import Config, Trust
 from mcencrypt.store.peers import load_peers
@@ -62,7 +63,7 @@ class Switch(Protocol):
 
     def take_policy(self, policy: Policy) -> Ended: ...
 
-    def take_ports(self, ports: tuple[int, ...]) -> int: ...
+    def take_ports(self, ports: tuple[int, ...]) -> Steps[int]: ...
 
 
 class Live:
@@ -142,18 +143,18 @@ class Live:
 
     # -- the configuration
 
-    def reload(self) -> replies.Reloaded:
+    def reload(self) -> Steps[replies.Reloaded]:
         """Read the configuration again and apply it.  Says what changed, what needs a restart, and what it ended.
 
         Raises OperatorError if it is wrong or cannot be applied; then the old one stays, and the log says so.
         """
         try:
-            return self._apply(self._reread())
+            return (yield from self._apply(self._reread()))
         except OperatorError as problem:
             log.error("configuration not reloaded, the old one stays", extra=fields(error=str(problem)))
             raise OperatorError(f"the old configuration stays: {problem}") from None
 
-    def _apply(self, read: Config) -> replies.Reloaded:
+    def _apply(self, read: Config) -> Steps[replies.Reloaded]:
         before = self._config
         differing = [
             one.name
@@ -166,7 +167,7 @@ class Live:
         reset = 0
         if set(ports) != set(self._switch.ports):
             differing = list(dict.fromkeys([*differing, "ports"]))  # a chain's files may say something else now
-            reset = self._switch.take_ports(ports)
+            reset = yield from self._switch.take_ports(ports)
         if peers != self._peers:
             differing.append("peers")
         policy = _policy(config, self._remembered, peers)

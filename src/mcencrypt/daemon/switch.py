@@ -15,7 +15,9 @@ from mcencrypt.core.engine import Engine
 from mcencrypt.core.policy import Policy
 from mcencrypt.daemon.guard import Guard
 from mcencrypt.daemon.interfaces import Fence, Firewall, Loop, Sockets
+from mcencrypt.daemon.jobs import Jobs
 from mcencrypt.errors import OperatorError
+from mcencrypt.kernel.commands import Steps
 from mcencrypt.kernel.sockets import Tcp
 from mcencrypt.logs import fields
 from mcencrypt.store.position import read_switch, write_switch
@@ -73,12 +75,19 @@ class Switch:
     """Keeps kernel and engine in step with what the operator wants."""
 
     def __init__(
-        self, engine: Engine, firewall: Firewall, fence: Fence, sockets: Sockets, loop: Loop, state_dir: Path
+        self,
+        engine: Engine,
+        firewall: Firewall,
+        fence: Fence,
+        sockets: Sockets,
+        loop: Loop,
+        jobs: Jobs,
+        state_dir: Path,
     ) -> None:
         self._engine, self._sockets = engine, sockets
-        self._loop, self._state_dir = loop, state_dir
+        self._loop, self._jobs, self._state_dir = loop, jobs, state_dir
         #: The watch over rules and fence.
-        self.guard = Guard(firewall, fence, loop, self._rules_lost)
+        self.guard = Guard(firewall, fence, loop, jobs, self._rules_lost)
         self._will_drain = False
         self.position = Position.OFF
 
@@ -86,29 +95,24 @@ class Switch:
     def ports(self) -> tuple[int, ...]:
         return self.guard.ports
 
-    def start(self, dead: Sequence[bytes] = ()) -> None:
-        """Take the position in which the operator left it.
-
-        `dead`: connections that an earlier process encrypted, ours first. Their sockets end first of all: without rules
-        they would go on in plaintext, in the middle of a stream. Raises OperatorError.
-        """
-        self._destroy_all(dead)
+    def start(self) -> Steps[None]:
+        """Take the position in which the operator left it. Raises OperatorError."""
         if read_switch(self._state_dir):
-            self.on()
+            yield from self.on()
         else:
             self._allow_plaintext()
-            self.guard.remove()
+            yield from self.guard.remove()
 
-    def on(self) -> None:
-        """Encrypt: rules in, then end what runs in plaintext and may not. Raises OperatorError."""
-        self.guard.install()
+    def on(self) -> Steps[None]:
+        """Encrypt: fence and rules in, then end what runs in plaintext and may not. Raises OperatorError."""
+        yield from self.guard.install()
         write_switch(self._state_dir, True)
         if self._move(Cause.ON) is Position.ON:
             return
         self.take_policy(replace(self.policy, enabled=True))
         log.info("encryption is on", extra=fields(ports=list(self.ports), mode=self.policy.mode))
 
-    def take_ports(self, ports: Sequence[int]) -> int:
+    def take_ports(self, ports: Sequence[int]) -> Steps[int]:
         """Take other ports from now on. Returns how many encrypted connections were reset.
 
         Those are on ports that are given up: without rules their sockets would go on in plaintext, in the middle of
@@ -119,10 +123,10 @@ class Switch:
         if self.position is not Position.OFF:
             leaving = self._engine.leave_all_but(ports, self._loop.now())
             self._destroy_all(leaving)
-        self.guard.take_ports(ports)
+        yield from self.guard.take_ports(ports)
         return len(leaving)
 
-    def off(self, now: bool) -> int:
+    def off(self, now: bool) -> Steps[int]:
         """New connections in plaintext; returns how many encrypted ones are left to finish. Raises OperatorError.
 
         With `now` those are reset.
@@ -130,15 +134,18 @@ class Switch:
         write_switch(self._state_dir, False)
         self._allow_plaintext()
         if self.position is Position.OFF:
-            self.guard.remove()
+            yield from self.guard.remove()
             self._move(Cause.OFF)
             return 0
         self._move(Cause.OFF)
         if now:
             self._destroy_all(self._engine.table.encrypted_keys())
-        left = self._drain()
+        left = self._left()
         log.info("encryption is off for new connections", extra=fields(still_encrypted=left))
-        self._drain_later()
+        try:
+            yield from self._drained()
+        finally:
+            self._drain_later()
         return left
 
     def _allow_plaintext(self) -> None:
@@ -150,6 +157,28 @@ class Switch:
         self.position = MOVES[before, cause].target
         return before
 
+    # -- draining
+
+    def _left(self) -> int:
+        """Forget flows whose sockets are done; returns how many encrypted ones are left."""
+        left = 0
+        for ends, found in self._sockets.find(map(Ends.of, self._engine.table.encrypted_keys())):
+            if found is None or found.state in (Tcp.TIME_WAIT, Tcp.CLOSE):
+                self._engine.table.forget(ends.key())
+            else:
+                left += 1
+        return left
+
+    def _drained(self) -> Steps[None]:
+        """With the last encrypted connection rules and fence go. Raises OperatorError."""
+        if self.position is not Position.DRAINING or self._left():
+            return
+        yield from self.guard.remove()
+        self._move(Cause.LAST_ENDED)
+        for key in self._engine.table.plaintext_keys():
+            self._engine.table.leave_alone(key)
+        log.info("rules removed")
+
     def _drain_later(self) -> None:
         if self.position is Position.DRAINING and not self._will_drain:
             self._will_drain = True
@@ -159,29 +188,23 @@ class Switch:
         self._will_drain = False
         if self.position is not Position.DRAINING:
             return
-        try:
-            self._drain()
-        except OperatorError as problem:
-            log.error(str(problem))
+        if self._left():
+            self._drain_later()
+        else:
+            self._jobs.run(self._drained(), lambda nothing: self._drain_later(), self._not_drained)
+
+    def _not_drained(self, problem: OperatorError) -> None:
+        log.error(str(problem))
         self._drain_later()
 
-    def _drain(self) -> int:
-        """Forget flows whose sockets are done; with the last one the rules go."""
-        left = 0
-        for ends, found in self._sockets.find(map(Ends.of, self._engine.table.encrypted_keys())):
-            if found is None or found.state in (Tcp.TIME_WAIT, Tcp.CLOSE):
-                self._engine.table.forget(ends.key())
-            else:
-                left += 1
-        if not left:
-            self.guard.remove()
-            self._move(Cause.LAST_ENDED)
-            for key in self._engine.table.plaintext_keys():
-                self._engine.table.leave_alone(key)
-            log.info("rules removed")
-        return left
-
     # -- sockets
+
+    def end(self, keys: Sequence[bytes]) -> None:
+        """End the sockets of connections that an earlier process encrypted.
+
+        Before anything is done to rules: without those they would go on in plaintext, in the middle of a stream.
+        """
+        self._destroy_all(keys)
 
     def look_up(self, keys: list[bytes], now: float) -> None:
         """Forget connections that have no socket any more."""

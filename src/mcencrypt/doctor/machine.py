@@ -17,7 +17,7 @@ from mcencrypt.doctor import path
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.commands import perform
 from mcencrypt.kernel.fence import Fence
-from mcencrypt.kernel.iptables import V4, V6, backends, encode
+from mcencrypt.kernel.iptables import V4, V6, backends, encode, kind_shown
 from mcencrypt.kernel.links import Link, read_links
 from mcencrypt.kernel.routes import Routes
 
@@ -154,7 +154,7 @@ class ThisMachine:
                     text = encode(perform(backend.save(family), _COMMAND_TIMEOUT)).decode(errors="replace")
                 except OperatorError as error:
                     problem = str(error)
-                found.append(Saved(command, backend.kind, family, text, problem))
+                found.append(Saved(command, backend.kind or kind_shown(text), family, text, problem))
         return found
 
     def has_fence(self) -> bool:

@@ -12,7 +12,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from mcencrypt.errors import OperatorError
@@ -27,6 +27,8 @@ class Command(NamedTuple):
     words: tuple[str, ...]
     input: bytes = b""
     environ: Mapping[str, str] = {}
+    #: Seconds that it may take; as long as all the steps may if it does not say.
+    seconds: float | None = None
 
 
 class Output(NamedTuple):
@@ -43,17 +45,20 @@ Steps = Generator[Command, Output, T]
 class Job(Generic[T]):
     """Steps under way, with one deadline for all of them.
 
-    Register `fileno` for reading, call `poll` when it is readable, and at the deadline; `fileno` changes with every
-    command.
+    Register `fileno` for reading; call `poll` when it is readable, and at `until`. Both change when `poll` has begun
+    another command, which `begun` counts.
     """
 
     def __init__(self, steps: Steps[T], seconds: float) -> None:
         """Begins at once. Raises what the steps raise before their first command."""
         self._steps = steps
-        self._seconds = seconds
-        #: time.monotonic() at which what is not done by then is given up.
-        self.deadline = time.monotonic() + seconds
+        self._deadline = time.monotonic() + seconds
         self._process: _Process | None = None
+        #: Commands that were begun.
+        self.begun = 0
+        #: time.monotonic() at which the present command is given up.
+        self.until = self._deadline
+        self._patience = seconds
         #: What the steps returned, once `poll` has said that they are done.
         self.result: T | None = None
         self._ended = False
@@ -66,21 +71,20 @@ class Job(Generic[T]):
     def poll(self) -> bool:
         """Go on as far as that is possible without waiting; True when all is done.
 
-        Raises what the steps raise, and OperatorError when the deadline has passed; then it has ended as well.
+        Raises what the steps raise, then it has ended as well. A command that took too long is killed, and the steps
+        get an OperatorError that says so.
         """
         while not self._ended:
             assert self._process is not None
             output = self._process.poll()
-            if output is None:
-                if time.monotonic() < self.deadline:
-                    return False
-                name = self._process.name
-                self._process.kill()
-                self._throw(
-                    OperatorError(f"{name} is not done within {self._seconds:g} s: see who holds /run/xtables.lock")
-                )
-            else:
+            if output is not None:
                 self._advance(output)
+            elif time.monotonic() < self.until:
+                return False
+            else:
+                self._process.kill()
+                what = f"{self._process.name} is not done within {self._patience:.3g} s"
+                self._throw(OperatorError(f"{what}: see who holds /run/xtables.lock"))
         return True
 
     def cancel(self) -> None:
@@ -92,27 +96,14 @@ class Job(Generic[T]):
             self._steps.close()
 
     def _advance(self, output: Output | None) -> None:
-        try:
-            command = next(self._steps) if output is None else self._steps.send(output)
-        except StopIteration as stop:
-            self._ended, self.result = True, stop.value
-            return
-        except BaseException:
-            self._ended = True
-            raise
-        self._begin(command)
-
-    def _begin(self, command: Command) -> None:
-        try:
-            self._process = _Process(command)
-        except OSError as error:
-            self._throw(
-                OperatorError(f"{command.words[0]} cannot be run: {error.strerror}: repair the package it is of")
-            )
+        self._resume(lambda: next(self._steps) if output is None else self._steps.send(output))
 
     def _throw(self, problem: OperatorError) -> None:
+        self._resume(lambda: self._steps.throw(problem))
+
+    def _resume(self, resume: Callable[[], Command]) -> None:
         try:
-            command = self._steps.throw(problem)
+            command = resume()
         except StopIteration as stop:
             self._ended, self.result = True, stop.value
         except BaseException:
@@ -121,13 +112,23 @@ class Job(Generic[T]):
         else:
             self._begin(command)
 
+    def _begin(self, command: Command) -> None:
+        now = time.monotonic()
+        self._patience = min(self._deadline - now, command.seconds or self._deadline - now)
+        self.until = now + self._patience
+        self.begun += 1
+        try:
+            self._process = _Process(command)
+        except OSError as error:
+            self._throw(OperatorError(f"{command.words[0]} cannot be run: {error.strerror}: repair its package"))
+
 
 def perform(steps: Steps[T], seconds: float) -> T:
     """Do the steps and wait for them. Raises what they raise, and OperatorError after that many seconds."""
     job = Job(steps, seconds)
     try:
         while not job.poll():
-            select.select([job.fileno()], [], [], max(0.0, job.deadline - time.monotonic()))
+            select.select([job.fileno()], [], [], max(0.0, job.until - time.monotonic()))
     except BaseException:
         job.cancel()
         raise

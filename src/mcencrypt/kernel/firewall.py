@@ -15,9 +15,10 @@ from pathlib import Path
 from string import Template
 
 from mcencrypt.errors import OperatorError
-from mcencrypt.kernel.commands import Command, Job, Steps, perform
+from mcencrypt.kernel import nftables
+from mcencrypt.kernel.commands import Command, Steps, perform
 from mcencrypt.kernel.fence import DEFAULT_MARK
-from mcencrypt.kernel.iptables import SECONDS, V4, V6, Backend, backends, decode, ipv6_in_kernel
+from mcencrypt.kernel.iptables import SECONDS, V4, V6, Backend, backends, decode, ipv6_in_kernel, kind_shown
 from mcencrypt.kernel.netlink import NETLINK_NETFILTER, Listener
 from mcencrypt.kernel.nftview import View
 from mcencrypt.kernel.ruleset import Ruleset, State, Table, change, change_shape, judge_shape, judge_table, worst
@@ -95,10 +96,14 @@ class Firewall:
         every packet would be queued twice. Raises OperatorError.
         """
         backend, *others = backends(self._environ)
+        kind = backend.kind
         for family in self.families():
-            yield from self._install(backend, family)
+            shown = yield from self._install(backend, family)
+            kind = kind or kind_shown(shown)
         for other in others:
-            yield from _remove(other)
+            # of the same kind they are the same rules by another name, a script's for instance
+            if other.kind not in (kind, ""):
+                yield from _remove(other)
 
     def removing(self) -> Steps[None]:
         """Take out all that is ours, whichever backend holds it. Raises OperatorError; then something may be left."""
@@ -110,7 +115,8 @@ class Firewall:
         backend = backends(self._environ)[0]
         words = [word for family in self.families() for word in (family, backend.command(family, "save"))]
         mark = f"# {os.urandom(16).hex()} "
-        done = yield Command(("/bin/sh", "-c", _SAVE_SCRIPT, "sh", mark, *words), environ=backend.environ)
+        words = ["/bin/sh", "-c", _SAVE_SCRIPT, "sh", mark, *words]
+        done = yield Command(tuple(words), environ=backend.environ, seconds=CHECK_SECONDS)
         if done.status:
             said = done.errors.decode(errors="replace").strip().replace("\n", "; ")
             raise OperatorError(f"the rules cannot be read: {said or f'exit status {done.status}'}")
@@ -135,10 +141,6 @@ class Firewall:
         for family in self.families():
             perform(backend.restore(family, rules[family]), SECONDS)
 
-    def start_check(self) -> Job[State]:
-        """Begin to look at the rules without blocking. Raises OperatorError when iptables is missing."""
-        return Job(self.checking(), CHECK_SECONDS)
-
     def events(self) -> Listener:
         """Events of every change that goes through nf_tables, iptables-nft included: a hint to check at once.
 
@@ -156,11 +158,12 @@ class Firewall:
             if name not in saved.unread:
                 states.append(judge_table(saved.tables.get(name, Table()), goal))
                 continue
-            with _view(backend, family, name) as view:
+            with _view(backend, family, saved, name) as view:
                 states.append(judge_shape(view.read(name), goal))
         return worst(states)
 
-    def _install(self, backend: Backend, family: str) -> Steps[None]:
+    def _install(self, backend: Backend, family: str) -> Steps[str]:
+        """Returns what its iptables-save shows then."""
         wanted = self._wanted[family]
         # Somebody else may change the rules between our look and our change, which then fails as a whole.
         for attempt in range(_INSTALL_ATTEMPTS):
@@ -170,7 +173,7 @@ class Firewall:
                 if text := change(saved, wanted):
                     yield from backend.restore(family, text)
                 for name in unread:
-                    with _view(backend, family, name) as view:
+                    with _view(backend, family, saved, name) as view:
                         text = change_shape(name, view.read(name), wanted.tables[name])
                         yield from backend.restore(family, text)
                         view.keep_first_jumps(name)
@@ -178,11 +181,12 @@ class Firewall:
                 if attempt == _INSTALL_ATTEMPTS - 1:
                     raise
                 continue
-            shown = Ruleset.parse((yield from backend.save(family, *wanted.tables)))
+            text = yield from backend.save(family, *wanted.tables)
+            shown = Ruleset.parse(text)
             if not unread and not shown.unread and shown.same_shape(wanted):
                 self._shown[family] = shown.ours()
             if self._judge(backend, family, shown) is State.PRESENT:
-                return
+                return text
         raise OperatorError(
             f"{family} rules are not in place after {backend.command(family, 'restore')} accepted them: "
             "see whether another program rewrites the tables raw and mangle, and stop it"
@@ -199,7 +203,7 @@ def rules_left(environ: Mapping[str, str] = os.environ) -> Steps[bool]:
             found = any(saved.ours().tables)
             for name in _TABLES:
                 if name in saved.unread:
-                    with _view(backend, family, name) as view:
+                    with _view(backend, family, saved, name) as view:
                         found |= bool(view.read(name).own_chains())
             if found:
                 return True
@@ -218,7 +222,7 @@ def _remove(backend: Backend) -> Steps[None]:
                     yield from backend.restore(family, text)
                 for name in _TABLES:
                     if name in saved.unread:
-                        with _view(backend, family, name) as view:
+                        with _view(backend, family, saved, name) as view:
                             view.remove(name)
                 break
             except OperatorError:
@@ -230,14 +234,24 @@ def _can_hold(backend: Backend, family: str) -> bool:
     """Whether this backend may hold rules of ours; not so only where the kernel itself says that it has none."""
     if not backend.has(family) or (family == V6 and not ipv6_in_kernel()):
         return False
+    kind = backend.kind
+    return (kind != "legacy" and _nft_can_hold(family)) or (kind != "nft" and _legacy_can_hold(family))
+
+
+def _nft_can_hold(family: str) -> bool:
     try:
-        if backend.kind == "nft":
-            view = View(family)
-            try:
-                return any(view.has(name) for name in _TABLES)
-            finally:
-                view.close()
-        names = Path("/proc/thread-self/net", "ip_tables_names" if family == V4 else "ip6_tables_names")
+        view = View(family)
+        try:
+            return any(view.has(name) for name in _TABLES)
+        finally:
+            view.close()
+    except OSError as error:
+        return error.errno not in nftables.NO_SUCH_THING
+
+
+def _legacy_can_hold(family: str) -> bool:
+    names = Path("/proc/thread-self/net", "ip_tables_names" if family == V4 else "ip6_tables_names")
+    try:
         return bool(set(_TABLES).intersection(names.read_text().split()))
     except FileNotFoundError:
         return False  # the kernel has no ip_tables
@@ -246,11 +260,11 @@ def _can_hold(backend: Backend, family: str) -> bool:
 
 
 @contextmanager
-def _view(backend: Backend, family: str, table: str) -> Iterator[View]:
-    """A table that iptables-save does not show, as the kernel has it. Raises OperatorError."""
-    problem = f"{backend.command(family, 'save')} cannot show table {table}, which holds rules that it does not know"
-    if backend.kind != "nft":
-        raise OperatorError(f"{problem}: repair the iptables package")
+def _view(backend: Backend, family: str, saved: Ruleset, table: str) -> Iterator[View]:
+    """A table of `saved` that could not be read, as the kernel has it. Raises OperatorError."""
+    command = backend.command(family, "save")
+    if table not in saved.hidden:
+        raise OperatorError(f"{command} does not show table {table} to its end: repair the iptables package")
     try:
         view = View(family)
         try:
@@ -258,7 +272,10 @@ def _view(backend: Backend, family: str, table: str) -> Iterator[View]:
         finally:
             view.close()
     except OSError as error:
-        raise OperatorError(f"{problem}, and the kernel does not either: {error.strerror}: run as root") from None
+        raise OperatorError(
+            f"{command} cannot show table {table}, which holds rules that it does not know, and the kernel does not "
+            f"either: {error.strerror}: run as root"
+        ) from None
 
 
 def _fill(name: str, ports: Sequence[int], queue_number: int, mark: int | None) -> str:

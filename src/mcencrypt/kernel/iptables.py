@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.commands import Command, Steps
+from mcencrypt.kernel.ruleset import INCOMPATIBLE
 
 V4 = "ipv4"
 V6 = "ipv6"
@@ -19,6 +20,8 @@ V6 = "ipv6"
 SECONDS = 20.0
 _LOCK_TIMEOUT = "15"
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+# Parts of programs' names; the last one is that of iptables before 1.8.
+_KINDS = {"nft": "nft", "legacy": "legacy", "xtables-multi": "legacy"}
 _VARIANTS = ("iptables", "iptables-nft", "iptables-legacy")
 
 
@@ -45,8 +48,12 @@ class Backend:
 
     @property
     def kind(self) -> str:
-        """ "nft" or "legacy", by what its commands are links to. Raises OperatorError without it."""
-        return "nft" if "nft" in os.path.basename(os.path.realpath(self.command(V4, "save"))) else "legacy"
+        """ "nft" or "legacy", by what its commands are links to; "" if that does not tell: a script, for instance.
+
+        Raises OperatorError without it.
+        """
+        program = os.path.basename(os.path.realpath(self.command(V4, "save")))
+        return next((kind for word, kind in _KINDS.items() if word in program), "")
 
     def save(self, family: str, *tables: str) -> Steps[str]:
         """These tables as text, or all that exist; naming one makes iptables-legacy create it. Raises OperatorError."""
@@ -80,6 +87,11 @@ class Backend:
             reason = _one_line(said) or f"exit status {done.status}"
             raise OperatorError(f"{command} failed: {reason}: {_advice(said)}")
         return decode(done.out)
+
+
+def kind_shown(text: str) -> str:
+    """The same by what a backend's iptables-save has shown."""
+    return "nft" if "(nf_tables)" in text.partition("\n")[0] or INCOMPATIBLE.search(text) else "legacy"
 
 
 def decode(text: bytes) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 PREFIX = "MCENCRYPT-"
 
 # What iptables-nft-save shows of a table in which it does not know a rule (xtables-save.c); its exit status is 0.
-_INCOMPATIBLE = re.compile(r"# Table [`']([^']+)' is incompatible")
+INCOMPATIBLE = re.compile(r"^# Table [`']([^']+)' is incompatible", re.MULTILINE)
 _ESCAPED = re.compile(r"\\.")
 
 
@@ -90,6 +90,8 @@ class Ruleset:
     tables: Mapping[str, Table] = field(default_factory=dict)
     #: Tables that are there, and whose rules could not be read.
     unread: frozenset[str] = frozenset()
+    #: Those of them that iptables-nft does not show because it does not know all that is in them.
+    hidden: frozenset[str] = frozenset()
 
     @staticmethod
     def parse(text: str) -> Ruleset:
@@ -99,6 +101,7 @@ class Ruleset:
         """
         tables: dict[str, Table] = {}
         unread: set[str] = set()
+        hidden: set[str] = set()
         name: str | None = None
         chains: list[str] = []
         rules: list[Rule] = []
@@ -116,10 +119,10 @@ class Ruleset:
                 rules.append(Rule(chain, spec))
             elif line.rstrip() == "COMMIT" and name is not None:
                 tables[name], name = Table(tuple(chains), tuple(rules)), None
-            elif found := _INCOMPATIBLE.match(line):
-                unread.add(found[1])
+            elif found := INCOMPATIBLE.match(line):
+                hidden.add(found[1])
         unread.update({name} if name else ())
-        return Ruleset(tables, frozenset(unread))
+        return Ruleset(tables, frozenset(unread | hidden), frozenset(hidden))
 
     def ours(self) -> Ruleset:
         """This rule set without what belongs to others."""
@@ -130,6 +133,7 @@ class Ruleset:
                 if table.own_chains()
             },
             self.unread,
+            self.hidden,
         )
 
     def same_shape(self, wanted: Ruleset) -> bool:

@@ -42,7 +42,7 @@ def station(tmp_path: Path) -> Iterator[Station]:
         shown.append(Connection(local, remote, state, IDENTITY if known else b"", 2.5, Counters(1, 2, 3, 4), key_id))
     made.engine.connections = lambda now: iter(shown)  # type: ignore[method-assign]
     made.engine.outcome.drop("replayed")
-    made.switch.on()
+    made.kernel.do(made.switch.on())
     yield made
 
 

@@ -70,7 +70,7 @@ def test_a_reload_applies_what_it_can_and_names_the_rest(tmp_path: Path) -> None
     assert done["needs_restart"] == ["run_dir", "queue_number"]
     assert (done["plaintext_ended"], done["encrypted_reset"]) == (1, 0), "192.0.2.1 is in no allowed network"
     assert bench.policy.mode == "require" and bench.policy.allow_plaintext == (network,)
-    assert bench.live.reload()["needs_restart"] == ["run_dir", "queue_number"], "still"
+    assert bench.reload_again()["needs_restart"] == ["run_dir", "queue_number"], "still"
 
 
 def test_a_reload_takes_other_ports(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_wrong_configuration_keeps_the_old_one_and_says_so(tmp_path: Path, cap
 
     bench.next = wrong
     with pytest.raises(OperatorError, match=r"the old configuration stays: config\.toml: mode"):
-        bench.live.reload()
+        bench.reload_again()
     assert "the old one stays" in caplog.text
     assert bench.policy.mode == "prefer"
 

@@ -12,6 +12,7 @@ from mcencrypt.core.engine import Engine
 from mcencrypt.daemon.guard import LOOK_EVERY_ANNOUNCED
 from mcencrypt.daemon.switch import DRAIN_EVERY, MOVES, Cause, Position, Switch
 from mcencrypt.errors import OperatorError
+from mcencrypt.kernel.iptables import SECONDS
 from mcencrypt.kernel.sockets import CannotDestroyError, Tcp
 from mcencrypt.store.position import read_switch, write_switch
 from tests.helpers.habits import Habits
@@ -40,22 +41,22 @@ class Bench:
         assert self.engine.table.encrypted_keys() == [self.encrypted]
         self.engine.take_policy(replace(self.engine.policy, enabled=False), self.loop.now())
         firewall, fence = FakeFirewall(self.kernel, (PORT,)), FakeFence(self.kernel, (PORT,))
-        self.switch = Switch(self.engine, firewall, fence, self.sockets, self.loop, state_dir)
+        self.switch = Switch(self.engine, firewall, fence, self.sockets, self.loop, self.kernel.jobs, state_dir)
 
     def bring_to(self, position: Position) -> None:
         """From off, where it stands at first."""
         if position is not Position.OFF:
-            self.switch.on()
+            self.kernel.do(self.switch.on())
         if position is Position.DRAINING:
-            self.switch.off(now=False)
+            self.kernel.do(self.switch.off(now=False))
         assert self.switch.position is position
         self.kernel.acts.clear()
 
     def cause(self, cause: Cause) -> None:
         if cause is Cause.ON:
-            self.switch.on()
+            self.kernel.do(self.switch.on())
         elif cause is Cause.OFF:
-            self.switch.off(now=False)
+            self.kernel.do(self.switch.off(now=False))
         else:
             self.end_encrypted()
             self.loop.run(DRAIN_EVERY)
@@ -89,9 +90,9 @@ def test_an_operator_can_do_both_in_every_position() -> None:
 
 
 def test_both_commands_are_remembered(bench: Bench) -> None:
-    bench.switch.on()
+    bench.kernel.do(bench.switch.on())
     assert read_switch(bench.state_dir)
-    bench.switch.off(now=False)
+    bench.kernel.do(bench.switch.off(now=False))
     assert not read_switch(bench.state_dir)
 
 
@@ -99,14 +100,14 @@ def test_both_commands_are_remembered(bench: Bench) -> None:
 
 
 def test_a_daemon_starts_on_unless_it_was_switched_off(bench: Bench) -> None:
-    bench.switch.start()
+    bench.kernel.do(bench.switch.start())
     assert bench.switch.position is Position.ON
 
 
 def test_a_daemon_that_was_switched_off_takes_out_what_is_left(bench: Bench) -> None:
     write_switch(bench.state_dir, False)
     bench.kernel.installed = (PORT,)
-    bench.switch.start()
+    bench.kernel.do(bench.switch.start())
     assert bench.switch.position is Position.OFF
     assert not bench.engine.policy.enabled
     assert bench.kernel.installed is None
@@ -116,7 +117,8 @@ def test_a_daemon_that_was_switched_off_takes_out_what_is_left(bench: Bench) -> 
 def test_what_a_dead_daemon_had_encrypted_ends_before_anything_else(bench: Bench, on: bool) -> None:
     write_switch(bench.state_dir, on)
     bench.kernel.installed = bench.kernel.fenced = (PORT,)
-    bench.switch.start([bench.encrypted])
+    bench.switch.end([bench.encrypted])
+    bench.kernel.do(bench.switch.start())
     assert bench.kernel.acts == [f"socket {PORT}-40000 ended", *(UP if on else AWAY)]
 
 
@@ -125,7 +127,7 @@ def test_what_a_dead_daemon_had_encrypted_ends_before_anything_else(bench: Bench
 
 def test_on_ends_plaintext_after_the_rules_are_in(bench: Bench) -> None:
     plain = bench.sockets.add(OWN, 50000, STRANGER, PORT)
-    bench.switch.on()
+    bench.kernel.do(bench.switch.on())
     assert bench.kernel.acts == [*UP, f"socket 50000-{PORT} ended"]
     assert bench.engine.table.encrypted_keys() == [bench.encrypted]
     assert plain not in bench.switch.plaintext()
@@ -134,7 +136,7 @@ def test_on_ends_plaintext_after_the_rules_are_in(bench: Bench) -> None:
 def test_on_leaves_what_may_be_in_plaintext(bench: Bench) -> None:
     bench.switch.take_policy(replace(bench.switch.policy, allow_plaintext=(ip_network("10.0.0.99/32"),)))
     plain = bench.sockets.add(OWN, 50000, STRANGER, PORT)
-    bench.switch.on()
+    bench.kernel.do(bench.switch.on())
     assert bench.kernel.acts == UP
     assert bench.switch.plaintext() == [plain]
 
@@ -153,7 +155,7 @@ def test_rules_that_do_not_go_in_leave_it_off(bench: Bench) -> None:
     write_switch(bench.state_dir, False)
     bench.kernel.refuses = "iptables-restore failed"
     with pytest.raises(OperatorError):
-        bench.switch.on()
+        bench.kernel.do(bench.switch.on())
     assert bench.switch.position is Position.OFF
     assert not bench.engine.policy.enabled
     assert not read_switch(bench.state_dir)
@@ -165,8 +167,8 @@ def test_a_socket_that_cannot_be_ended_is_logged_and_the_others_are(
     bench.sockets.add(OWN, 50000, STRANGER, PORT)
     for problem in (CannotDestroyError("the kernel cannot destroy sockets"), OSError(1, "Operation not permitted")):
         bench.sockets.problem = problem
-        bench.switch.on()
-        bench.switch.off(now=False)
+        bench.kernel.do(bench.switch.on())
+        bench.kernel.do(bench.switch.off(now=False))
     assert "the kernel cannot destroy sockets" in caplog.text
     assert "a socket could not be ended" in caplog.text
 
@@ -176,7 +178,7 @@ def test_a_socket_that_cannot_be_ended_is_logged_and_the_others_are(
 
 def test_off_waits_for_the_last_encrypted_connection(bench: Bench) -> None:
     bench.bring_to(Position.ON)
-    assert bench.switch.off(now=False) == 1
+    assert bench.kernel.do(bench.switch.off(now=False)) == 1
     bench.loop.run(20 * DRAIN_EVERY)
     assert bench.switch.position is Position.DRAINING
     assert bench.kernel.installed == (PORT,)
@@ -189,14 +191,14 @@ def test_off_waits_for_the_last_encrypted_connection(bench: Bench) -> None:
 
 def test_off_now_resets_first_and_takes_the_rules_out_last(bench: Bench) -> None:
     bench.bring_to(Position.ON)
-    assert bench.switch.off(now=True) == 0
+    assert bench.kernel.do(bench.switch.off(now=True)) == 0
     assert bench.kernel.acts == [f"socket {PORT}-40000 ended", *AWAY]
     assert bench.switch.position is Position.OFF
 
 
 def test_off_now_while_draining_resets_what_is_left(bench: Bench) -> None:
     bench.bring_to(Position.DRAINING)
-    assert bench.switch.off(now=True) == 0
+    assert bench.kernel.do(bench.switch.off(now=True)) == 0
     assert bench.switch.position is Position.OFF
 
 
@@ -205,16 +207,16 @@ def test_a_socket_that_only_lingers_is_not_waited_for(bench: Bench, state: Tcp) 
     bench.bring_to(Position.ON)
     bench.end_encrypted()
     bench.sockets.add(OWN, PORT, PEER, 40000, state)
-    assert bench.switch.off(now=False) == 0
+    assert bench.kernel.do(bench.switch.off(now=False)) == 0
 
 
 def test_off_and_on_again_and_off_does_not_multiply_the_looks(bench: Bench) -> None:
     bench.bring_to(Position.ON)
     before = bench.loop.pending()
     for _ in range(5):
-        bench.switch.off(now=False)
-        bench.switch.off(now=False)
-        bench.switch.on()
+        bench.kernel.do(bench.switch.off(now=False))
+        bench.kernel.do(bench.switch.off(now=False))
+        bench.kernel.do(bench.switch.on())
     assert bench.loop.pending() == before + 1
     bench.loop.run(DRAIN_EVERY)
     assert bench.switch.position is Position.ON
@@ -231,6 +233,48 @@ def test_rules_that_do_not_go_out_are_tried_again(bench: Bench, caplog: pytest.L
     bench.kernel.refuses = ""
     bench.loop.run(DRAIN_EVERY)
     assert bench.switch.position is Position.OFF
+
+
+# -- rules that another program holds up
+
+
+def test_what_has_to_wait_for_the_rules_is_done_in_its_turn(bench: Bench) -> None:
+    bench.kernel.held = True
+    answers: list[object] = []
+    for steps in (bench.switch.on(), bench.switch.off(now=False), bench.switch.on()):
+        bench.kernel.jobs.run(steps, answers.append, answers.append)
+    bench.loop.run(1)
+    assert (answers, bench.switch.position) == ([], Position.OFF)
+    bench.kernel.release()
+    assert answers == [None, 1, None]
+    assert bench.switch.position is Position.ON
+
+
+def test_what_waits_too_long_fails_and_the_next_has_its_turn(bench: Bench) -> None:
+    write_switch(bench.state_dir, False)
+    bench.kernel.held = True
+    answers: list[object] = []
+    for _ in range(2):
+        bench.kernel.jobs.run(bench.switch.on(), answers.append, answers.append)
+    bench.loop.run(SECONDS)
+    assert ["not done in time" in str(answer) for answer in answers] == [True]
+    assert bench.switch.position is Position.OFF and not read_switch(bench.state_dir)
+    bench.kernel.release()
+    assert answers[1:] == [None]
+    assert bench.switch.position is Position.ON
+
+
+def test_draining_ends_in_its_turn_and_not_twice(bench: Bench) -> None:
+    bench.bring_to(Position.DRAINING)
+    bench.kernel.held = True
+    bench.end_encrypted()
+    bench.loop.run(20 * DRAIN_EVERY)
+    answers: list[object] = []
+    bench.kernel.jobs.run(bench.switch.on(), answers.append, answers.append)
+    bench.kernel.release()
+    assert answers == [None]
+    assert bench.kernel.acts == [*AWAY, *UP]
+    assert bench.switch.position is Position.ON
 
 
 # -- rules lost
@@ -263,7 +307,7 @@ def test_rules_and_fence_lost_end_what_is_encrypted_before_the_rules_come_back(
 def test_rules_are_nobodys_business_while_off(bench: Bench) -> None:
     bench.kernel.flush()
     bench.loop.run(2 * LOOK_EVERY_ANNOUNCED)
-    assert bench.kernel.checks == []
+    assert bench.kernel.checks == 0
     assert bench.switch.guard.seen(bench.loop.now()) is None
 
 
@@ -272,7 +316,7 @@ def test_rules_are_nobodys_business_while_off(bench: Bench) -> None:
 
 def test_a_port_that_is_given_up_takes_its_connections_along(bench: Bench) -> None:
     bench.bring_to(Position.ON)
-    assert bench.switch.take_ports([OTHER_PORT]) == 1
+    assert bench.kernel.do(bench.switch.take_ports([OTHER_PORT])) == 1
     assert bench.kernel.acts == [f"socket {PORT}-40000 ended", *UP]
     assert bench.switch.ports == bench.kernel.installed == (OTHER_PORT,)
     assert bench.engine.table.encrypted_keys() == []
@@ -280,15 +324,15 @@ def test_a_port_that_is_given_up_takes_its_connections_along(bench: Bench) -> No
 
 def test_a_port_that_stays_keeps_its_connections(bench: Bench) -> None:
     bench.bring_to(Position.ON)
-    assert bench.switch.take_ports([OTHER_PORT, PORT]) == 0
+    assert bench.kernel.do(bench.switch.take_ports([OTHER_PORT, PORT])) == 0
     assert bench.kernel.acts == UP
     assert bench.engine.table.encrypted_keys() == [bench.encrypted]
 
 
 def test_ports_taken_while_off_are_for_the_next_time(bench: Bench) -> None:
-    assert bench.switch.take_ports([OTHER_PORT]) == 0
+    assert bench.kernel.do(bench.switch.take_ports([OTHER_PORT])) == 0
     assert bench.kernel.acts == []
-    bench.switch.on()
+    bench.kernel.do(bench.switch.on())
     assert bench.kernel.installed == (OTHER_PORT,)
 
 
@@ -296,7 +340,7 @@ def test_ports_that_cannot_be_taken_leave_the_old_ones(bench: Bench) -> None:
     bench.bring_to(Position.ON)
     bench.kernel.refuses = "iptables-restore failed"
     with pytest.raises(OperatorError):
-        bench.switch.take_ports([OTHER_PORT])
+        bench.kernel.do(bench.switch.take_ports([OTHER_PORT]))
     assert bench.switch.ports == (PORT,)
 
 
