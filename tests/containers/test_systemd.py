@@ -12,7 +12,7 @@ from lab import PATIENCE, Capture, wait_for
 from tests.helpers.containers.engine import Docker
 from tests.helpers.containers.machine import MACHINES_BRIDGE, PORT, Machine
 
-UNIT = "mcencrypt.service"
+UNIT, FENCE = "mcencrypt.service", "mcencrypt-fence.service"
 SECRET = b"INVOICE-4711"
 ROOM = "/usr/lib/mcencrypt/lib/python3*/site-packages"
 
@@ -64,7 +64,7 @@ def test_package_from_installing_to_purging(machine: Machine, package: Path) -> 
     machine.install(package)
     assert re.fullmatch(r"mcencrypt \d+\.\d+\S* \(compiled\)\n", machine.run("mcencrypt", "--version"))
     assert machine.show(UNIT, "ActiveState") == "inactive", "there is nothing yet to start with"
-    assert machine.show(UNIT, "UnitFileState") == "enabled"
+    assert machine.show(UNIT, "UnitFileState") == machine.show(FENCE, "UnitFileState") == "enabled"
     failed = machine.attempt("mcencrypt", "on")
     assert failed.returncode == 1 and "no ports: set ports" in failed.stderr and failed.stderr.count("\n") == 1
     machine.write("/etc/mcencrypt/config.toml", f"ports = [{PORT}]\n")
@@ -106,7 +106,7 @@ def test_package_from_installing_to_purging(machine: Machine, package: Path) -> 
     machine.write("/etc/mcencrypt/config.toml", f"ports = [{PORT}]\n")
 
     machine.run("systemctl", "stop", UNIT)
-    assert machine.rules() > 0, "stopped is closed"
+    assert machine.rules() > 0 and machine.has_fence(), "stopped is closed"
     machine.install(package)
     assert machine.show(UNIT, "ActiveState") == "inactive", "an upgrade does not start what was stopped"
     machine.run("systemctl", "start", UNIT)
@@ -115,7 +115,7 @@ def test_package_from_installing_to_purging(machine: Machine, package: Path) -> 
     assert machine.show(UNIT, "ActiveState") == "active" and machine.show(UNIT, "MainPID") != pid
 
     assert "switched off" in machine.run("dpkg", "--remove", "mcencrypt")
-    assert machine.rules() == 0
+    assert machine.rules() == 0 and not machine.has_fence()
     machine.run("test", "-e", "/etc/mcencrypt/network.key", "-a", "-e", "/var/lib/mcencrypt/identity.key")
     machine.install(package)
     machine.run("mcencrypt", "on")
@@ -175,6 +175,44 @@ def test_boot_puts_the_rules_in_before_the_network(machine: Machine, package: Pa
     assert "ordering cycle" not in machine.run("journalctl", "--no-pager", "--boot")
 
 
+def test_boot_closes_the_ports_even_if_the_daemon_cannot_start(
+    machine: Machine, peer: Machine, docker: Docker, package: Path
+) -> None:
+    machine.install(package)
+    machine.configure()
+    machine.run("mcencrypt", "on")
+    peer.write("/root/server", SERVER)
+    docker("exec", "--detach", "beta", "python3", "/root/server")
+    machine.write("/root/client", CLIENT)
+    machine.run("mv", "/etc/mcencrypt/network.key", "/root/network.key")
+    machine.write("/etc/mcencrypt/config.toml", "ports = [\n")
+    docker("restart", "--time", "60", machine.name, timeout=PATIENCE)
+    machine.booted()
+    assert machine.show(UNIT, "ActiveState") in ("inactive", "failed")
+    assert machine.show(FENCE, "ActiveState") == "active"
+    closed = int(machine.show(FENCE, "ActiveEnterTimestampMonotonic"))
+    assert 0 < closed <= int(machine.show("network-pre.target", "ActiveEnterTimestampMonotonic"))
+    assert machine.has_fence() and machine.rules() == 0
+    assert machine.attempt("python3", "/root/client", "beta", 1).returncode != 0, "nothing passes"
+
+    machine.run("mv", "/root/network.key", "/etc/mcencrypt/network.key")
+    machine.write("/etc/mcencrypt/config.toml", f'ports = [{PORT}]\nmode = "prefer"\n')
+    machine.run("mcencrypt", "on")
+    assert "the fence is in place" in machine.run("mcencrypt", "status")
+    assert machine.attempt("python3", "/root/client", "beta", 5).returncode == 0
+
+    # switched off is switched off
+    machine.run("mcencrypt", "off")
+    assert not machine.has_fence()
+    docker("restart", "--time", "60", machine.name, timeout=PATIENCE)
+    machine.booted()
+    assert machine.show(FENCE, "ActiveState") == "active" and not machine.has_fence()
+    assert machine.attempt("python3", "/root/client", "beta", 5).returncode == 0
+    judged = machine.run("systemd-analyze", "security", "--no-pager", FENCE)
+    (exposure,) = re.findall(r"Overall exposure level for mcencrypt-fence.service: ([0-9.]+)", judged)
+    assert float(exposure) <= 2.5, judged
+
+
 def test_install_from_a_virtual_environment(machine: Machine, package: Path) -> None:
     before = files(machine)
     venv = "/srv/my tools/venv"
@@ -191,7 +229,7 @@ def test_install_from_a_virtual_environment(machine: Machine, package: Path) -> 
     assert "next: /etc/mcencrypt/config.toml: no ports" in said
     again = machine.run(command, "install")
     assert "wrote" not in again and "kept      /etc/mcencrypt/config.toml" in again
-    assert machine.show(UNIT, "UnitFileState") == "enabled"
+    assert machine.show(UNIT, "UnitFileState") == machine.show(FENCE, "UnitFileState") == "enabled"
     machine.configure()
     assert f"started {UNIT}" in machine.run("mcencrypt", "on"), "by its link in PATH"
     assert venv in machine.show(UNIT, "ExecStart")
@@ -199,8 +237,12 @@ def test_install_from_a_virtual_environment(machine: Machine, package: Path) -> 
 
     said = machine.run("mcencrypt", "uninstall")
     assert "left      /etc/mcencrypt" in said
-    assert machine.rules() == 0
-    assert machine.attempt("systemctl", "cat", UNIT).returncode == 1
+    assert machine.rules() == 0 and not machine.has_fence()
+    assert (
+        machine.attempt("systemctl", "cat", UNIT).returncode
+        == machine.attempt("systemctl", "cat", FENCE).returncode
+        == 1
+    )
     machine.run("test", "-e", "/etc/mcencrypt/network.key")
 
     # and with a daemon that systemd does not know of, or none at all and rules that one has left

@@ -29,6 +29,7 @@ _COMMANDS = {
     "key": ("key", "key"),
     "identity": ("keys", "identity"),
     "rules": ("rules", "rules"),
+    "fence": ("fence", "fence"),
     "install": ("install", "install"),
     "uninstall": ("install", "uninstall"),
     "decode": ("decode", "decode"),

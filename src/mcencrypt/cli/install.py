@@ -69,8 +69,10 @@ def uninstall(settings: Settings, purge: bool, root: Path | None) -> None:
         _may("uninstall")
         end_instances(settings)
         end_all(settings.load())
-        service.disable()
-    units = dict.fromkeys((unit.UNIT, unit.INSTANCES), "")
+        for one in (service.UNIT, service.FENCE):
+            service.disable(one)
+        service.stop(service.FENCE)
+    units = dict.fromkeys((unit.UNIT, unit.INSTANCES, unit.FENCE), "")
     paths = [file.path for file in files.contents(here, units, cli, "")]
     for path in paths:
         if path != layout.CONFIG and files.remove(path, top):

@@ -20,7 +20,7 @@ from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.commands import Steps
 from mcencrypt.kernel.sockets import Tcp
 from mcencrypt.logs import fields
-from mcencrypt.store.position import read_switch, write_switch
+from mcencrypt.store.position import read_switch, write_ports, write_switch
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,7 @@ class Switch:
         """Encrypt: fence and rules in, then end what runs in plaintext and may not. Raises OperatorError."""
         yield from self.guard.install()
         write_switch(self._state_dir, True)
+        self._remember_ports()
         if self._move(Cause.ON) is Position.ON:
             return
         self.take_policy(replace(self.policy, enabled=True))
@@ -124,7 +125,16 @@ class Switch:
             leaving = self._engine.leave_all_but(ports, self._loop.now())
             self._destroy_all(leaving)
         yield from self.guard.take_ports(ports)
+        if self.position is Position.ON:
+            self._remember_ports()
         return len(leaving)
+
+    def _remember_ports(self) -> None:
+        """For the next start of the system, should the configuration be wrong by then."""
+        try:
+            write_ports(self._state_dir, self.ports)
+        except OperatorError as problem:
+            log.warning(str(problem))
 
     def off(self, now: bool) -> Steps[int]:
         """New connections in plaintext; returns how many encrypted ones are left to finish. Raises OperatorError.

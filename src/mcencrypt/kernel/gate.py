@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from mcencrypt.kernel.commands import perform
-from mcencrypt.kernel.fence import Fence, NoFenceError
+from mcencrypt.kernel.fence import Fence, NoFenceError, Standing
 from mcencrypt.kernel.firewall import Firewall, rules_left
 from mcencrypt.kernel.iptables import SECONDS
 
@@ -39,6 +39,8 @@ class Gate:
 
         Raises OperatorError.
         """
+        if self._fence.look() is Standing.WHOLE:
+            return
         rules = self._put_up_fence()
         if rules is not self._firewall:
             rules.install()

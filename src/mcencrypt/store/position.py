@@ -6,6 +6,7 @@ Both are kept in the state directory.  The mode there is stronger than the confi
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from mcencrypt.core.policy import Mode
@@ -41,6 +42,26 @@ def _is_there(file: Path) -> bool:
     except OSError as error:
         raise cannot(file, "be read", error) from None
     return True
+
+
+def read_ports(state_dir: Path) -> tuple[int, ...]:
+    """The P2P ports when encryption was last on, for a time when the configuration cannot be read; () if not known.
+
+    Raises OperatorError.
+    """
+    file = state_dir / "ports"
+    try:
+        words = file.read_bytes().split()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise cannot(file, "be read", error) from None
+    return tuple(int(word) for word in words if word.isdigit() and 0 < int(word) <= 65535)
+
+
+def write_ports(state_dir: Path, ports: Sequence[int]) -> None:
+    """Remember the P2P ports; on disk when this returns. Raises OperatorError."""
+    replace_file(state_dir / "ports", " ".join(map(str, ports)).encode() + b"\n")
 
 
 def read_mode(state_dir: Path) -> Mode | None:

@@ -11,13 +11,14 @@ import click
 _FILES = (
     ("/etc/mcencrypt/config.toml", "The configuration. Every key is also a variable, as MCENCRYPT_PORTS=7331."),
     ("/etc/mcencrypt/network.key", "The key that all nodes of the network share, base64, mode 0600."),
-    ("/var/lib/mcencrypt", "This node's identity, and whether encryption is on."),
+    ("/var/lib/mcencrypt", "This node's identity, whether encryption is on, and the ports when it last was."),
     ("/run/mcencrypt", "The control socket, and which connections are encrypted (no keys)."),
 )
 _STATUS = (("0", "Done."), ("1", "Failed; one line on standard error says what to do."), ("2", "Wrong usage."))
 _SERVICE = (
     "mcencrypt.service runs the daemon from before any network interface comes up. `systemctl stop` leaves the rules in"
     " place, and so closes the P2P ports: nothing leaves in plaintext. `mcencrypt off` opens them for plaintext."
+    " mcencrypt-fence.service closes them at boot, before the network, even if the daemon cannot start."
 )
 
 

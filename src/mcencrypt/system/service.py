@@ -8,6 +8,7 @@ from pathlib import Path
 from mcencrypt.errors import OperatorError
 
 UNIT = "mcencrypt.service"
+FENCE = "mcencrypt-fence.service"
 _TIMEOUT = 60.0
 
 
@@ -26,9 +27,9 @@ def check() -> None:
 
 
 def enable() -> None:
-    """Make systemd read the units again and start ours at boot. Raises OperatorError."""
+    """Make systemd read the units again and start ours at boot, the ports closed before. Raises OperatorError."""
     reload()
-    _systemctl("enable", "--quiet", UNIT)
+    _systemctl("enable", "--quiet", UNIT, FENCE)
 
 
 def disable(unit: str = UNIT) -> None:
@@ -72,7 +73,7 @@ def reload() -> None:
     """Make systemd read the units again, and forget old failures of ours. Raises OperatorError."""
     if runs_here():
         _systemctl("daemon-reload")
-        _systemctl("reset-failed", UNIT, check=False)
+        _systemctl("reset-failed", UNIT, FENCE, check=False)
 
 
 def is_active() -> bool:

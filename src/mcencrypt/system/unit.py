@@ -1,6 +1,7 @@
 """The systemd units, with the command and a view of where that lives.
 
-``mcencrypt.service`` serves the host's network namespace, ``mcencrypt@.service`` the one that its instance names.
+``mcencrypt.service`` serves the host's network namespace, ``mcencrypt@.service`` the one that its instance names;
+``mcencrypt-fence.service`` closes the host's P2P ports at boot, whether or not the first can start.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import mcencrypt
 
 UNIT = "mcencrypt.service"
 INSTANCES = "mcencrypt@.service"
+FENCE = "mcencrypt-fence.service"
 
 #: What the units put empty folders in place of (TemporaryFileSystem, PrivateTmp, ProtectHome).
 HIDDEN = tuple(map(Path, ("/home", "/root", "/run", "/tmp", "/var")))
@@ -23,9 +25,9 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:@+,=-]+")
 
 
 def render_all(command: Sequence[str], needed: Iterable[Path]) -> dict[str, str]:
-    """Both units by their name; see `render`."""
+    """All units by their name; see `render`."""
     folders = list(needed)
-    return {name: render(command, folders, name) for name in (UNIT, INSTANCES)}
+    return {name: render(command, folders, name) for name in (UNIT, INSTANCES, FENCE)}
 
 
 def render(command: Sequence[str], needed: Iterable[Path], name: str = UNIT) -> str:

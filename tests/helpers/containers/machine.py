@@ -6,6 +6,8 @@ import subprocess
 from pathlib import Path
 
 from lab import PATIENCE, wait_for
+from mcencrypt.kernel.fence import Fence
+from mcencrypt.kernel.namespace import setns
 from tests.helpers.containers.engine import Docker
 
 PORT = 7331
@@ -72,6 +74,16 @@ class Machine:
     def rules(self) -> int:
         """How many lines of both families' rules are ours."""
         return self.shell("iptables-save; ip6tables-save").count("MCENCRYPT-")
+
+    def has_fence(self) -> bool:
+        """Whether there is a fence in its network namespace."""
+        pid = self.docker("inspect", "--format", "{{.State.Pid}}", self.name).stdout.strip()
+        with open(f"/proc/{pid}/ns/net") as there, open("/proc/thread-self/ns/net") as home:
+            assert setns(there.fileno()) == 0
+            try:
+                return Fence(()).is_there()
+            finally:
+                assert setns(home.fileno()) == 0
 
     # ------------------------------------------------------------ mcencrypt there
 

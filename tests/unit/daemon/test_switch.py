@@ -14,7 +14,7 @@ from mcencrypt.daemon.switch import DRAIN_EVERY, MOVES, Cause, Position, Switch
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.iptables import SECONDS
 from mcencrypt.kernel.sockets import CannotDestroyError, Tcp
-from mcencrypt.store.position import read_switch, write_switch
+from mcencrypt.store.position import read_ports, read_switch, write_switch
 from tests.helpers.habits import Habits
 from tests.helpers.network import Network
 from tests.helpers.standins import FakeFence, FakeFirewall, FakeKernel, FakeLoop, FakeSockets
@@ -360,3 +360,20 @@ def test_peers_that_are_not_listed_any_more_lose_their_sockets(bench: Bench) -> 
     ended = bench.switch.take_policy(replace(bench.switch.policy, listed=frozenset()))
     assert (ended.plaintext, ended.distrusted) == ([], [bench.encrypted])
     assert bench.kernel.acts == [f"socket {PORT}-40000 ended"]
+
+
+# -- what is remembered for the next start of the system
+
+
+def test_the_ports_are_remembered_as_they_are_taken(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_ports(bench.state_dir) == ()
+    bench.kernel.do(bench.switch.take_ports([OTHER_PORT]))
+    assert read_ports(bench.state_dir) == (), "off, nobody knows whether they are right"
+    bench.kernel.do(bench.switch.on())
+    assert read_ports(bench.state_dir) == (OTHER_PORT,)
+    bench.kernel.do(bench.switch.take_ports([OTHER_PORT, PORT]))
+    assert read_ports(bench.state_dir) == (OTHER_PORT, PORT)
+    (bench.state_dir / "ports").unlink()
+    (bench.state_dir / "ports").mkdir()
+    bench.kernel.do(bench.switch.on())
+    assert bench.switch.position is Position.ON and "cannot be written" in caplog.text
