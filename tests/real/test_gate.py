@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import Recording, direct_pair, start, wait_for
+from lab import PATIENCE, Recording, direct_pair, start, wait_for
 from lab.messages import MAGIC
 from mcencrypt.kernel.fence import DEFAULT_MARK, Fence, Standing
 from tests.helpers.nodes import PORT, PORTS, Node, needs_lab
@@ -425,6 +425,23 @@ def test_without_a_fence_rules_that_are_flushed_cost_the_connections(pair: Encry
         assert not any("MARK" in rule for rule in pair.a.rules())
         reset_and_back(pair, flush_tables)
         reset_and_back(pair, restore_a_file)
+
+
+@needs_nft
+def test_a_far_side_that_says_nothing_hears_of_rules_that_were_lost(pair: EncryptedPair, tmp_path: Path) -> None:
+    """Its reset must not be sent while there are no rules: the fence would take it."""
+    with lesser_kernel(tmp_path, pair, "standing"):
+        echo = pair.b.python("lab.apps", "echo", PORT)
+        echo.wait_for('"listening"')
+        with pair.a.socket() as sock:
+            sock.settimeout(PATIENCE)
+            sock.connect((pair.b.v4, PORT))
+            sock.sendall(b"question")
+            assert sock.recv(100) == b"question"
+            wait_for(lambda: pair.b.connections("encrypted"), "a connection")
+            flush_ruleset(pair.a)
+            echo.wait_for('"ConnectionResetError"')
+        echo.stop()
 
 
 @needs_nft

@@ -120,7 +120,6 @@ class Daemon:
             report,
         )
         ways.came_by, ways.leaves_by = self._datapath.came_by, self._datapath.leaves_by
-        self._loop.afterwards = self._datapath.carry_out
         prober = Prober(engine, switch, self._loop)
         rotation = Rotation(engine, stored, prober, self._loop, lambda: switch.ports, live.name_of)
 
@@ -141,7 +140,6 @@ class Daemon:
         loop.call_every(TICK, self._tick)
         # What an earlier daemon left is ended before anything is done to rules.
         self._switch.end([one.key for one in self._journal.remains])
-        self._datapath.carry_out()
         if self._namespace:
             self._namespace.watch(loop, self._namespace_gone)
         self._jobs.run(self._switch.start(), self._started, self._not_started)
@@ -157,9 +155,12 @@ class Daemon:
         return 0
 
     def _started(self, nothing: None) -> None:
+        # Only now the far sides hear of it: a change of hooks takes from the kernel what waits in queues
+        # (nf_queue_nf_hook_drop), and a reset is sent but once.
+        self._loop.afterwards, self._loop.waiting = self._datapath.carry_out, self._datapath.serve
+        self._datapath.carry_out()
         # What is in the journal was ended, and nothing can fail any more: now it may be forgotten.
         self._journal.begin()
-        self._loop.waiting = self._datapath.serve
         self._control.attach(self._loop)
         log.info("daemon is ready", extra=self._known_as)
         if self._metrics is not None:

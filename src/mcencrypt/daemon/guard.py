@@ -43,10 +43,21 @@ class Guard:
     What returns steps is for `jobs`, which does one thing at a time.
     """
 
-    def __init__(self, firewall: Firewall, fence: Fence, loop: Loop, jobs: Jobs, on_loss: Callable[[], None]) -> None:
-        """`on_loss` is called when rules were gone and nothing kept packets in; just before they are put back."""
+    def __init__(
+        self,
+        firewall: Firewall,
+        fence: Fence,
+        loop: Loop,
+        jobs: Jobs,
+        on_loss: Callable[[], None],
+        on_return: Callable[[], None],
+    ) -> None:
+        """`on_loss` is called when rules were gone and nothing kept packets in; just before they are put back, perhaps
+        again and again. `on_return`: once they are in place after that.
+        """
         self._firewall, self._fence, self._loop, self._jobs = firewall, fence, loop, jobs
-        self._on_loss = on_loss
+        self._on_loss, self._on_return = on_loss, on_return
+        self._told = False
         self._unfenced = firewall.without_mark()
         self._wanted = False
         #: Times that somebody else removed our rules, and our fence.
@@ -101,7 +112,13 @@ class Guard:
         self._seen = self._loop.now()
         self._wanted = True
         self._leaky = bool(self.no_fence)
+        self._all_is_well()
+
+    def _all_is_well(self) -> None:
         self.trouble = ""
+        if self._told:
+            self._told = False
+            self._on_return()
 
     def remove(self) -> Steps[None]:
         """Take rules and fence away, whoever has put them there.
@@ -193,11 +210,12 @@ class Guard:
         if state is State.PRESENT:
             self._seen = self._loop.now()
             self._leaky = not fenced
-            self.trouble = ""
+            self._all_is_well()
             return
         if state is State.MISSING:
             self.rules_lost += 1
             if self._leaky:
+                self._told = True
                 self._on_loss()
             else:
                 log.error("somebody removed our rules; the fence held, so nothing passed; they are put back")

@@ -39,7 +39,7 @@ class Loop:
         #: Waits until this descriptor is readable, or for that many seconds (negative: for ever), and says whether it
         #: is. Who has something more urgent to do than all readers does it meanwhile.
         self.waiting: Callable[[int, float], bool] = _readable
-        #: Called whenever callbacks have run, before the loop waits or ends, for what they left. Set it before `run`.
+        #: Called whenever callbacks have run, before the loop waits or ends, for what they left.
         self.afterwards: Callable[[], None] = _nothing
         self._on_signal: dict[int, Callable[[], None]] = {}
         self._signals, self._wakeup = socket.socketpair()
@@ -94,7 +94,7 @@ class Loop:
     def run(self) -> None:
         """Until `stop`."""
         poll, readers, timers = self._epoll.poll, self._readers, self._timers
-        call, afterwards = self._call, self.afterwards
+        call = self._call
         epoll = self._epoll.fileno()
         while self._running:
             now = time.monotonic()
@@ -102,13 +102,13 @@ class Loop:
                 call(heapq.heappop(timers)[2])
             if not self._running:
                 break
-            call(afterwards)
+            call(self.afterwards)
             if self.waiting(epoll, max(0.0, timers[0][0] - time.monotonic()) if timers else -1.0):
                 for fd, _ in poll(0):
                     callback = readers.get(fd)
                     if callback is not None:
                         call(callback)
-        call(afterwards)
+        call(self.afterwards)
 
     def _call(self, callback: Callable[[], None]) -> None:
         try:

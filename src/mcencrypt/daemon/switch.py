@@ -87,8 +87,10 @@ class Switch:
         self._engine, self._sockets = engine, sockets
         self._loop, self._jobs, self._state_dir = loop, jobs, state_dir
         #: The watch over rules and fence.
-        self.guard = Guard(firewall, fence, loop, jobs, self._rules_lost)
+        self.guard = Guard(firewall, fence, loop, jobs, self._rules_lost, self._rules_back)
         self._will_drain = False
+        #: Connections whose sockets were ended because rules were gone, and whose far sides do not know yet.
+        self._ended_by_loss: set[bytes] = set()
         self.position = Position.OFF
 
     @property
@@ -289,9 +291,11 @@ class Switch:
             "somebody removed our rules and no fence stood; they are put back",
             extra=fields(connections_reset=len(keys)),
         )
-        self._loop.call_at(self._loop.now(), lambda: self._abort(keys))
+        self._ended_by_loss.update(keys)
 
-    def _abort(self, keys: list[bytes]) -> None:
+    def _rules_back(self) -> None:
+        """The far sides are reset only now, because without rules nothing of ours passes the fence."""
+        keys, self._ended_by_loss = self._ended_by_loss, set()
         for key in keys:
             self._engine.table.abort(key, self._loop.now(), "its rules were removed")
 

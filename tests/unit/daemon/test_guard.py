@@ -27,6 +27,7 @@ class Bench:
             self.loop,
             self.kernel.jobs,
             lambda: self.kernel.acts.append("loss told"),
+            lambda: self.kernel.acts.append("return told"),
         )
 
     def seen(self) -> float | None:
@@ -128,7 +129,7 @@ def test_rules_and_fence_that_go_together_are_a_loss(bench: Bench) -> None:
     bench.kernel.flush(fence=True)
     assert bench.kernel.acts == ["fence up"], "at once, before anybody looks at the rules"
     bench.kernel.look()
-    assert bench.kernel.acts == ["fence up", "loss told", *UP]
+    assert bench.kernel.acts == ["fence up", "loss told", *UP, "return told"]
     assert (bench.guard.rules_lost, bench.guard.fence_lost) == (1, 1)
 
 
@@ -169,13 +170,13 @@ def test_a_fence_that_cannot_be_seen_is_not_relied_on_and_not_touched(bench: Ben
     assert (bench.guard.fence_lost, bench.guard.fence) == (0, "broken")
     bench.kernel.flush()
     bench.kernel.look()
-    assert bench.kernel.acts == ["loss told", *UP]
+    assert bench.kernel.acts == ["loss told", *UP, "return told"]
 
 
 def test_without_a_fence_rules_that_go_are_a_loss(bare: Bench) -> None:
     bare.kernel.flush()
     bare.kernel.look()
-    assert bare.kernel.acts == ["loss told", "rules in"]
+    assert bare.kernel.acts == ["loss told", "rules in", "return told"]
     assert not bare.kernel.marking
     bare.kernel.flush()
     bare.kernel.look()
@@ -309,7 +310,7 @@ def test_a_fence_that_cannot_be_put_back_is_tried_again(bench: Bench) -> None:
     bench.kernel.fence_refuses = ""
     bench.loop.run(LOOK_EVERY_ANNOUNCED)
     bench.kernel.look()
-    assert bench.kernel.acts == ["fence up", "loss told", *UP]
+    assert bench.kernel.acts == ["fence up", "loss told", *UP, "return told"]
 
 
 def test_removed_rules_are_not_watched_any_more(bench: Bench) -> None:

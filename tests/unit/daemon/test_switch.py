@@ -299,9 +299,28 @@ def test_rules_and_fence_lost_end_what_is_encrypted_before_the_rules_come_back(
     bench.kernel.look()
     assert bench.kernel.acts == ["fence up", f"socket {PORT}-40000 ended", *UP]
     assert bench.switch.guard.rules_lost == 1
-    bench.loop.run()
     assert bench.engine.table.encrypted_keys() == []
     assert [one.toward for one in bench.engine.outcome.injections] == ["network"]
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_far_sides_are_reset_only_when_the_rules_are_back(bench: Bench, fail: bool) -> None:
+    """Without rules a reset does not pass the fence, and it is sent but once."""
+    bench.bring_to(Position.ON)
+    bench.kernel.held = True
+    bench.kernel.flush(fence=True)
+    bench.kernel.look()
+    bench.loop.run()
+    assert bench.kernel.acts == ["fence up", f"socket {PORT}-40000 ended", "fence up"]
+    assert bench.engine.outcome.injections == []
+    if fail:
+        bench.loop.run(SECONDS)
+        assert bench.engine.outcome.injections == []
+        bench.kernel.announce()
+        bench.kernel.look()
+    bench.kernel.release()
+    assert [one.toward for one in bench.engine.outcome.injections] == ["network"]
+    assert bench.engine.table.encrypted_keys() == []
 
 
 def test_rules_are_nobodys_business_while_off(bench: Bench) -> None:
