@@ -303,6 +303,88 @@ def test_off_takes_all_of_it_away_with_a_daemon_and_without(pair: EncryptedPair)
     pair.a.mcencrypt("on")
 
 
+#: Dials so often, and sends on each connection again and again; never dials anew. Says when all are gone.
+MANY = """
+import select, socket, sys
+talking = {}
+for _ in range(int(sys.argv[3])):
+    one = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+    talking[one.fileno()] = one
+poll = select.poll()
+for one in talking.values():
+    poll.register(one, select.POLLIN)
+    one.sendall(b"INVOICE-4711")
+print("connected", flush=True)
+while talking:
+    for fd, _ in poll.poll():
+        try:
+            if not talking[fd].recv(1000):
+                raise ConnectionError
+            talking[fd].sendall(b"INVOICE-4711" * 10)
+        except ConnectionError:
+            poll.unregister(fd)
+            talking.pop(fd).close()
+print("all gone", flush=True)
+"""
+
+
+def much_is_sent_again(node: Node) -> None:
+    """Wait until a hundred packets of sockets have come to rules behind which nobody is."""
+
+    def came() -> int:
+        return node.host.rule_packets("raw", "mcencrypt: egress to a P2P port")
+
+    before = came()
+    wait_for(lambda: came() > before + 100, "packets at the rules")
+
+
+def ends_before_the_ports_open(pair: EncryptedPair, who: str) -> None:
+    """A hundred and twenty connections of a, whose daemon dies; then who takes rules away ends them first."""
+    echo = pair.b.python("lab.apps", "echo", PORT)
+    echo.wait_for('"listening"')
+    client = pair.a.spawn(["python3", "-c", MANY, pair.b.v4, PORT, 120])
+    client.wait_for("connected")
+    wait_for(lambda: len(pair.b.connections("encrypted")) == 120, "all to be encrypted")
+    try:
+        with pair.wire() as wire:
+            if who == "the next daemon":
+                pair.a.mcencrypt("off")
+                assert len(pair.a.connections("encrypted")) == 120, "they go on until they end"
+                pair.a.kill()
+                much_is_sent_again(pair.a)
+                pair.a.start()
+                assert not pair.a.status()["enabled"]
+            else:
+                pair.a.kill()
+                much_is_sent_again(pair.a)
+                pair.a.mcencrypt("off")
+            assert not pair.a.rules() and standing(pair.a) is Standing.BROKEN, "the ports are open"
+            client.wait_for("all gone")
+        assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
+        assert sum(bool(segment.payload) for segment in wire.segments(PORT)) > 120, "there was something to be seen"
+    finally:
+        client.stop()
+        echo.stop()
+        if not pair.a.answers():
+            pair.a.start()
+        pair.a.mcencrypt("on")
+
+
+WHO = ["the next daemon", "off without a daemon"]
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_what_a_dead_daemon_had_encrypted_ends_before_the_ports_open(pair: EncryptedPair, who: str) -> None:
+    ends_before_the_ports_open(pair, who)
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_that_is_so_without_a_fence_too(pair: EncryptedPair, tmp_path: Path, who: str) -> None:
+    """There it showed: rules that went first let out what the sockets had to send again."""
+    with lesser_kernel(tmp_path, pair, "none"):
+        ends_before_the_ports_open(pair, who)
+
+
 def test_another_bit(pair: EncryptedPair) -> None:
     pair.a.rewrite(fence_mark=0x4000000)
     try:

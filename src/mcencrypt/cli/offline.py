@@ -40,14 +40,16 @@ def switch_off(config: Config) -> None:
 
 def _close_connections(ports: tuple[int, ...]) -> None:
     """Destroy what the dead daemon may have encrypted: without rules, its sockets would go on in plaintext."""
+    from mcencrypt.core.addresses import Ends
     from mcencrypt.kernel.sockets import Sockets
 
     try:
         sockets = Sockets()
         try:
-            for found in sockets.connected(ports):
-                if not found.remote.startswith(_LOOPBACK):
-                    sockets.destroy(found.local, found.lport, found.remote, found.rport)
+            connected = (Ends(*one[:4]) for one in sockets.connected(ports))
+            for ends, found in sockets.find(ends for ends in connected if not ends.remote.startswith(_LOOPBACK)):
+                if found is not None:
+                    sockets.destroy_found(ends, found)
         finally:
             sockets.close()
     except OSError as error:
