@@ -161,6 +161,10 @@ class RateLimit:
         self._suppressed += 1
         return False
 
+    def suppress(self, number: int) -> None:
+        """That many lines were left out without being asked for."""
+        self._suppressed += number
+
     def take_suppressed(self) -> int:
         """How many lines were refused since this was last asked, for the next line to say."""
         count, self._suppressed = self._suppressed, 0

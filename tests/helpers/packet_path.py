@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mcencrypt.core.fast import Express
 from mcencrypt.core.packet import Buffer
+from mcencrypt.core.reasons import Reason
 from mcencrypt.core.verdict import ACCEPT, Event, Injection, Outcome, Verdict
 from mcencrypt.daemon.datapath import Datapath
 from mcencrypt.kernel.queue import Decide
@@ -93,15 +94,26 @@ class Bench:
         self.engine, self.injector = FakeEngine(self.acts), FakeInjector(self.acts)
         self.reported: list[Event] = []
         self.destroy: Callable[[bytes], None] = lambda key: self.acts.append(f"socket {key[-1]} ended")
-        self.datapath = Datapath(self.engine, self.injector, self._open, lambda key: self.destroy(key), self._report)
+        #: Sockets that a stranger's packet may name.
+        self.existing: set[bytes] = set()
+        self.datapath = Datapath(
+            self.engine, self.injector, self._open, lambda key: self.destroy(key), self._destroy_suspect, self
+        )
 
     def _open(self, decide: Decide) -> FakeQueue:
         self.queue = FakeQueue(self.acts, decide)
         return self.queue
 
-    def _report(self, event: Event, now: float) -> None:
+    def _destroy_suspect(self, key: bytes) -> bool:
+        self.acts.append(f"suspect {key[-1]} looked up")
+        return key in self.existing
+
+    def handle(self, event: Event, now: float) -> None:
         self.acts.append("reported")
         self.reported.append(event)
+
+    def leave_out(self, reason: Reason, number: int) -> None:
+        self.acts.append(f"{number} more {reason}")
 
     def packet(self, text: bytes, outgoing: bool) -> Verdict:
         """The verdict on a packet."""
@@ -112,3 +124,4 @@ if TYPE_CHECKING:
     _engine: type[interfaces.Decider] = FakeEngine
     _injector: type[interfaces.Injector] = FakeInjector
     _queue: type[interfaces.Queue] = FakeQueue
+    _reporter: type[interfaces.Reporter] = Bench

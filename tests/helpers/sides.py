@@ -129,8 +129,7 @@ class Side:
 
     def events(self) -> list[Event]:
         """Events since the last call."""
-        found, self.outcome.events = self.outcome.events, []
-        return found
+        return self.outcome.take_events()[0]
 
     def kinds(self) -> list[type[Event]]:
         """Their kinds."""
@@ -139,6 +138,11 @@ class Side:
     def sockets(self) -> set[bytes]:
         """Sockets that had to go since the last call."""
         found, self.outcome.sockets = self.outcome.sockets, set()
+        return found
+
+    def suspects(self) -> set[bytes]:
+        """Sockets that a stranger named since the last call."""
+        found, self.outcome.suspects = self.outcome.suspects, set()
         return found
 
     def rejected(self) -> Rejected:

@@ -18,12 +18,14 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from .addresses import Path, address_of, endpoints, on_ports, peer_of
+from .addresses import Path, endpoints, on_ports, peer_of
+from .attempts import LIFETIME, Answering, Dialling
 from .egress import Egress
 from .flow import Flow
 from .fragments import Pool
 from .handshake import (
     HELLO_LENGTH,
+    MESSAGE_1,
     Answer,
     Dial,
     Refused,
@@ -42,8 +44,6 @@ from .status import Connection, State
 from .table import Gone, Table
 from .verdict import ACCEPT, Outcome, Rejected, Verdict
 
-#: Seconds that an attempt may take; a Linux SYN-ACK is given up after 63.
-LIFETIME: Final = 75.0
 #: Attempts of peers under way at once: in all, and from one address.
 MAX_ANSWERING: Final = 4096
 MAX_PER_ADDRESS: Final = 1024
@@ -54,31 +54,6 @@ MAX_REPLIES: Final = 4
 _SIGNED: Final = "the socket uses TCP-MD5 or TCP-AO, which cannot be encrypted"
 #: Reasons for which a peer counts as one without mcencrypt, so that the policy may allow plaintext.
 _STRANGER: Final = frozenset({"not-a-handshake", "wrong-key", "other-version"})
-
-
-class Dialling:
-    """Our socket's SYN: sent with message 1, waiting for a SYN-ACK."""
-
-    __slots__ = ("begun", "dial", "expires", "isn", "scale", "window")
-
-    def __init__(self, dial: Dial, segment: Segment, options: SynOptions, now: float) -> None:
-        self.dial, self.isn, self.scale, self.window = dial, segment.seq, options.window_scale, segment.window
-        self.begun, self.expires = now, now + LIFETIME
-
-
-class Answering:
-    """A peer's SYN with a valid message 1: passed to our socket, whose SYN-ACKs carry message 2."""
-
-    __slots__ = ("answer", "begun", "expires", "hello", "isn", "mss", "replies", "scale", "window")
-
-    def __init__(
-        self, answer: Answer, hello: bytes, segment: Segment, options: SynOptions, mss: int, now: float
-    ) -> None:
-        self.answer, self.hello, self.isn = answer, hello, segment.seq
-        self.scale, self.window, self.mss = options.window_scale, segment.window, mss
-        #: By our initial sequence number: message 2, the session, our window scale and window.
-        self.replies: dict[int, tuple[bytes, Session, int | None, int]] = {}
-        self.begun, self.expires = now, now + LIFETIME
 
 
 class Admission:
@@ -179,10 +154,11 @@ class Admission:
         self._table.begin_in_plaintext(key, now, self.policy.enabled)
 
     def _plain_syn_in(self, segment: Segment, key: bytes, now: float) -> Verdict:
-        """A peer's SYN passes without message 1, and without any payload.
+        """A peer's SYN passes without message 1, and without any payload.  Raises Refused.
 
         Anybody can send one.  It is remembered only where something is known that our socket's answer would end.
         """
+        self._check_fit(segment, key)
         if (key in self.answering or self._table.stage(key) is not Gone.UNKNOWN) and (
             key in self._plain_syns or len(self._plain_syns) < MAX_ANSWERING
         ):
@@ -192,40 +168,60 @@ class Admission:
     # -- a peer's SYN and SYN-ACK
 
     def syn_in(self, segment: Segment, key: bytes, live: Flow | None, now: float) -> Verdict:
-        """A peer dials: its message 1 decides whether our socket ever hears of it."""
-        address = address_of(segment.source_first)
-        options = read_syn(segment.options(), self._mss_limit(segment, key), segment.ipv6)
-        if key in self.dialling:
-            return self._outcome.reject(
-                key, "simultaneous-open", "both sides dialled at once; one of them will try again"
-            )
-        if options.signed:
-            return self._outcome.reject(key, "signed-tcp", "the peer uses TCP-MD5 or TCP-AO, which cannot be encrypted")
+        """A peer dials: its message 1 decides whether our socket ever hears of it.
+
+        Anybody can send SYNs, so the cheapest check comes first, and the kernel is asked nothing about one that is
+        refused.
+        """
         hello = bytes(segment.payload())
         attempt = self.answering.get(key)
-        repeated = attempt is not None and attempt.isn == segment.seq and attempt.hello == hello
-        if not repeated and not (live is not None and live.ingress.isn == segment.seq):
-            if not self.policy.enabled:
-                return self._plain_syn_in(segment, key, now)
-            try:
-                self._admit(segment, key, hello, options, address, now)
-            except Refused as refused:
-                if refused.key_id:
-                    self.refused_keys.note(address, refused.key_id)
-                if refused.reason in _STRANGER and self.policy.plaintext_allowed(address):
-                    if refused.reason != "not-a-handshake":
-                        self._outcome.events.append(
-                            Rejected(key, refused.reason, f"{refused}; the connection runs in plaintext")
-                        )
-                    return self._plain_syn_in(segment, key, now)
-                return self._outcome.reject(key, refused.reason, str(refused))
+        if attempt is None or attempt.isn != segment.seq or attempt.hello != hello:
+            attempt = None
+            if live is None or live.ingress.isn != segment.seq:
+                try:
+                    if not self.policy.enabled:
+                        return self._plain_syn_in(segment, key, now)
+                    attempt = self._admit(segment, key, hello, now)
+                except Refused as refused:
+                    return self._refuse_syn(segment, key, refused, now)
+        options = read_syn(segment.options(), self._mss_limit(segment, key), segment.ipv6)
+        if attempt is not None:
+            attempt.mss = options.mss
         return rebuild(segment, segment.seq, 0, options=options.passed)
 
-    def _admit(
-        self, segment: Segment, key: bytes, hello: bytes, options: SynOptions, address: bytes, now: float
-    ) -> None:
-        unix_ms = self._around.unix_ms()
-        answer = Answer(self._ring.named_by(hello), self._static, hello, unix_ms)
+    def _refuse_syn(self, segment: Segment, key: bytes, refused: Refused, now: float) -> Verdict:
+        address = peer_of(key)
+        if refused.key_id:
+            self.refused_keys.note(address, refused.key_id)
+        if refused.reason in _STRANGER and self.policy.plaintext_allowed(address):
+            try:
+                verdict = self._plain_syn_in(segment, key, now)
+            except Refused as unfit:
+                refused = unfit
+            else:
+                if refused.reason != "not-a-handshake":
+                    self._outcome.events.append(
+                        Rejected(key, refused.reason, f"{refused}; the connection runs in plaintext")
+                    )
+                return verdict
+        return self._outcome.reject(key, refused.reason, str(refused))
+
+    def _check_fit(self, segment: Segment, key: bytes) -> SynOptions:
+        """The options of a peer's SYN.  Raises Refused for one that no connection can come of."""
+        if key in self.dialling:
+            raise Refused("simultaneous-open", "both sides dialled at once; one of them will try again")
+        options = read_syn(segment.options())
+        if options.signed:
+            raise Refused("signed-tcp", "the peer uses TCP-MD5 or TCP-AO, which cannot be encrypted")
+        return options
+
+    def _admit(self, segment: Segment, key: bytes, hello: bytes, now: float) -> Answering:
+        """The attempt that a valid message 1 makes.  Raises Refused, and then has changed nothing."""
+        secret = self._ring.named_by(hello)
+        secret.check_named(hello, MESSAGE_1)
+        options = self._check_fit(segment, key)
+        address, unix_ms = peer_of(key), self._around.unix_ms()
+        answer = Answer(secret, self._static, hello, unix_ms)
         self._check_listed(answer.remote_static)
         attempt_name = segment.source_first + segment.seq.to_bytes(4, "big")
         self._replays.admit(answer.ephemeral, attempt_name, answer.timestamp_ms, unix_ms)
@@ -233,7 +229,8 @@ class Admission:
             if len(self.answering) >= MAX_ANSWERING or self._per_address[address] >= MAX_PER_ADDRESS:
                 raise Refused("too-many-attempts", "too many of its connections are half open")
             self._per_address[address] += 1
-        self.answering[key] = Answering(answer, hello, segment, options, options.mss, now)
+        attempt = self.answering[key] = Answering(answer, hello, segment, options, now)
+        return attempt
 
     def syn_ack_in(self, segment: Segment, key: bytes, live: Flow | None, now: float) -> Verdict | None:
         """A peer answers our SYN.  None if we are not dialling it."""
@@ -245,9 +242,7 @@ class Admission:
         acked = segment.ack - attempt.isn - 1 & MASK32
         if acked not in (0, HELLO_LENGTH):
             return rebuild(segment, segment.seq, segment.ack)  # a stray; the kernel knows what to answer
-        address = address_of(segment.source_first)
-        options = read_syn(segment.options(), self._mss_limit(segment, key), segment.ipv6)
-        hello = segment.payload()
+        address, hello = peer_of(key), segment.payload()
         try:
             if acked != HELLO_LENGTH:
                 raise Refused("not-a-handshake", "it does not answer the handshake: is mcencrypt running there?")
@@ -266,6 +261,7 @@ class Admission:
                 self._outcome.to_network(reset)
             # The local connect() fails at once instead of waiting for ever.
             return rebuild(segment, segment.seq, attempt.isn + 1, flags=RST | ACK)
+        options = read_syn(segment.options(), self._mss_limit(segment, key), segment.ipv6)
         flow = self._flow(
             key,
             (attempt.isn, attempt.window, attempt.scale),

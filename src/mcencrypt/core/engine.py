@@ -22,6 +22,7 @@ from .fast import Express
 from .flow import Flow
 from .handshake import HELLO_LENGTH
 from .keyring import KeyRing
+from .limits import Budget
 from .packet import ACK, MASK32, RST, SYN, Buffer, Segment, Unusable, bare, rebuild
 from .policy import Policy, Surroundings
 from .probing import Probing
@@ -29,12 +30,17 @@ from .record import EPOCH_BITS
 from .status import Connection, State
 from .summary import Summary
 from .table import Gone, Table, nobody
-from .verdict import ACCEPT, DROP, Outcome, Verdict
+from .verdict import ACCEPT, DROP, FROM_BEFORE, Outcome, Verdict
 
 #: Bits of NFQA_SKB_INFO (linux/netfilter/nfnetlink_queue.h).
 CSUM_NOT_READY: Final = 1
 GSO: Final = 2
 CSUM_NOT_VERIFIED: Final = 4
+
+#: Sockets that are looked up because a packet from the network named them: a second, and at once.  Whoever has such a
+#: socket sends as well, and what it sends is always believed.
+LOOK_UPS_PER_SECOND: Final = 64.0
+LOOK_UPS_AT_ONCE: Final = 64
 
 #: Peers that may be connected without having proven who they are.
 MAX_UNCONFIRMED: Final = 4096
@@ -66,7 +72,9 @@ class Engine:
         # Looked at for each packet:
         self._by_local, self._by_remote = self.table.by_local, self.table.by_remote
         self._plain, self._ghosts, self._unconfirmed = self.table.plain, self.table.ghosts, self.table.unconfirmed
+        self._probes = self.probing.under_way
         self._dialling, self._answering = self.admission.dialling, self.admission.answering
+        self._look_ups = Budget(LOOK_UPS_PER_SECOND, LOOK_UPS_AT_ONCE)
         #: Handles what is common before `egress` and `ingress` are asked.
         self.express = Express(self._by_local, self._by_remote, self._dialling, self._answering, self.outcome)
 
@@ -122,7 +130,7 @@ class Engine:
     def _rare_in(self, segment: Segment, flow: Flow | None, now: float) -> Verdict:
         """A packet from the network that concerns an attempt, or no flow at all."""
         key = reversed_key(segment.source_first)
-        if self.probing and self.probing.take(segment, key, now):
+        if key in self._probes and self.probing.take(segment, key, now):
             return DROP
         if segment.flags & SYN:
             if not segment.flags & ACK:
@@ -170,7 +178,7 @@ class Engine:
             return rebuild(segment, segment.seq, segment.ack)  # tells a far side of old to go, and nothing else
         if not segment.flags & RST:
             # Whatever socket this is, it must not go on: its own acknowledgement is an exact reset's number.
-            self.outcome.end(key, "a connection from before encryption")
+            self.outcome.end(key, FROM_BEFORE)
             if segment.flags & ACK:
                 self.outcome.to_socket(bare(reversed_key(key), segment.ack, segment.seq, RST | ACK))
         return self.outcome.drop("unknown-connection")
@@ -188,8 +196,8 @@ class Engine:
             return ACCEPT
         if self.policy.plaintext_allowed(address_of(segment.source_first)):
             return ACCEPT  # anybody can send it: whether there is a connection our own kernel's answer shows
-        if not segment.flags & RST:
-            self.outcome.end(key, "a connection from before encryption")
+        if not segment.flags & RST and self._look_ups.take(now):
+            self.outcome.suspects.add(key)
         return self.outcome.drop("unknown-connection")
 
     # -- what others decide

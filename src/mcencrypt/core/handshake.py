@@ -27,6 +27,7 @@ VERSION: Final = 1
 MESSAGE_1: Final = 1
 MESSAGE_2: Final = 2
 CLEAR_LENGTH: Final = 14
+KEY_ID_LENGTH: Final = 8
 MAC_LENGTH: Final = 16
 NOISE_AT: Final = CLEAR_LENGTH + MAC_LENGTH
 
@@ -57,10 +58,9 @@ def named_key(hello: bytes) -> bytes:
     """The id of the network key that a handshake message names.  Raises Refused."""
     if len(hello) < CLEAR_LENGTH or hello[:4] != MAGIC:
         raise Refused("not-a-handshake", "it carries no handshake message")
-    _, version, _, key_id = _clear.unpack_from(hello)
-    if version != VERSION:
-        raise Refused("other-version", f"it speaks version {version} of the protocol, we speak {VERSION}")
-    return bytes(key_id)
+    if hello[4] != VERSION:
+        raise Refused("other-version", f"it speaks version {hello[4]} of the protocol, we speak {VERSION}")
+    return hello[CLEAR_LENGTH - KEY_ID_LENGTH : CLEAR_LENGTH]
 
 
 class NetworkSecret:
@@ -96,6 +96,10 @@ class NetworkSecret:
         key_id = named_key(hello)
         if key_id != self.key_id:
             raise Refused("wrong-key", f"it uses network key {key_id.hex()}, ours is {self.key_id.hex()}", key_id)
+        return self.check_named(hello, kind)
+
+    def check_named(self, hello: bytes, kind: int) -> bytes:
+        """The same for a message that names this key."""
         if hello[5] != kind or len(hello) != HELLO_LENGTH:
             raise Refused("malformed-handshake", "its handshake message is malformed")
         noise = hello[NOISE_AT:]

@@ -29,11 +29,13 @@ class RingError(Exception):
 class KeyRing:
     """One to `MAX_KEYS` network keys, one of them offered."""
 
-    __slots__ = ("_secrets", "offered")
+    __slots__ = ("_ours", "_secrets", "offered")
 
     def __init__(self, secrets: Iterable[NetworkSecret], offered: bytes | None = None) -> None:
         """`offered` is a key id, by default the first key's.  Raises RingError."""
         self._secrets: dict[bytes, NetworkSecret] = {}
+        #: What there is, for those who have another: made once, since strangers can ask for it.
+        self._ours = ""
         for secret in secrets:
             self.add(secret)
         if not self._secrets:
@@ -76,9 +78,7 @@ class KeyRing:
         key_id = named_key(hello)
         secret = self._secrets.get(key_id)
         if secret is None:
-            ours = ", ".join(known.hex() for known in self._secrets)
-            verb = "is" if len(self._secrets) == 1 else "are"
-            raise Refused("wrong-key", f"it uses network key {key_id.hex()}, ours {verb} {ours}", key_id)
+            raise Refused("wrong-key", f"it uses network key {key_id.hex()}, {self._ours}", key_id)
         return secret
 
     def add(self, secret: NetworkSecret) -> None:
@@ -88,6 +88,7 @@ class KeyRing:
         if len(self._secrets) >= MAX_KEYS:
             raise RingError(f"there are {MAX_KEYS} keys already, and no more are possible: retire one first")
         self._secrets[secret.key_id] = secret
+        self._tell()
 
     def offer(self, key_id: bytes) -> None:
         """Use this key for our own handshakes from now on.  Raises RingError."""
@@ -98,6 +99,11 @@ class KeyRing:
         if self[key_id] is self.offered:
             raise RingError(f"key {key_id.hex()} is the one that this node offers: use another first")
         del self._secrets[key_id]
+        self._tell()
+
+    def _tell(self) -> None:
+        known = ", ".join(one.hex() for one in self._secrets)
+        self._ours = f"ours {'is' if len(self._secrets) == 1 else 'are'} {known}"
 
 
 class Offer(NamedTuple):

@@ -90,10 +90,11 @@ class Probing:
 
     def __init__(self, ring: KeyRing, static: X25519PrivateKey, surroundings: Surroundings, outcome: Outcome) -> None:
         self._ring, self._static, self._around, self._outcome = ring, static, surroundings, outcome
-        self._probes: dict[bytes, _Probe] = {}
+        #: Those under way, by key, ours first.
+        self.under_way: dict[bytes, _Probe] = {}
 
     def __len__(self) -> int:
-        return len(self._probes)
+        return len(self.under_way)
 
     def begin(
         self,
@@ -108,26 +109,26 @@ class Probing:
         `done` is called once, within `timeout` seconds and the time between two calls of `tick`.  False if there are
         too many probes already.
         """
-        if len(self._probes) >= MAX_PROBES or key in self._probes:
+        if len(self.under_way) >= MAX_PROBES or key in self.under_way:
             return False
         random = self._around.random
         isn = int.from_bytes(random(4), "big")
         offers = secret.key_id == self._ring.offered.key_id
         dial = Dial(secret, self._static, ephemeral_key(random), self._around.unix_ms(), offers)
         syn = _syn(key, isn, dial.hello, self._around.route_mtu(self._around.path_of(key)))
-        self._probes[key] = _Probe(dial, isn, syn, now + timeout, now, done)
+        self.under_way[key] = _Probe(dial, isn, syn, now + timeout, now, done)
         self._outcome.to_network(syn)
         return True
 
     def next_time(self) -> float | None:
         """When `tick` has something to do (seconds, monotonic)."""
-        return min((min(probe.resend, probe.deadline) for probe in self._probes.values()), default=None)
+        return min((min(probe.resend, probe.deadline) for probe in self.under_way.values()), default=None)
 
     def tick(self, now: float) -> None:
         """Send again what drew no answer; end what took too long."""
-        for key, probe in list(self._probes.items()):
+        for key, probe in list(self.under_way.items()):
             if now >= probe.deadline:
-                del self._probes[key]
+                del self.under_way[key]
                 probe.end(
                     "silent",
                     "no answer: it is down, something on the path drops SYNs with data, or it refuses our handshake "
@@ -140,13 +141,13 @@ class Probing:
 
     def take(self, segment: Segment, key: bytes, now: float) -> bool:
         """Whether a packet from the network, with `key` ours first, answers a probe; nobody else may see it then."""
-        probe = self._probes.get(key)
+        probe = self.under_way.get(key)
         if probe is None:
             return False
         flags, acked = segment.flags, segment.ack - probe.isn - 1 & MASK32
         if not flags & ACK or acked not in (0, HELLO_LENGTH) or not flags & (SYN | RST):
             return True
-        del self._probes[key]
+        del self.under_way[key]
         if flags & RST:
             probe.end("refused", _REFUSED if acked else _REFUSED_BEHIND_MCENCRYPT, now)
             return True

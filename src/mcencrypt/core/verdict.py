@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Final, Literal
 
 from .reasons import Reason
 from .status import Counters
@@ -20,6 +20,12 @@ class Action(Enum):
 
 ACCEPT = Action.ACCEPT
 DROP = Action.DROP
+
+#: Rejections of one reason that become events before they are taken; more are counted.
+TOLD_AT_ONCE: Final = 8
+
+#: Why a connection ends that nobody here has made.
+FROM_BEFORE: Final = "a connection from before encryption"
 
 #: A replacement for the packet, at most `packet.VERDICT_LIMIT` bytes long, or what to do with the packet as it is.
 Verdict = bytes | Action
@@ -104,9 +110,13 @@ class Outcome:
     injections: list[Injection] = field(default_factory=list)
     #: Connections, ours first, whose local sockets must go.
     sockets: set[bytes] = field(default_factory=set)
+    #: Connections, ours first, that a stranger's packet named: if there are such sockets, they must go.
+    suspects: set[bytes] = field(default_factory=set)
     events: list[Event] = field(default_factory=list)
     #: Packets dropped, by reason.  These only grow.
     refused: Counter[Reason] = field(default_factory=Counter)
+    #: Attempts rejected since events were last taken, by reason.
+    _rejected: Counter[Reason] = field(default_factory=Counter)
 
     def drop(self, reason: Reason) -> Verdict:
         """Count a packet that is dropped."""
@@ -114,9 +124,22 @@ class Outcome:
         return DROP
 
     def reject(self, key: bytes, reason: Reason, detail: str) -> Verdict:
-        """Drop a packet that began a connection, and say why there will be none."""
-        self.events.append(Rejected(key, reason, detail))
-        return self.drop(reason)
+        """Drop a packet that began a connection, and say why there will be none.
+
+        Strangers can cause any number of these, so of each reason only a few become events.
+        """
+        self.refused[reason] += 1
+        self._rejected[reason] += 1
+        if self._rejected[reason] <= TOLD_AT_ONCE:
+            self.events.append(Rejected(key, reason, detail))
+        return DROP
+
+    def take_events(self) -> tuple[list[Event], dict[Reason, int]]:
+        """What has happened since the last call, and how many rejections, by reason, are not among the events."""
+        events, self.events = self.events, []
+        untold = {reason: number - TOLD_AT_ONCE for reason, number in self._rejected.items() if number > TOLD_AT_ONCE}
+        self._rejected.clear()
+        return events, untold
 
     def end(self, key: bytes, why: str) -> None:
         """The local socket of this connection must go."""

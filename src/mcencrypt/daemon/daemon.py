@@ -109,7 +109,7 @@ class Daemon:
         self._jobs = jobs = Jobs(self._loop)
         self._switch = switch = Switch(engine, firewall, fence, sockets, self._loop, jobs, config.state_dir)
         live = Live(config, reread, switch, peers)
-        report = Reporter(live.name_of).handle
+        reporter = Reporter(live.name_of)
         injector = Injector(ways.handlings)
         try_queue(config.queue_number)
         self._datapath = Datapath(
@@ -117,7 +117,8 @@ class Daemon:
             injector,
             lambda decide: Queue(config.queue_number, decide, express=engine.express),
             switch.destroy,
-            report,
+            switch.destroy_suspect,
+            reporter,
         )
         ways.came_by, ways.leaves_by = self._datapath.came_by, self._datapath.leaves_by
         prober = Prober(engine, switch, self._loop)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from mcencrypt.control import replies
-from mcencrypt.core.verdict import ACCEPT, Event, Verdict
-from mcencrypt.daemon.interfaces import Decider, Injector, Queue
+from mcencrypt.core.verdict import ACCEPT, FROM_BEFORE, Ended, Verdict
+from mcencrypt.daemon.interfaces import Decider, Injector, Queue, Reporter
 from mcencrypt.kernel.queue import Decide, statistics
 
 
@@ -20,13 +20,15 @@ class Datapath:
         injector: Injector,
         open_queue: Callable[[Decide], Queue],
         destroy: Callable[[bytes], None],
-        report: Callable[[Event, float], None],
+        destroy_suspect: Callable[[bytes], bool],
+        reporter: Reporter,
     ) -> None:
         """`open_queue` binds the queue, whose packets are decided as it is told, and may raise OperatorError; `destroy`
-        ends the local socket of a connection key, ours first; `report` is told of the engine's events.
+        ends the local socket of a connection key, ours first; `destroy_suspect` does so for one that a stranger's
+        packet named, and says whether there was one; `reporter` is told of the engine's events.
         """
         self._engine, self._outcome = engine, engine.outcome
-        self._destroy, self._report = destroy, report
+        self._destroy, self._destroy_suspect, self._reporter = destroy, destroy_suspect, reporter
         self._injector = injector
         engine.express.underway = injector.underway
         self._queue = open_queue(self._decide)
@@ -46,11 +48,17 @@ class Datapath:
             self._inject()
         while outcome.sockets:
             self._destroy(outcome.sockets.pop())
+        while outcome.suspects:
+            key = outcome.suspects.pop()
+            if self._destroy_suspect(key):
+                outcome.events.append(Ended(key, FROM_BEFORE))
         if outcome.events:
-            events, outcome.events = outcome.events, []
+            events, untold = outcome.take_events()
             now = time.monotonic()
+            for reason, number in untold.items():
+                self._reporter.leave_out(reason, number)
             for event in events:
-                self._report(event, now)
+                self._reporter.handle(event, now)
 
     def came_by(self) -> int:
         """Index of the device that the packet being decided came by; 0 if it leaves."""

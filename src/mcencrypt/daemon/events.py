@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mcencrypt.core.addresses import endpoints
+from mcencrypt.core.reasons import Reason
 from mcencrypt.core.verdict import Closed, Encrypted, Ended, Event, InPlaintext, Rejected, Tampered
 from mcencrypt.daemon.names import endpoint, identity
 from mcencrypt.logs import RateLimit, fields
@@ -27,10 +28,19 @@ class Reporter:
         self._name_of = name_of
         self._limits: dict[tuple[type[Event], str], RateLimit] = {}
 
+    def leave_out(self, reason: Reason, number: int) -> None:
+        """That many attempts were rejected that the next line about this reason is to count."""
+        self._limit(Rejected, reason).suppress(number)
+
+    def _limit(self, kind: type[Event], reason: str) -> RateLimit:
+        limit = self._limits.get((kind, reason))
+        if limit is None:
+            limit = self._limits[kind, reason] = RateLimit(LINES_PER_SECOND, BURST)
+        return limit
+
     def handle(self, event: Event, now: float) -> None:
         """`now`: seconds, monotonic."""
-        kind = type(event), event.reason if isinstance(event, Rejected) else ""
-        limit = self._limits.setdefault(kind, RateLimit(LINES_PER_SECOND, BURST))
+        limit = self._limit(type(event), event.reason if isinstance(event, Rejected) else "")
         if not limit.allow(now):
             return
         local, remote = endpoints(event.key)

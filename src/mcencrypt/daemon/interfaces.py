@@ -12,7 +12,8 @@ from typing import Any, Protocol, Self
 from mcencrypt.core.addresses import Ends
 from mcencrypt.core.fast import Express
 from mcencrypt.core.packet import Buffer
-from mcencrypt.core.verdict import Injection, Outcome, Verdict
+from mcencrypt.core.reasons import Reason
+from mcencrypt.core.verdict import Event, Injection, Outcome, Verdict
 from mcencrypt.kernel.commands import Steps
 from mcencrypt.kernel.fence import Standing
 from mcencrypt.kernel.ruleset import State
@@ -153,6 +154,16 @@ class Decider(Protocol):
 
     def ingress(self, packet: Buffer, skb_info: int, now: float) -> Verdict:
         """One that came from the network."""
+
+
+class Reporter(Protocol):
+    """Says what has happened."""
+
+    def handle(self, event: Event, now: float) -> None:
+        """An event of the engine; `now` in seconds, monotonic."""
+
+    def leave_out(self, reason: Reason, number: int) -> None:
+        """That many more attempts were rejected for that reason."""
 
 
 class Injector(Protocol):

@@ -229,10 +229,16 @@ class Switch:
     def destroy(self, key: bytes) -> None:
         """End a local socket; its application sees an error and redials.
 
-        For what strangers can cause: one that is just being made may be missed, and is met again by its next packet.
+        One that is just being made may be missed, and is met again by its next packet.
         """
         with _logged():
             self._sockets.destroy(*Ends.of(key))
+
+    def destroy_suspect(self, key: bytes) -> bool:
+        """The same for one that a stranger's packet named. Whether there was one."""
+        with _logged():
+            return self._sockets.destroy(*Ends.of(key))
+        return False
 
     def _destroy_all(self, keys: Sequence[bytes]) -> None:
         """End local sockets, and miss none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcencrypt.core.verdict import ACCEPT, DROP, Ended, InPlaintext, Outcome
+from mcencrypt.core.verdict import ACCEPT, DROP, FROM_BEFORE, TOLD_AT_ONCE, Ended, InPlaintext, Outcome
 from tests.helpers.packet_path import Bench
 
 KEY, OTHER = bytes(12), bytes(11) + b"\1"
@@ -55,6 +55,29 @@ def test_packets_then_sockets_then_the_log(bench: Bench) -> None:
     bench.acts.clear()
     bench.datapath.carry_out()
     assert bench.acts == [] and outcome == Outcome()
+
+
+def test_a_socket_that_a_stranger_named_is_reported_if_there_was_one(bench: Bench) -> None:
+    outcome = bench.engine.outcome
+    bench.existing.add(OTHER)
+    outcome.suspects |= {KEY, OTHER}
+    bench.datapath.carry_out()
+    assert sorted(bench.acts) == ["reported", "suspect 0 looked up", "suspect 1 looked up"]
+    assert bench.reported == [Ended(OTHER, FROM_BEFORE)] and outcome == Outcome()
+
+
+def test_of_rejections_a_few_are_told_and_all_are_counted(bench: Bench) -> None:
+    outcome = bench.engine.outcome
+    for _ in range(100):
+        assert outcome.reject(KEY, "forged-handshake", "a test") is DROP
+    outcome.reject(OTHER, "wrong-key", "a test")
+    bench.datapath.carry_out()
+    assert bench.acts == [f"{100 - TOLD_AT_ONCE} more forged-handshake", *["reported"] * (TOLD_AT_ONCE + 1)]
+    assert outcome.refused == {"forged-handshake": 100, "wrong-key": 1}
+    bench.acts.clear()
+    outcome.reject(KEY, "forged-handshake", "a test")
+    bench.datapath.carry_out()
+    assert bench.acts == ["reported"]
 
 
 def test_sockets_that_are_left_when_one_fails_go_the_next_time(bench: Bench) -> None:

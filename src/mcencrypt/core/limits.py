@@ -1,0 +1,27 @@
+"""How often something may be done that strangers can ask for."""
+
+from __future__ import annotations
+
+
+class Budget:
+    """A token bucket: `burst` times at once after a quiet time, `per_second` times a second in the long run."""
+
+    __slots__ = ("_burst", "_last", "_per_second", "_tokens")
+
+    def __init__(self, per_second: float, burst: int) -> None:
+        if per_second <= 0 or burst < 1:
+            raise ValueError("a budget needs per_second > 0 and burst >= 1")
+        self._per_second = per_second
+        self._burst = self._tokens = float(burst)
+        self._last: float | None = None
+
+    def take(self, now: float) -> bool:
+        """Whether it may be done once more at `now` (seconds, any clock that does not run backwards)."""
+        if self._last is not None:
+            earned = max(0.0, now - self._last) * self._per_second
+            self._tokens = min(self._burst, self._tokens + earned)
+        self._last = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
