@@ -29,9 +29,9 @@ from .handshake import (
     Answer,
     Dial,
     Refused,
-    ReplayCache,
     Session,
     ephemeral_key,
+    named_ephemeral,
 )
 from .ingress import Ingress
 from .keyring import KeyRing, Offers, RefusedKeys
@@ -40,6 +40,7 @@ from .packet import ACK, MASK32, RST, Segment, bare, rebuild
 from .paths import Paths
 from .policy import Policy, Surroundings
 from .record import Keys
+from .replays import ReplayCache
 from .status import Connection, State
 from .table import Gone, Table
 from .verdict import ACCEPT, Outcome, Rejected, Verdict
@@ -219,15 +220,18 @@ class Admission:
         """The attempt that a valid message 1 makes.  Raises Refused, and then has changed nothing."""
         secret = self._ring.named_by(hello)
         secret.check_named(hello, MESSAGE_1)
+        attempt_name = segment.source_first + segment.seq.to_bytes(4, "big")
+        self._replays.check(named_ephemeral(hello), attempt_name)
         options = self._check_fit(segment, key)
         address, unix_ms = peer_of(key), self._around.unix_ms()
+        if key not in self.answering and (
+            len(self.answering) >= MAX_ANSWERING or self._per_address[address] >= MAX_PER_ADDRESS
+        ):
+            raise Refused("too-many-attempts", "too many of its connections are half open")
         answer = Answer(secret, self._static, hello, unix_ms)
         self._check_listed(answer.remote_static)
-        attempt_name = segment.source_first + segment.seq.to_bytes(4, "big")
-        self._replays.admit(answer.ephemeral, attempt_name, answer.timestamp_ms, unix_ms)
+        self._replays.admit(answer.ephemeral, attempt_name, answer.timestamp_ms, unix_ms, now)
         if key not in self.answering:
-            if len(self.answering) >= MAX_ANSWERING or self._per_address[address] >= MAX_PER_ADDRESS:
-                raise Refused("too-many-attempts", "too many of its connections are half open")
             self._per_address[address] += 1
         attempt = self.answering[key] = Answering(answer, hello, segment, options, now)
         return attempt

@@ -10,7 +10,6 @@ for the price of one hash.  The Noise payload holds capabilities and the sender'
 from __future__ import annotations
 
 import hashlib
-import heapq
 import hmac
 from collections.abc import Callable
 from struct import Struct
@@ -18,7 +17,7 @@ from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from .noise import MESSAGE_OVERHEAD, Initiator, NoiseError, Responder
+from .noise import DH_LENGTH, MESSAGE_OVERHEAD, Initiator, NoiseError, Responder
 from .packet import Buffer
 from .reasons import Reason
 
@@ -52,6 +51,11 @@ class Refused(Exception):
         super().__init__(text)
         self.reason: Reason = reason
         self.key_id = key_id
+
+
+def named_ephemeral(hello: bytes) -> bytes:
+    """The initiator's ephemeral public key, in clear, of a message 1 of the right length: its name for good."""
+    return hello[NOISE_AT : NOISE_AT + DH_LENGTH]
 
 
 def named_key(hello: bytes) -> bytes:
@@ -183,40 +187,6 @@ class Answer:
         except NoiseError as problem:
             raise Refused("forged-handshake", f"its handshake message is not authentic ({problem})") from None
         return self.secret.seal(MESSAGE_2, noise), Session(sending, receiving, self._responder.remote_static)
-
-
-class ReplayCache:
-    """Which connection attempt each message 1 belongs to: a recorded one opens no other.
-
-    Bounded: where an entry must go that could still be replayed, nothing as old as it is accepted any more.  The one
-    with the oldest clock goes first, so that a peer whose clock is ahead does not shut out the others.
-    """
-
-    __slots__ = ("_by_age", "_floor_ms", "_seen", "limit")
-
-    def __init__(self, limit: int = 65536) -> None:
-        self.limit = limit
-        self._seen: dict[bytes, bytes] = {}
-        self._by_age: list[tuple[int, bytes]] = []
-        self._floor_ms = 0
-
-    def admit(self, ephemeral: bytes, attempt: bytes, timestamp_ms: int, unix_ms: int) -> None:
-        """Raises Refused if `ephemeral` came with another `attempt` (addresses, ports, initial sequence number)."""
-        seen = self._seen.get(ephemeral)
-        if seen is not None:
-            if seen != attempt:
-                raise Refused("replayed", "its handshake message was used before")
-            return
-        if timestamp_ms <= self._floor_ms:
-            raise Refused("replayed", "its handshake message is older than what we can tell from a replay")
-        by_age = self._by_age
-        while by_age and (len(by_age) >= self.limit or by_age[0][0] < unix_ms - 2 * MAX_SKEW_MS):
-            stamp, oldest = heapq.heappop(by_age)
-            del self._seen[oldest]
-            if stamp >= unix_ms - MAX_SKEW_MS:
-                self._floor_ms = max(self._floor_ms, stamp)
-        heapq.heappush(by_age, (timestamp_ms, ephemeral))
-        self._seen[ephemeral] = attempt
 
 
 Randomness = Callable[[int], bytes]

@@ -435,3 +435,57 @@ def test_who_has_proven_nothing_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert b.ingress(a.dials(local=third)) is DROP
     b.table.forget(key_of(B, SECOND))
     connect(a, b, local=third)
+
+
+# -- what is refused changes nothing
+
+
+def test_what_a_limit_refuses_takes_no_place_in_the_replay_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_PER_ADDRESS", 3)
+    a, b = pair()
+    for port in range(1, 100):
+        b.ingress(a.dials(local=(A[0], port)))
+    assert b.refused == {"too-many-attempts": 96}
+    assert len(b.engine.admission._replays) == 3
+    assert set(b.engine.admission._per_address.values()) == {3}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"listed": frozenset([identity(3)])}, "not-listed"), ({}, "clock-skew"), ({}, "simultaneous-open")],
+)
+def test_what_is_refused_is_not_remembered(change: dict[str, frozenset[bytes]], reason: str) -> None:
+    a, b = Side(1), Side(2, **change)
+    if reason == "clock-skew":
+        a.unix_ms -= 700_000
+    if reason == "simultaneous-open":
+        b.dials(ISN_B, B, A)
+    for _ in range(3):
+        assert b.ingress(a.dials()) is DROP
+    assert b.refused == {reason: 3}
+    assert len(b.engine.admission._replays) == 0 and not b.engine.admission._per_address
+    assert b.engine.admission.answering == {}
+
+
+def test_a_recorded_syn_is_refused_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its mac1 is right, so it would cost what a valid one costs."""
+    a, b = pair()
+    syn = a.dials()
+    b.gets(syn)
+    monkeypatch.setattr(admission, "Answer", lambda *anything: pytest.fail("it was opened"))
+    assert b.ingress(make(OTHER, B, ISN_A, 0, SYN, syn.payload)) is DROP
+    assert b.refused == {"replayed": 1}
+    assert b.gets(syn).flags == SYN, "the true one may be repeated"
+
+
+def test_valid_messages_from_a_clock_ahead_shut_out_nobody() -> None:
+    """An insider's, whose attempts end as soon as they are made."""
+    a, b, c = Side(1), Side(2), Side(3)
+    b.engine.admission._replays.limit = 64
+    a.unix_ms += 600_000
+    for port in range(1, 200):
+        local = (bytes((10, 1, 1, 1 + port % 2)), port)
+        b.ingress(a.dials(local=local))
+        b.ingress(make(local, B, ISN_A + 1 + HELLO_LENGTH, 0, RST))
+    assert b.engine.admission.answering == {} and b.refused["clock-skew"] > 100
+    connect(c, b, local=SECOND)

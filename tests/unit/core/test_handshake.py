@@ -1,4 +1,4 @@
-"""The handshake messages around Noise, and the replay cache."""
+"""The handshake messages around Noise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from mcencrypt.core.handshake import (
     Dial,
     NetworkSecret,
     Refused,
-    ReplayCache,
     Session,
     ephemeral_key,
 )
@@ -226,86 +225,3 @@ def test_a_clock_that_is_off_is_named(skew_ms: int, words: str) -> None:
 @pytest.mark.parametrize("skew_ms", [0, 1, -1, MAX_SKEW_MS, -MAX_SKEW_MS])
 def test_a_clock_that_is_close_enough_is_accepted(skew_ms: int) -> None:
     assert answer(dial(at=NOW + skew_ms).hello).timestamp_ms == NOW + skew_ms
-
-
-# -- replays
-
-
-def ephemeral(number: int) -> bytes:
-    return number.to_bytes(32, "big")
-
-
-def test_a_message_belongs_to_the_attempt_that_it_came_with_first() -> None:
-    cache = ReplayCache()
-    for _ in range(3):
-        cache.admit(ephemeral(1), b"attempt", NOW, NOW)
-    with pytest.raises(Refused) as caught:
-        cache.admit(ephemeral(1), b"another", NOW, NOW)
-    assert caught.value.reason == "replayed"
-    cache.admit(ephemeral(2), b"another", NOW, NOW)
-    cache.admit(ephemeral(1), b"attempt", NOW, NOW + 2 * MAX_SKEW_MS)
-
-
-def test_a_replay_is_refused_for_as_long_as_its_clock_is_accepted() -> None:
-    cache = ReplayCache()
-    stamp = NOW + MAX_SKEW_MS  # made by a clock that is as far ahead as it may be
-    cache.admit(ephemeral(1), b"attempt", stamp, NOW)
-    for later in range(0, 2 * MAX_SKEW_MS + 1, MAX_SKEW_MS // 2):
-        cache.admit(ephemeral(2 + later), b"others", NOW + later, NOW + later)
-        with pytest.raises(Refused):
-            cache.admit(ephemeral(1), b"another", stamp, NOW + later)
-
-
-def test_what_can_no_longer_be_replayed_is_forgotten() -> None:
-    cache = ReplayCache()
-    for number in range(100):
-        cache.admit(ephemeral(number), b"attempt", NOW, NOW)
-    assert len(cache._seen) == 100
-    cache.admit(ephemeral(1000), b"attempt", NOW + 3 * MAX_SKEW_MS, NOW + 3 * MAX_SKEW_MS)
-    assert len(cache._seen) == 1
-
-
-def test_the_cache_is_bounded_and_what_it_forgot_is_not_admitted_again() -> None:
-    cache = ReplayCache(limit=8)
-    stamps = {number: NOW + number for number in range(30)}
-    for number, stamp in stamps.items():
-        cache.admit(ephemeral(number), b"attempt", stamp, NOW + 30)
-        assert len(cache._seen) <= 8
-    admitted = []
-    for number, stamp in stamps.items():
-        try:
-            cache.admit(ephemeral(number), b"another", stamp, NOW + 30)
-        except Refused as refused:
-            assert refused.reason == "replayed"
-        else:
-            admitted.append(number)
-    assert admitted == [], "neither what is remembered nor what had to go opens another attempt"
-    cache.admit(ephemeral(99), b"attempt", NOW + 40, NOW + 30)
-
-
-def test_a_clock_ahead_that_was_forgotten_refuses_and_does_not_admit() -> None:
-    """What had to go may lie in the future of others: they are refused, which is the safe side."""
-    cache = ReplayCache(limit=1)
-    cache.admit(ephemeral(1), b"attempt", NOW + 5000, NOW)
-    cache.admit(ephemeral(2), b"attempt", NOW + 6000, NOW)
-    with pytest.raises(Refused):
-        cache.admit(ephemeral(1), b"another", NOW + 5000, NOW)
-    with pytest.raises(Refused):
-        cache.admit(ephemeral(3), b"attempt", NOW + 4999, NOW)
-    cache.admit(ephemeral(4), b"attempt", NOW + 7000, NOW)
-
-
-def test_a_clock_ahead_does_not_shut_out_the_others() -> None:
-    """What goes first is what is oldest by its own clock, so nobody's future becomes the others' past."""
-    cache = ReplayCache(limit=8)
-    for number in range(4):
-        cache.admit(ephemeral(number), b"fast", NOW + MAX_SKEW_MS - number, NOW)
-    for number in range(100, 200):
-        cache.admit(ephemeral(number), b"attempt", NOW + number, NOW + number)
-        assert len(cache._seen) == len(cache._by_age) <= 8
-    for number in range(4):
-        with pytest.raises(Refused):
-            cache.admit(ephemeral(number), b"another", NOW + MAX_SKEW_MS - number, NOW + 200)
-    for number in range(100, 200):
-        with pytest.raises(Refused):
-            cache.admit(ephemeral(number), b"another", NOW + number, NOW + 200)
