@@ -235,9 +235,14 @@ class Switch:
             self._sockets.destroy(*Ends.of(key))
 
     def destroy_suspect(self, key: bytes) -> bool:
-        """The same for one that a stranger's packet named. Whether there was one."""
+        """The same for one that a stranger's packet named. Whether there was one.
+
+        None that has its other end here as well: its packets never come from the network, but over IPv6 anybody can send
+        one that has our own address as its source.
+        """
         with _logged():
-            return self._sockets.destroy(*Ends.of(key))
+            other = self._sockets.state(*Ends.of(reversed_key(key)))
+            return other is None and self._sockets.destroy(*Ends.of(key))
         return False
 
     def _destroy_all(self, keys: Sequence[bytes]) -> None:

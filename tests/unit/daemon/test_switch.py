@@ -396,3 +396,28 @@ def test_the_ports_are_remembered_as_they_are_taken(bench: Bench, caplog: pytest
     (bench.state_dir / "ports").mkdir()
     bench.kernel.do(bench.switch.on())
     assert bench.switch.position is Position.ON and "cannot be written" in caplog.text
+
+
+# -- what strangers name
+
+
+def test_a_socket_that_a_stranger_named_is_ended(bench: Bench) -> None:
+    key = bench.sockets.add(OWN, PORT, STRANGER, 40001)
+    assert bench.switch.destroy_suspect(key) is True
+    assert bench.kernel.acts == ["socket 8571-40001 ended"]
+    assert bench.switch.destroy_suspect(key) is False, "there is none any more"
+
+
+@pytest.mark.parametrize("state", [Tcp.ESTABLISHED, Tcp.CLOSE_WAIT, Tcp.TIME_WAIT])
+def test_a_connection_between_two_sockets_of_this_host_is_not(bench: Bench, state: Tcp) -> None:
+    """Whoever writes our own address into a packet's source names one that no packet from the network belongs to."""
+    key = bench.sockets.add(OWN, PORT, OWN, 40001)
+    bench.sockets.add(OWN, 40001, OWN, PORT, state)
+    assert bench.switch.destroy_suspect(key) is False
+    assert bench.kernel.acts == []
+
+
+def test_a_suspect_that_the_kernel_does_not_let_go_is_not_reported(bench: Bench) -> None:
+    key = bench.sockets.add(OWN, PORT, STRANGER, 40001)
+    bench.sockets.problem = CannotDestroyError("not this kernel")
+    assert bench.switch.destroy_suspect(key) is False
