@@ -237,8 +237,8 @@ class Switch:
     def destroy_suspect(self, key: bytes) -> bool:
         """The same for one that a stranger's packet named. Whether there was one.
 
-        None that has its other end here as well: its packets never come from the network, but over IPv6 anybody can send
-        one that has our own address as its source.
+        Of one that has its other end here as well no packet comes from the network; but over IPv6 anybody can send one
+        that has our own address as its source.
         """
         with _logged():
             other = self._sockets.state(*Ends.of(reversed_key(key)))
