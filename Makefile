@@ -25,7 +25,7 @@ WORKERS ?= $(shell expr $$(nproc) \* 5 / 2)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all venv dev demo check units test lint format types bench dist deb clean
+.PHONY: all venv dev demo check units test lint format types fuzz bench dist deb clean
 all: venv
 
 venv: $(INSTALLED)
@@ -84,6 +84,11 @@ format: $(STAMP)
 
 types: $(STAMP)
 	@$(BIN)/python -m mypy
+
+# All targets beside each other, each with so many inputs; FUZZ: other words of `python -m tests.fuzz --help`.
+FUZZ ?= --runs 1000000 --corpus fuzz-corpus
+fuzz: $(STAMP)
+	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
 bench: $(STAMP)
 	@tools/prerequisites bench $(PYTHON)

@@ -23,24 +23,30 @@ KEY = b"\x0a\0\0\x01\x0a\0\0\x02\x9c\x40\x21\x7b"
 SEGMENT = 1438
 
 
+def make_flow(near: bool, outcome: Outcome, paths: Paths, window: int = 1 << 20) -> Flow:
+    """The flow at one end, as a handshake leaves it; its peer offers `window` bytes."""
+    first, second = Random(1).randbytes(32), Random(2).randbytes(32)
+    sending, receiving = (first, second) if near else (second, first)
+    isn, peer_isn = (OURS, THEIRS) if near else (THEIRS, OURS)
+    egress = Egress(isn, ORIGIN, Keys(sending))
+    ingress = Ingress(peer_isn, ORIGIN, Keys(receiving))
+    egress.offered(window)
+    ingress.offer(1 << 20)
+    key = KEY if near else KEY[4:8] + KEY[:4] + KEY[10:] + KEY[8:10]
+    return Flow(
+        key, egress, ingress, hello=b"", identity=b"", confirmed=True, mss=1438, scales=(0, 0), now=0.0,
+        outcome=outcome, paths=paths,
+    )  # fmt: skip
+
+
 class Half:
     """A flow and its surroundings; `near` is the end that sends the data under test."""
 
     def __init__(self, near: bool, window: int = 1 << 20) -> None:
-        first, second = Random(1).randbytes(32), Random(2).randbytes(32)
-        sending, receiving = (first, second) if near else (second, first)
         self.isn, self.peer_isn = (OURS, THEIRS) if near else (THEIRS, OURS)
-        egress = Egress(self.isn, ORIGIN, Keys(sending))
-        ingress = Ingress(self.peer_isn, ORIGIN, Keys(receiving))
-        egress.offered(window)
-        ingress.offer(1 << 20)
         self.mtu = 1500
         self.near, self.outcome = near, Outcome()
-        key = KEY if near else KEY[4:8] + KEY[:4] + KEY[10:] + KEY[8:10]
-        self.flow = Flow(
-            key, egress, ingress, hello=b"", identity=b"", confirmed=True, mss=1438, scales=(0, 0), now=0.0,
-            outcome=self.outcome, paths=Paths(lambda path: self.mtu),
-        )  # fmt: skip
+        self.flow = make_flow(near, self.outcome, Paths(lambda path: self.mtu), window)
 
     def packet(self, seq: int, ack: int, flags: str, payload: bytes, window: int, options: list[Any],
                tos: int = 0) -> bytes:  # fmt: skip

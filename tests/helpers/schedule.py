@@ -10,6 +10,7 @@ from __future__ import annotations
 EACH_BY_ITSELF = frozenset(
     f"tests/{name}.py"
     for name in (
+        "fuzz/test_fuzz",
         "property/test_streams",
         "real/test_firewall",
         "real/test_health",
