@@ -224,6 +224,9 @@ class StreamParser:
         elif (found := find_message(data[:64])) and not found[0]:
             self._state, self._message = _State.GIVEN_UP, found[1]
             self._give_up(data)
+        elif self._state is _State.GIVEN_UP:
+            # searched in vain too often
+            self._give_up(data)
         else:
             self._search(data)
 
