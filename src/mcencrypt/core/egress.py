@@ -258,8 +258,11 @@ class Egress:
         if wire == una:
             return wire, self.plain_una, True
         if wire < una:
-            old = una - wire <= min(self.largest_window, una - self.ledger.origin)
-            return wire, self.plain_una + wire - una, old
+            plain = self.plain_una + wire - una
+            if una - wire > min(self.largest_window, una - self.ledger.origin):
+                return wire, plain, False
+            # Distances are longer on the wire: by that alone none may be older than the stream.
+            return wire, plain if plain > 0 else 0, True
         left = self.left
         if wire > left:
             return wire, self.beyond + wire - left, False

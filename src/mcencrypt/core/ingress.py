@@ -200,16 +200,13 @@ class Ingress:
         return None
 
     def _keep(self, wire: int, data: Buffer, deliveries: list[Delivery]) -> None:
-        """Keep pieces, as far as they are not known, and open what they make whole."""
-        known = self.ledger.known_until(wire)
-        end = wire + len(data)
-        if known >= end:
-            return
-        if known > wire:
-            data = data[known - wire :]
-            wire = known
+        """Keep pieces, and open what they make whole.
+
+        Of known records as well, which may have been lost on their way to our socket, or there: it drops what it was
+        given out of order when it needs the room (tcp_prune_ofo_queue).
+        """
         if self.fragments.add(wire, data):
-            self._complete(wire, end, deliveries)
+            self._complete(wire, wire + len(data), deliveries)
 
     def _complete(self, start: int, end: int, deliveries: list[Delivery]) -> None:
         """Open what the new bytes [start, end) made whole: records that they touch, and what follows those."""
@@ -221,7 +218,7 @@ class Ingress:
             if stop is None:
                 return
             opened = opened or stop > at
-            at = ledger.next_run_end(stop)
+            at = ledger.next_known(stop)
         if opened or ledger.at_wire(start) < 0:
             return
         # Records mostly come in one size: guess that those in the gap have the size of the last; a tag will tell.

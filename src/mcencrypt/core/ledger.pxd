@@ -33,4 +33,3 @@ cdef class Ledger:
     cpdef object forget(self, long long wire)
     cpdef bint _has_room(self, long long wire)
     cpdef tuple floor(self, long long wire)
-    cpdef long long known_until(self, long long wire)

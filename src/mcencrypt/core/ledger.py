@@ -11,7 +11,7 @@ the two roundings: an acknowledgement rounds down to a record boundary, a SACK b
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from operator import attrgetter
 
 from .record import OVERHEAD
@@ -243,17 +243,14 @@ class Ledger:
         number = (wire - run.wire) // (run.size + OVERHEAD)
         return run.wire + number * (run.size + OVERHEAD), run.plain + number * run.size
 
-    def known_until(self, wire: int) -> int:
-        """The end of the known records around `wire`; `wire` itself if it lies in a hole or behind the top."""
-        if wire < self.wire_edge:
-            return self.wire_edge
+    def next_known(self, wire: int) -> int | None:
+        """The first known record boundary behind `wire`; None if there is none."""
         index = self.at_wire(wire)
-        return max(wire, self.runs[index].wire_end) if index >= 0 else wire
-
-    def next_run_end(self, wire: int) -> int | None:
-        """Where the first run ends that starts at or behind `wire`; None if there is none."""
-        index = bisect_left(self.runs, wire, key=_by_wire)
-        return self.runs[index].wire_end if index < len(self.runs) else None
+        if index >= 0 and wire < self.runs[index].wire_end:
+            run = self.runs[index]
+            return run.boundary((wire - run.wire) // (run.size + OVERHEAD) + 1)
+        index += 1
+        return self.runs[index].wire if index < len(self.runs) else None
 
     def is_boundary(self, wire: int) -> bool:
         """Whether a record is known to start or end at `wire`."""

@@ -202,6 +202,19 @@ def test_acknowledgements_that_cannot_be_true_keep_their_distance(distance: int)
     assert near.flow.egress.una == base
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_old_acknowledgement_that_can_be_true_is_never_older_than_the_stream(count: int) -> None:
+    """Linux drops a segment, and the data in it, that acknowledges less than the window or the whole stream before what
+    is acknowledged (RFC 5961 section 5.2, tcp_ack); distances on the wire are longer by our overhead.
+    """
+    near, far, _ = heard(count)
+    near.take(far.send(0, ack=100 * count)[0])
+    for wire in range(ORIGIN, ORIGIN + count * RECORD, RECORD // 2):
+        got = near.forge(ORIGIN, ack=wire)
+        assert 0 <= (got[TCP].ack - OURS - 1 + 2**31) % 2**32 - 2**31 <= 100 * count
+    assert (near.forge(ORIGIN, ack=ORIGIN - 1)[TCP].ack - OURS - 1) % 2**32 >= 2**31, "older than the stream"
+
+
 def test_what_waits_for_the_window_was_not_sent() -> None:
     """Plain TCP refuses an acknowledgement of it."""
     near, _ = ends(window=300)
