@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,15 @@ class TwoHosts:
     a: Host
     router: Router
     b: Host
+
+    def narrow(self, mtu: int, toward: str = "ab") -> None:
+        """What the router forwards toward those sides may be that long from now on: of what is longer, and must not be
+        fragmented, it tells the sender.
+        """
+        for side, host in (("a", self.a), ("b", self.b)):
+            for text in host.interfaces["eth0"] if side in toward else ():
+                address = ipaddress.ip_interface(text)
+                self.router.ip(f"-{address.version}", "route", "replace", address.ip, "dev", side, "mtu", mtu)
 
     def public(self, version: int = 4) -> str:
         """The address under which side b sees a when the router masquerades; dial it for published ports."""

@@ -13,6 +13,15 @@ from collections.abc import Collection, Hashable
 from typing import NamedTuple
 
 
+class Place(NamedTuple):
+    """What the kernel remembers the MTU of a path by (ip_rt_update_pmtu, rt6_insert_exception), whoever's packets they
+    are: the peer, packed, and the index of the device by which they leave, 0 if nobody knows.
+    """
+
+    peer: bytes
+    device: int
+
+
 class Path(NamedTuple):
     """What the kernel routes a connection's packets by: the packed addresses of both ends, and what else there is."""
 
@@ -20,6 +29,13 @@ class Path(NamedTuple):
     own: bytes
     #: Mark, device and the like, as the shell has found them; here it is only compared.
     way: Hashable = None
+    #: Index of the device by which they leave; 0 if nobody knows.
+    device: int = 0
+
+    @property
+    def place(self) -> Place:
+        """Where the kernel remembers this path's MTU."""
+        return Place(self.peer, self.device)
 
     @classmethod
     def of(cls, key: bytes) -> Path:

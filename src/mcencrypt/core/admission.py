@@ -75,6 +75,7 @@ class Admission:
         self._ring, self._static, self._around = ring, static, surroundings
         self._outcome, self._table, self._epoch_bits = outcome, table, epoch_bits
         self._replays = ReplayCache()
+        #: How long packets to peers may be.
         self.paths = Paths(surroundings.route_mtu, surroundings.path_of)
         #: What peers were seen to offer, and what those offered that were refused for it.
         self.offers, self.refused_keys = Offers(), RefusedKeys()
@@ -376,7 +377,7 @@ class Admission:
     def _mss_limit(self, segment: Segment, key: bytes) -> int:
         """What a peer's MSS counts for at most: the route's MTU less headers."""
         path = self.paths.of(key) if key in self.dialling else Path.of(key)  # a peer's SYN has no socket here as yet
-        return max(self.paths.mtu(path) - (60 if segment.ipv6 else 40), 88)
+        return max(self.paths.limits(path).path - (60 if segment.ipv6 else 40), 88)
 
     # -- what is known of attempts, and their end
 

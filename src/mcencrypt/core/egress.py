@@ -26,6 +26,8 @@ CALM_AFTER: Final = 4 << 20
 SEGMENTS_WHEN_CALM: Final = 6
 #: Payload bytes up to which a packet counts as small, so that its last bytes may be held.
 SMALL: Final = 24 << 10
+#: Payload bytes down to which a record is cut for a socket that tries smaller segments: all hosts take packets of 576.
+SMALLEST_SLICE: Final = 512
 #: The smallest record worth cutting a GSO batch for, in plaintext bytes.
 SMALLEST_RECORD: Final = 64
 
@@ -217,6 +219,34 @@ class Egress:
             parts.append(Part(start, stop))
             start, room = stop, next_limit
         return parts
+
+    def probed_size(self, plain: int, length: int) -> int:
+        """Payload bytes of a packet that `length` bytes, sent again from plain offset `plain` on, say will arrive.
+
+        A socket that hears nothing of its full segments and nothing from routers tries smaller ones (RFC 4821): then it
+        repeats less than the record that starts there, and the record must not travel in one piece either.
+        """
+        ledger = self.ledger
+        start, end = ledger.records_of(plain, plain + 1)
+        if end - start - OVERHEAD <= length or ledger.plain_floor(start) != plain:
+            return MAX_PLAIN
+        return max(length + OVERHEAD, SMALLEST_SLICE)
+
+    def quoted(self, number: int) -> int | None:
+        """The local socket's sequence number for one that an ICMP error quotes; None if nothing like it is under way.
+
+        RFC 5927 section 4.1, with both edges, as the kernel has it (tcp_v4_err).
+        """
+        wire = unwrap(number - self.isn - 1 & 0xFFFFFFFF, self.una)
+        if not self.una <= wire <= self.left:
+            return None
+        if wire == self.una:
+            plain = self.plain_una
+        elif self.final_plain is not None and wire > self.ledger.wire_top:
+            plain = self.final_plain + 1
+        else:
+            plain = max(self.plain_una, self.ledger.plain_floor(wire))
+        return self.isn + 1 + plain & 0xFFFFFFFF
 
     def has_room(self, length: int) -> bool:
         """Whether the far side's window has room for `length` new plaintext bytes in records of any size.

@@ -21,6 +21,7 @@ from .checksum import tcp_checksum_is_right
 from .fast import Express
 from .flow import Flow
 from .handshake import HELLO_LENGTH
+from .icmp import checksum_is_right, is_icmp, read_error, rewrite
 from .keyring import KeyRing
 from .limits import Budget
 from .packet import ACK, MASK32, RST, SYN, Buffer, Segment, Unusable, bare, rebuild
@@ -108,6 +109,8 @@ class Engine:
         try:
             segment = Segment(packet)
         except Unusable as unusable:
+            if is_icmp(packet):
+                return self._error_in(packet)
             return self.outcome.drop(unusable.reason)
         if skb_info & CSUM_NOT_VERIFIED:
             # We write a new checksum, which would launder a corrupted header into a valid one.
@@ -118,6 +121,27 @@ class Engine:
         if segment.flags & SYN or self._answering or self._dialling or flow is None:
             return self._rare_in(segment, flow, now)
         return self._flow_in(flow, segment, now)
+
+    def _error_in(self, packet: Buffer) -> Verdict:
+        """ICMP from the network.
+
+        What quotes none of our encrypted connections is for the kernel as it is: of other programs, of plaintext, or of
+        an attempt, whose numbers nobody has changed. Anything else is for the local socket if what it quotes is under
+        way; whoever sends it has to know that much (RFC 5927).
+        """
+        quotation = read_error(packet)
+        if quotation is None:
+            return ACCEPT
+        flow = self._by_local.get(quotation.key)
+        if flow is None:
+            return ACCEPT
+        seq = flow.egress.quoted(quotation.seq)
+        if seq is None:
+            return self.outcome.drop("stray-icmp")
+        if not checksum_is_right(packet, quotation):
+            return self.outcome.drop("bad-checksum")
+        mtu, paths = quotation.mtu, self.admission.paths
+        return rewrite(packet, quotation, seq, None if mtu is None else paths.learn(paths.of(flow.key), mtu))
 
     def _flow_in(self, flow: Flow, segment: Segment, now: float) -> Verdict:
         flow.seen = now
@@ -232,7 +256,7 @@ class Engine:
 
     def routes_changed(self) -> None:
         """The route to a peer may be another one now."""
-        self.admission.paths.version += 1
+        self.admission.paths.routes_changed()
 
     def tick(self, now: float) -> list[bytes]:
         """Expire what has a deadline.  Returns the connections whose sockets the caller should look up.
@@ -241,7 +265,7 @@ class Engine:
         `table.touch`.
         """
         self.admission.expire(now)
-        self.routes_changed()
+        self.admission.paths.tick(now)
         self.table.expire(now)
         return self.table.silent(now)
 

@@ -87,7 +87,7 @@ def egress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, gso: bool,
     if new:
         if flow.paths_version != flow.paths.version:
             return False
-        segment = flow.mss if flow.mss < flow.shown_mtu - tcp_at - 20 else flow.shown_mtu - tcp_at - 20
+        segment = flow.mss if flow.mss < flow.kernel_mtu - tcp_at - 20 else flow.kernel_mtu - tcp_at - 20
         calm = sending.bytes_sealed >= sending.calm_from and sending.has_room(new)
         size, unit = sizes(gso, new, 0, segment, payload_at - tcp_at - 20, calm)
         size = size if size < _LARGEST_RECORD else _LARGEST_RECORD
@@ -95,7 +95,7 @@ def egress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, gso: bool,
         end = start + new + (new + size - 1) // size * _OVERHEAD
         if (
             end > sending.right_edge
-            or end - start > (_LIMIT if gso else flow.path_mtu) - payload_at
+            or end - start > (_LIMIT if gso else flow.kernel_mtu) - payload_at
             or end > sending.keys.until
             or (gso and new <= SMALL and not packet[tcp_at + 13] & _PSH)
             or (not gso and start + size + _OVERHEAD > sending.right_edge)

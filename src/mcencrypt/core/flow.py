@@ -26,6 +26,7 @@ class Flow(Receiving):
         "_template",
         "created",
         "hello",
+        "kernel_mtu",
         "key_id",
         "local_scale",
         "mss",
@@ -34,7 +35,6 @@ class Flow(Receiving):
         "paths",
         "paths_version",
         "seen",
-        "shown_mtu",
     )
 
     def __init__(
@@ -65,8 +65,8 @@ class Flow(Receiving):
         self.local_scale = scales[0]
         self.created = self.seen = now
         self.paths = paths
-        #: What `paths` said when it had this version: the MTU in bytes that the route shows, and the path's.
-        self.paths_version, self.shown_mtu, self.path_mtu = -1, 0, 0
+        #: What `paths` said when it had this version: its `Limits`.
+        self.paths_version, self.kernel_mtu, self.path_mtu = -1, 0, 0
         #: Headers for records that wait for the window.
         self._template: Segment | None = None
 
@@ -112,10 +112,10 @@ class Flow(Receiving):
             # Before the first packet, and wherever one was lost: routes, and what they go by, can change.
             self.path, self.paths_version = self.paths.of(self.key), -1
         if self.paths_version != self.paths.version:
-            self.shown_mtu, self.path_mtu = self.paths.shown(self.path), self.paths.mtu(self.path)
-            self.paths_version = self.paths.version
-        head, mtu = segment.payload_at, self.path_mtu
-        largest = self.mss - (head - segment.tcp_at - 20)
+            self.look_at_path()
+        head = segment.payload_at
+        options_length = head - segment.tcp_at - 20
+        mss = min(self.mss, self.kernel_mtu - segment.tcp_at - 20)
         if plain_end > top or (final and egress.final_plain is None):
             if egress.final_plain is not None:
                 return self.outcome.drop("data-after-fin")
@@ -125,8 +125,8 @@ class Flow(Receiving):
                 gso,
                 new,
                 seen - top,
-                min(self.mss, self.shown_mtu - segment.tcp_at - 20),
-                head - segment.tcp_at - 20,
+                mss,
+                options_length,
                 egress.bytes_sealed >= egress.calm_from and egress.has_room(plain_end - top),
             )
             hold = plain == seen and length <= SMALL and not segment.flags & (PSH | FIN) and (gso or seen > top)
@@ -136,14 +136,14 @@ class Flow(Receiving):
             data = segment.payload()
             sealed = egress.push(data[length - new :] if plain < seen else data, size, unit, final, hold)
             end = ledger.wire_top
-            room = (VERDICT_LIMIT if gso else mtu) - head
+            room = (VERDICT_LIMIT if gso else self.kernel_mtu) - head
             if plain == seen and end - start <= room and egress.sent == start and end <= egress.right_edge:
                 # The usual case: all of it is new, fits and may go.
                 egress.sent = end
                 if self.positions is not None:
                     self.positions(self)
                 return rebuild(segment, egress.seq(start), ack, sealed, options=options)
-            if not gso and head + length + OVERHEAD > mtu:
+            if not gso and head + length + OVERHEAD > self.path_mtu:
                 self._tell(segment)
             if plain < seen:
                 start = min(start, egress.range_of(plain, plain_end, final)[0])
@@ -155,7 +155,10 @@ class Flow(Receiving):
             return self._nothing_left(segment, gso, final, ack, options)
 
         repeated = start < egress.sent or plain_end <= top
-        parts = egress.parts(start, end, (VERDICT_LIMIT if gso else mtu) - head, mtu - head, repeated)
+        room = self.path_mtu - head
+        if plain < top and not gso:
+            room = min(room, egress.probed_size(plain, length))
+        parts = egress.parts(start, end, VERDICT_LIMIT - head if gso else room, room, repeated)
         if repeated and not parts:
             # Nothing of it may leave.  If the news of an open window was lost, only a question brings it again.
             return self._nothing_left(segment, gso, False, ack, options)
@@ -177,14 +180,22 @@ class Flow(Receiving):
                 options=options,
                 identification_step=number,
             )
-            # A GSO packet that is not longer than its segments are to be never reaches the wire (tcp_gso_segment).
-            if number == 0 and not (gso and part.end - part.start <= largest):
+            # The kernel drops a GSO packet that is not longer than its segments are to be (tcp_gso_segment), and any
+            # other that is longer than it holds the path for (ip_finish_output).
+            if number == 0 and (
+                part.end - part.start > mss - options_length if gso else len(packet) <= self.kernel_mtu
+            ):
                 verdict = packet
             else:
                 self.outcome.to_network(packet)
         if self.positions is not None:
             self.positions(self)
         return verdict
+
+    def look_at_path(self) -> None:
+        """Find out anew how long packets may be."""
+        self.kernel_mtu, self.path_mtu = self.paths.limits(self.path)
+        self.paths_version = self.paths.version
 
     def _nothing_left(self, segment: Segment, gso: bool, final: bool, ack: int, options: bytes | None) -> Verdict:
         """All that was retransmitted is acknowledged: repeat a bare FIN, or probe for the acknowledgement."""
@@ -221,7 +232,7 @@ class Flow(Receiving):
         egress, template = self.egress, self._template
         if template is None:
             return
-        room = self.paths.mtu(self.path) - template.payload_at
+        room = self.paths.limits(self.path).path - template.payload_at
         for number, part in enumerate(egress.parts(egress.sent, egress.ledger.wire_top, room, room)):
             packet = rebuild(
                 template,

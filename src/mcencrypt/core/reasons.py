@@ -42,6 +42,7 @@ Reason = Literal[
     "data-after-fin",
     "without-ack",
     "unauthenticated-fin",
+    "stray-icmp",
 ]
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)

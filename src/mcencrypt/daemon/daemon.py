@@ -27,6 +27,7 @@ from mcencrypt.daemon.datapath import Datapath
 from mcencrypt.daemon.events import Reporter
 from mcencrypt.daemon.jobs import Jobs
 from mcencrypt.daemon.journal import Journal
+from mcencrypt.daemon.learnt import Learnt
 from mcencrypt.daemon.loop import Loop
 from mcencrypt.daemon.notify import Heartbeat, Notifier
 from mcencrypt.daemon.prober import Prober
@@ -93,7 +94,7 @@ class Daemon:
         stored = StoredKeyring(config.state_dir, network_key)
         check_links()
         listener = _metrics_listener(config.metrics_listen, namespace)
-        self._journal = Journal(config.run_dir)
+        self._journal, self._learnt = Journal(config.run_dir), Learnt(config.run_dir)
 
         # Then the parts, each with those that it needs.
         self._loop, self._routes = Loop(), Routes()
@@ -103,8 +104,10 @@ class Daemon:
         unix_ms = lambda: time.time_ns() // 1_000_000  # noqa: E731
         surroundings = Surroundings(os.urandom, unix_ms, ways.route_mtu, ways.path_of)
         self._engine = engine = Engine(policy, stored.ring, identity.private, surroundings, on_flow=record)
+        now = time.monotonic()
+        engine.admission.paths.take_over(self._learnt.remains(now), self._learnt.on_news, now)
         for one in self._journal.remains:
-            engine.table.remember(one.key, one.seq, one.ack, time.monotonic())
+            engine.table.remember(one.key, one.seq, one.ack, now)
         firewall, fence = Firewall(ports, config.queue_number, mark=config.fence_mark), Fence(ports, config.fence_mark)
         self._jobs = jobs = Jobs(self._loop)
         self._switch = switch = Switch(engine, firewall, fence, sockets, self._loop, jobs, config.state_dir)
@@ -182,6 +185,7 @@ class Daemon:
             self._metrics.close()
         self._datapath.close()
         self._journal.close()
+        self._learnt.close()
         self._lock.release()
         self._state_lock.release()
         if not self.homeless:

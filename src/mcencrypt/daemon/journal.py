@@ -3,23 +3,18 @@
 A file in `run_dir` (a tmpfs), mapped into memory, one fixed slot per flow, written as packets pass and without a
 system call. It holds no keys. The next process reads it to send both sides of each connection a reset with exact
 numbers; after a SIGKILL as after an upgrade both applications redial at once.
-
-A page of a file that the disk has no room for kills whoever writes it in memory (SIGBUS, mmap(2)). So the file is all
-there before anything depends on it: posix_fallocate(3), and no hole in it later.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
-import stat
 from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 
 from mcencrypt.core.flow import Flow
 from mcencrypt.core.table import MAX_FLOWS
-from mcencrypt.errors import OperatorError
+from mcencrypt.daemon.mapped import map_file
 
 FILE_NAME: Final = "flows"
 _SLOT: Final = 64
@@ -43,14 +38,7 @@ class Journal:
 
     def __init__(self, run_dir: Path) -> None:
         """Reserves the file, and leaves what an earlier process wrote there until `begin`. Raises OperatorError."""
-        path = run_dir / FILE_NAME
-        try:
-            self._map = _map(path)
-        except OSError as problem:
-            raise OperatorError(
-                f"cannot keep {path}, of {_SIZE >> 20} MB: {problem.strerror}; make room there, or set run_dir to "
-                "another tmpfs"
-            ) from None
+        self._map = map_file(run_dir / FILE_NAME, _SIZE)
         #: What an earlier process left: its connections, which nobody can translate any more.
         self.remains = list(_remains(self._map))
         self._free = list(range(MAX_FLOWS - 1, -1, -1))
@@ -87,34 +75,6 @@ class Journal:
     def close(self) -> None:
         """Leave the file as it is: whoever starts next needs it."""
         self._map.close()
-
-
-def _map(path: Path) -> mmap.mmap:
-    """The file, of full size and without holes. Raises OSError."""
-    descriptor = _open(path)
-    try:
-        os.ftruncate(descriptor, _SIZE)
-        os.posix_fallocate(descriptor, 0, _SIZE)
-        return mmap.mmap(descriptor, _SIZE)
-    finally:
-        os.close(descriptor)
-
-
-def _open(path: Path) -> int:
-    """What an earlier process of ours left, or a new file in the place of anything else."""
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    try:
-        descriptor = os.open(path, flags)
-    except OSError:
-        pass  # none, or a link, which is not ours
-    else:
-        found = os.fstat(descriptor)
-        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1:
-            os.fchmod(descriptor, 0o600)
-            return descriptor
-        os.close(descriptor)
-    path.unlink(missing_ok=True)
-    return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
 
 
 def _remains(table: mmap.mmap) -> list[Remains]:

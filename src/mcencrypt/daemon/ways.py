@@ -28,7 +28,7 @@ class Ways:
     def path_of(self, key: bytes) -> Path:
         """The path of a connection's packets, by its key, ours first."""
         handling = self.handlings.of(key, time.monotonic(), self.leaves_by())
-        return Path.of(key)._replace(way=handling._replace(priority=0))
+        return Path.of(key)._replace(way=handling._replace(priority=0), device=handling.interface)
 
     def route_mtu(self, path: Path) -> int:
         """MTU in bytes that the route of a path shows."""

@@ -36,7 +36,8 @@ def check_interfaces(case: Case) -> Iterator[Finding]:
         yield note(
             "links.mtus",
             f"interfaces differ in MTU ({shown}), so a path may have a smaller one in its middle",
-            "if small messages pass and blocks stall: sysctl -w net.ipv4.tcp_mtu_probing=1, or set the route's mtu",
+            "if small messages pass and blocks stall, something on it drops ICMP: sysctl -w "
+            "net.ipv4.tcp_mtu_probing=1, or set the route's mtu",
         )
     elif links:
         yield ok("links.mtu", ", ".join(f"{link.name} MTU {link.mtu}" for link in links[:8]))

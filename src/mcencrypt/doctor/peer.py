@@ -267,7 +267,7 @@ def _check_size(case: Case, peer: Peer, reached: float | None) -> Iterator[Findi
     yield warning(
         "peer.mtu",
         f"packets of {mtu} bytes, the route's MTU, do not reach {peer.address}; the largest that does has about {low}",
-        f"small messages will pass and blocks stall: ip route change ... mtu {low}, or sysctl -w "
+        f"if nothing on the path says so to the sender, blocks stall: ip route change ... mtu {low}, or sysctl -w "
         "net.ipv4.tcp_mtu_probing=1",
     )
 

@@ -67,12 +67,18 @@ def check_rules(case: Case) -> Iterator[Finding]:
         return
     if not saved or not case.ports:
         return
-    wanted = Firewall(case.ports, case.queue_number, case.environ, case.fence_mark).render()
     texts = {one.family: one.text for one in reversed(saved)}
+    # With u32 or, where there is none, without: either way is right.
+    ways = [
+        Firewall(case.ports, case.queue_number, case.environ, case.fence_mark, selective).render()
+        for selective in (True, False)
+    ]
     states = {
-        family: _state(Ruleset.parse(texts.get(family, "")), Ruleset.parse(text))
-        for family, text in wanted.items()
-        if family in texts
+        family: min(
+            (_state(Ruleset.parse(text), Ruleset.parse(way[family])) for way in ways), key=lambda one: one.value
+        )
+        for family, text in texts.items()
+        if family in ways[0]
     }
     there = [one for one in saved if Ruleset.parse(one.text).ours().tables]
     hidden = [f"{one.family} {name}" for one in saved for name in sorted(Ruleset.parse(one.text).unread)]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from string import Template
 
@@ -21,6 +22,7 @@ from mcencrypt.kernel.fence import DEFAULT_MARK
 from mcencrypt.kernel.iptables import SECONDS, V4, V6, Backend, backends, decode, ipv6_in_kernel, kind_shown
 from mcencrypt.kernel.netlink import NETLINK_NETFILTER, Listener
 from mcencrypt.kernel.nftview import View
+from mcencrypt.kernel.quoting import matches
 from mcencrypt.kernel.ruleset import Ruleset, State, Table, change, change_shape, judge_shape, judge_table, worst
 
 #: Ports that one multiport match takes (XT_MULTI_PORTS in xt_multiport.h).
@@ -57,28 +59,32 @@ class Firewall:
         queue_number: int,
         environ: Mapping[str, str] = os.environ,
         mark: int | None = DEFAULT_MARK,
+        selective: bool = True,
     ) -> None:
-        """`mark`: the bit that opens the fence (`kernel.fence`); None where there is none."""
+        """`mark`: the bit that opens the fence (`kernel.fence`); None where there is none.
+
+        `selective`: of ICMP errors take only those that quote the ports; given up where that is impossible.
+        """
         self.ports = tuple(ports)
         self.queue_number = queue_number
         self.mark = mark
         self._environ = environ
-        self._wanted = {family: Ruleset.parse(text) for family, text in self.render().items()}
+        self._select(selective)
         # Another version of iptables may spell the same rules in another way: what it showed after it had
         # accepted ours is then what is compared with.
         self._shown: dict[str, Ruleset] = {}
 
     def with_ports(self, ports: Sequence[int]) -> Firewall:
         """The same for other ports; changes no rule."""
-        return Firewall(ports, self.queue_number, self._environ, self.mark)
+        return Firewall(ports, self.queue_number, self._environ, self.mark, self.selective)
 
     def without_mark(self) -> Firewall:
         """The same where there is no fence; changes no rule."""
-        return Firewall(self.ports, self.queue_number, self._environ, None)
+        return Firewall(self.ports, self.queue_number, self._environ, None, self.selective)
 
     def render(self) -> dict[str, str]:
         """The rules as input of ``iptables-restore --noflush``, by family ("ipv4", "ipv6")."""
-        return {family: _fill(name, self.ports, self.queue_number, self.mark) for family, name in _TEMPLATES.items()}
+        return {family: self._fill(family, name) for family, name in _TEMPLATES.items()}
 
     def families(self) -> tuple[str, ...]:
         """Families that need rules.
@@ -98,7 +104,7 @@ class Firewall:
         backend, *others = backends(self._environ)
         kind = backend.kind
         for family in self.families():
-            shown = yield from self._install(backend, family)
+            shown = yield from self._with_or_without_u32(partial(self._install, backend, family))
             kind = kind or kind_shown(shown)
         for other in others:
             # of the same kind they are the same rules by another name, a script's for instance
@@ -137,9 +143,8 @@ class Firewall:
         daemon binds the queue. `install` checks and repairs later. Raises OperatorError.
         """
         backend = backends(self._environ)[0]
-        rules = self.render()
         for family in self.families():
-            perform(backend.restore(family, rules[family]), SECONDS)
+            perform(self._with_or_without_u32(partial(self._hold, backend, family)), SECONDS)
 
     def events(self) -> Listener:
         """Events of every change that goes through nf_tables, iptables-nft included: a hint to check at once.
@@ -151,6 +156,42 @@ class Firewall:
     def announces_changes(self) -> bool:
         """Whether `events` reports every change of the rules: with iptables-nft."""
         return backends(self._environ)[0].kind == "nft"
+
+    def _with_or_without_u32(self, attempt: Callable[[], Steps[str]]) -> Steps[str]:
+        """Try again without u32 if that may be what is missing; if it was not, keep to it. Raises OperatorError."""
+        try:
+            return (yield from attempt())
+        except OperatorError:
+            if not self.selective:
+                raise
+            self._select(False)
+            try:
+                return (yield from attempt())
+            except OperatorError:
+                self._select(True)
+                raise
+
+    def _hold(self, backend: Backend, family: str) -> Steps[str]:
+        return (yield from backend.restore(family, self.render()[family]))
+
+    def _select(self, selective: bool) -> None:
+        self.selective = selective
+        self._wanted = {family: Ruleset.parse(text) for family, text in self.render().items()}
+
+    def _fill(self, family: str, name: str) -> str:
+        ports = self.ports
+        groups = [",".join(map(str, ports[at : at + MULTIPORT_MAX])) for at in range(0, len(ports), MULTIPORT_MAX)]
+        several = {"ports": groups, "quoting": matches(family, ports, self.selective)}
+        values = {"queue": str(self.queue_number), "mark": f"{self.mark or 0:#x}"}
+        lines = []
+        for line in _template(name).splitlines(keepends=True):
+            template = Template(line)
+            names = template.get_identifiers()
+            if line.startswith("#") or ("mark" in names and self.mark is None):
+                continue
+            repeated = next((name for name in names if name in several), "queue")
+            lines += [template.substitute(values | {repeated: one}) for one in several.get(repeated, [values["queue"]])]
+        return "".join(lines)
 
     def _judge(self, backend: Backend, family: str, saved: Ruleset) -> State:
         states = []
@@ -276,20 +317,6 @@ def _view(backend: Backend, family: str, saved: Ruleset, table: str) -> Iterator
             f"{command} cannot show table {table}, which holds rules that it does not know, and the kernel does not "
             f"either: {error.strerror}: run as root"
         ) from None
-
-
-def _fill(name: str, ports: Sequence[int], queue_number: int, mark: int | None) -> str:
-    groups = [ports[at : at + MULTIPORT_MAX] for at in range(0, len(ports), MULTIPORT_MAX)]
-    values = {"queue": str(queue_number), "mark": f"{mark or 0:#x}"}
-    lines = []
-    for line in _template(name).splitlines(keepends=True):
-        template = Template(line)
-        names = template.get_identifiers()
-        if line.startswith("#") or ("mark" in names and mark is None):
-            continue
-        repeats = groups if "ports" in names else [ports]
-        lines += [template.substitute(values, ports=",".join(map(str, group))) for group in repeats]
-    return "".join(lines)
 
 
 def _template(name: str) -> str:

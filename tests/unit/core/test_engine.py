@@ -6,8 +6,11 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from scapy.layers.inet import ICMP, IP, TCP, TCPerror
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6
 
 from mcencrypt.core import table
+from mcencrypt.core.addresses import Path
 from mcencrypt.core.engine import CSUM_NOT_READY, CSUM_NOT_VERIFIED, GSO
 from mcencrypt.core.record import OVERHEAD
 from mcencrypt.core.status import State
@@ -20,6 +23,7 @@ from tests.helpers.sides import (
     EDGE_B,
     ISN_A,
     ISN_B,
+    OTHER,
     A,
     B,
     Host,
@@ -396,3 +400,79 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(a.table.encrypted_keys()) == 1
     connect(a, b, 900_000, 800_000)
     assert len(a.table.encrypted_keys()) == 1, "one that replaces another has its place"
+
+
+# -- ICMP errors
+
+
+def error_about(packet: Packet, mtu: int | None, distance: int = 0) -> bytearray:
+    """What a router says of a packet: that it is too big, or, without an MTU, that it knows no way."""
+    six = len(packet.source) == 16
+    quoted = (IPv6 if six else IP)(packet.build())
+    quoted[TCP].seq = (quoted[TCP].seq + distance) % 2**32
+    if six:
+        kind = ICMPv6DestUnreach(code=0) if mtu is None else ICMPv6PacketTooBig(mtu=mtu)
+        return bytearray(bytes(IPv6(src="fd00::99", dst=quoted.src) / kind / quoted))
+    kind = ICMP(type=3, code=1) if mtu is None else ICMP(type=3, code=4, nexthopmtu=mtu)
+    return bytearray(bytes(IP(src="10.9.9.9", dst=quoted.src) / kind / quoted))
+
+
+def quoted_seq(verdict: object) -> int:
+    assert isinstance(verdict, bytes)
+    read = (IPv6 if verdict[0] >> 4 == 6 else IP)(verdict)
+    return int(read[TCPerror].seq)
+
+
+@pytest.mark.parametrize(("local", "remote"), [(A, B), (A6, B6)])
+def test_an_error_about_what_is_under_way_reaches_the_socket_in_its_numbers(local: Host, remote: Host) -> None:
+    a, b = pair()
+    connect(a, b, local=local, remote=remote)
+    first, second = (a.sends(make(local, remote, ISN_A + 1 + at, ISN_B + 1, ACK | PSH, b"x" * 100)) for at in (0, 100))
+    for packet, plain in ((first, 0), (second, 100)):
+        verdict = a.engine.ingress(error_about(packet, 1400), 0, 0.0)
+        assert quoted_seq(verdict) == ISN_A + 1 + plain
+        assert isinstance(verdict, bytes)
+        named = IPv6(verdict)[ICMPv6PacketTooBig].mtu if local is A6 else IP(verdict)[ICMP].nexthopmtu
+        assert named == 1400 - OVERHEAD
+        assert quoted_seq(a.engine.ingress(error_about(packet, None), 0, 0.0)) == ISN_A + 1 + plain
+    assert a.engine.admission.paths.limits(Path.of(key_of(local, remote))) == (1400 - OVERHEAD, 1400)
+    assert a.refused == {}
+    # inside a record it is the record, and behind the last the next number, as the kernel has it
+    assert quoted_seq(a.engine.ingress(error_about(second, None, 50), 0, 0.0)) == ISN_A + 1 + 100
+    assert quoted_seq(a.engine.ingress(error_about(second, None, 122), 0, 0.0)) == ISN_A + 1 + 200
+
+
+@pytest.mark.parametrize("distance", [-1, 123, 1000, 2**31 - 1, 2**31, -1000])
+def test_an_error_about_anything_else_moves_nothing(distance: int) -> None:
+    a, _ = connected()
+    packet = from_a(a, b"x" * 100)
+    assert a.engine.ingress(error_about(packet, 600, distance), 0, 0.0) is DROP
+    assert a.refused == {"stray-icmp": 1}
+    assert a.engine.admission.paths.limits(Path.of(key_of(A, B))) == (1500, 1500)
+
+
+def test_what_was_acknowledged_is_not_under_way() -> None:
+    a, b = connected()
+    packet = from_a(a, b"x" * 100)
+    b.gets(packet)
+    a.gets(b.sends(make(B, A, ISN_B + 1, ISN_A + 101, ACK)))
+    assert a.engine.ingress(error_about(packet, 1400), 0, 0.0) is DROP
+    assert quoted_seq(a.engine.ingress(error_about(packet, 1400, 122), 0, 0.0)) == ISN_A + 101
+
+
+def test_an_error_with_a_wrong_checksum_is_not_given_a_right_one() -> None:
+    a, _ = connected()
+    packet = error_about(from_a(a, b"x" * 100), 1400)
+    packet[-1] ^= 1
+    assert a.engine.ingress(packet, 0, 0.0) is DROP
+    assert a.refused == {"bad-checksum": 1}
+
+
+def test_errors_about_others_pass_as_they_are() -> None:
+    a, _ = connected()
+    a.dials(ISN_A, SECOND)
+    strange = make(OTHER, B, 1, 1, ACK)
+    for packet in (make(SECOND, B, ISN_A, 0, SYN), strange):
+        assert a.engine.ingress(error_about(packet, 600), 0, 0.0) is ACCEPT
+    assert a.engine.ingress(bytes(IP(src="10.9.9.9", dst="10.0.0.1") / ICMP(type=8) / b"ping"), 0, 0.0) is ACCEPT
+    assert a.refused == {}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP
 
+from mcencrypt.core.packet import Segment
 from mcencrypt.core.record import OVERHEAD
 from mcencrypt.core.verdict import DROP
 from tests.helpers.halves import ORIGIN, OURS, SEGMENT, THEIRS, Half, ends, sack_of
@@ -124,6 +125,66 @@ def test_a_path_that_shrank_gets_slices_and_the_socket_is_told() -> None:
     assert early is DROP or not bytes(early[TCP].payload)
     got = far.take(parts[0])
     assert bytes(got[TCP].payload) == text and got[TCP].seq == OURS + 1
+
+
+def leaves(near: Half, at: int, payload: bytes, gso: bool = False) -> tuple[list[int], list[int]]:
+    """Our socket sends; lengths of the packets that come back from the queue, and of those that are injected."""
+    verdict = near.flow.from_socket(Segment(near.packet(OURS + 1 + at, THEIRS + 1, "A", payload, 60000, [])), gso)
+    return [len(verdict)] if isinstance(verdict, bytes) else [], [len(packet) for packet in near.drain("network")]
+
+
+def test_what_is_longer_than_the_kernel_holds_the_path_for_is_injected_up_to_what_it_takes() -> None:
+    """ip_finish_output would drop it: the kernel was told less than the path takes."""
+    near, _ = ends()
+    near.mtu = 1300
+    leaves(near, 0, b"x" * 1260)
+    near.mtu = 1300 - OVERHEAD
+    (told,) = near.drain("socket")
+    assert told[ICMP].nexthopmtu == near.mtu
+    at = 1260
+    for size, expected in (
+        (near.mtu - OVERHEAD - 40, ([near.mtu], [])),
+        (near.mtu - OVERHEAD - 39, ([], [near.mtu + 1])),
+        (near.mtu - 40, ([], [1300])),
+    ):
+        assert leaves(near, at, b"x" * size) == expected
+        at += size
+    assert near.drain("socket") == [], "the kernel knows"
+    assert leaves(near, at, b"x" * (3 * near.mtu), gso=True)[1] == [], "batches are cut by the kernel"
+
+
+def test_a_socket_that_repeats_less_is_sent_as_much_at_a_time() -> None:
+    """It had no answer to its full segments, and tries smaller ones (net.ipv4.tcp_mtu_probing)."""
+    near, far = ends()
+    text = Random(4).randbytes(1400)
+    near.send(0, text)
+    assert leaves(near, 0, text) == ([1400 + OVERHEAD + 40], []), "the same again: only lost"
+    parts = near.send(0, text[:1024])
+    assert [len(part[TCP].payload) for part in parts] == [1024 + OVERHEAD, 1400 - 1024]
+    far.take(parts[0])
+    assert bytes(far.take(parts[1])[TCP].payload) == text
+    assert [len(part[TCP].payload) for part in near.send(0, text[:40])] == [512, 512, 1422 - 1024], "a tail is no probe"
+
+
+def test_a_repeated_part_of_a_record_that_was_never_longer_travels_whole() -> None:
+    near, _ = ends()
+    near.send(0, b"x" * 100)
+    near.send(100, b"y" * 1300)
+    assert [len(part[TCP].payload) for part in near.send(50, b"x" * 50)] == [100 + OVERHEAD], "from within a record"
+    assert [len(part[TCP].payload) for part in near.send(0, b"x" * 100 + b"y" * 900)] == [1444]
+
+
+def test_what_is_left_of_a_batch_is_injected_only_if_the_path_takes_it() -> None:
+    """A packet not longer than the kernel's segments cannot come back from the queue as a batch (tcp_gso_segment)."""
+    near, _ = ends()
+    near.send(0, b"x" * SEGMENT * 4, "PA", gso=True)
+    near.mtu = 1300
+    verdict, injected = leaves(near, 0, b"x" * 1260, gso=True)
+    assert verdict and verdict[0] > 1300 and not injected, "longer than a segment: the kernel cuts it"
+    near.flow.paths.routes_changed()
+    near.mtu = 1500
+    verdict, injected = leaves(near, 0, b"x" * 1260, gso=True)
+    assert not verdict and injected == [1478]
 
 
 def test_records_wait_for_the_window_and_leave_when_it_opens() -> None:
