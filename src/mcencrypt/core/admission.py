@@ -16,11 +16,10 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from .addresses import Path, endpoints, on_ports, peer_of
 from .attempts import LIFETIME, Answering, Dialling
 from .egress import Egress
+from .ephemerals import Ephemerals
 from .flow import Flow
 from .fragments import Pool
 from .handshake import (
@@ -30,11 +29,11 @@ from .handshake import (
     Dial,
     Refused,
     Session,
-    ephemeral_key,
     named_ephemeral,
 )
 from .ingress import Ingress
 from .keyring import KeyRing, Offers, RefusedKeys
+from .noise import KeyPair
 from .options import SynOptions, read_syn
 from .packet import ACK, MASK32, RST, Segment, bare, rebuild
 from .paths import Paths
@@ -64,7 +63,8 @@ class Admission:
         self,
         policy: Policy,
         ring: KeyRing,
-        static: X25519PrivateKey,
+        static: KeyPair,
+        ephemerals: Ephemerals,
         surroundings: Surroundings,
         outcome: Outcome,
         table: Table,
@@ -72,7 +72,7 @@ class Admission:
     ) -> None:
         """`epoch_bits`: log2 of the wire bytes after which a direction's key changes."""
         self.policy = policy
-        self._ring, self._static, self._around = ring, static, surroundings
+        self._ring, self._static, self._ephemerals, self._around = ring, static, ephemerals, surroundings
         self._outcome, self._table, self._epoch_bits = outcome, table, epoch_bits
         self._replays = ReplayCache()
         #: How long packets to peers may be.
@@ -104,9 +104,9 @@ class Admission:
         if attempt is None or attempt.isn != segment.seq:
             if attempt is None and len(self.dialling) >= MAX_DIALLING:
                 return self._outcome.reject(key, "too-many-attempts", "too many connections are being opened at once")
-            ephemeral = ephemeral_key(self._around.random)
-            dial = Dial(self._ring.offered, self._static, ephemeral, self._around.unix_ms())
+            dial = Dial(self._ring.offered, self._static, self._ephemerals.take(), self._around.unix_ms())
             attempt = self.dialling[key] = Dialling(dial, segment, options, now)
+            self._outcome.ahead.append(key)
         return rebuild(segment, segment.seq, 0, attempt.dial.hello, options=options.passed)
 
     def syn_ack_out(self, segment: Segment, key: bytes, live: Flow | None, now: float) -> Verdict | None:
@@ -124,7 +124,7 @@ class Admission:
                 options = read_syn(segment.options())
                 if options.signed:
                     return self._outcome.reject(key, "signed-tcp", _SIGNED)
-                answer, ephemeral = attempt.answer, ephemeral_key(self._around.random)
+                answer, ephemeral = attempt.answer, self._ephemerals.take()
                 try:
                     message, session = answer.reply(
                         ephemeral, self._around.unix_ms(), self._ring.offered is answer.secret

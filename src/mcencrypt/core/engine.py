@@ -18,12 +18,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from .addresses import address_of, on_ports, peer_of, reversed_key
 from .admission import Admission
 from .checksum import tcp_checksum_is_right
+from .ephemerals import Ephemerals
 from .fast import Express
 from .flow import Flow
 from .handshake import HELLO_LENGTH
 from .icmp import checksum_is_right, is_icmp, read_error, rewrite
 from .keyring import KeyRing
 from .limits import Budget
+from .noise import KeyPair
 from .packet import ACK, MASK32, RST, SYN, Buffer, Segment, Unusable, bare, rebuild
 from .policy import Policy, Surroundings
 from .probing import Probing
@@ -68,8 +70,13 @@ class Engine:
         self.outcome = Outcome()
         self.ring = ring
         self.table = Table(self.outcome, on_flow)
-        self.admission = Admission(policy, ring, static, surroundings, self.outcome, self.table, epoch_bits)
-        self.probing = Probing(ring, static, surroundings, self.outcome)
+        #: Keys of handshakes to come, to be made while nothing else is to be done.
+        self.ephemerals = Ephemerals(surroundings.random)
+        own = KeyPair(static)
+        self.admission = Admission(
+            policy, ring, own, self.ephemerals, surroundings, self.outcome, self.table, epoch_bits
+        )
+        self.probing = Probing(ring, own, self.ephemerals, surroundings, self.outcome)
         # Looked at for each packet:
         self._by_local, self._by_remote = self.table.by_local, self.table.by_remote
         self._plain, self._ghosts, self._unconfirmed = self.table.plain, self.table.ghosts, self.table.unconfirmed

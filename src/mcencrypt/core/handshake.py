@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
 from struct import Struct
 from typing import Final, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
-from .noise import DH_LENGTH, MESSAGE_OVERHEAD, Initiator, NoiseError, Responder
+from .noise import DH_LENGTH, MESSAGE_OVERHEAD, Initiator, KeyPair, NoiseError, Responder, begin
 from .packet import Buffer
 from .reasons import Reason
 
@@ -70,13 +67,15 @@ def named_key(hello: bytes) -> bytes:
 class NetworkSecret:
     """The network key in the forms that the handshake needs."""
 
-    __slots__ = ("_mac", "key_id", "psk")
+    __slots__ = ("_mac", "key_id", "psk", "start")
 
     def __init__(self, key: bytes) -> None:
         """`key`: the 32 bytes that all nodes of one network share."""
         self.psk = key
         self.key_id = hashlib.blake2s(key=key, digest_size=8, person=b"mcen kid").digest()
         self._mac = hashlib.blake2s(key=key, digest_size=MAC_LENGTH, person=b"mcen mac")
+        #: Where all handshakes under this key start.
+        self.start = begin(key, self.clear(MESSAGE_1))
 
     def __repr__(self) -> str:
         return f"NetworkSecret({self.key_id.hex()})"
@@ -128,8 +127,8 @@ class Dial:
     def __init__(
         self,
         secret: NetworkSecret,
-        static: X25519PrivateKey,
-        ephemeral: X25519PrivateKey,
+        static: KeyPair,
+        ephemeral: KeyPair,
         unix_ms: int,
         offers: bool = True,
     ) -> None:
@@ -137,7 +136,7 @@ class Dial:
         self.secret = secret
         #: Whether the peer, too, offers this key when it dials; known once `finish` has read message 2.
         self.peer_offers = False
-        self._initiator = Initiator(secret.psk, secret.clear(MESSAGE_1), static, ephemeral)
+        self._initiator = Initiator(secret.start, static, ephemeral)
         noise = self._initiator.write_message_1(_payload.pack(OFFERS_THIS_KEY if offers else 0, unix_ms))
         self.hello = secret.seal(MESSAGE_1, noise)
 
@@ -157,11 +156,11 @@ class Answer:
 
     __slots__ = ("_responder", "ephemeral", "remote_static", "secret", "timestamp_ms")
 
-    def __init__(self, secret: NetworkSecret, static: X25519PrivateKey, hello: Buffer, unix_ms: int) -> None:
+    def __init__(self, secret: NetworkSecret, static: KeyPair, hello: Buffer, unix_ms: int) -> None:
         """Raises Refused."""
         self.secret = secret
         noise = secret.check(bytes(hello), MESSAGE_1)
-        self._responder = Responder(secret.psk, secret.clear(MESSAGE_1), static)
+        self._responder = Responder(secret.start, static)
         try:
             payload = self._responder.read_message_1(noise)
         except NoiseError as problem:
@@ -176,7 +175,7 @@ class Answer:
         #: Its public key, claimed; its first record proves it.
         self.remote_static = self._responder.remote_static
 
-    def reply(self, ephemeral: X25519PrivateKey, unix_ms: int, offers: bool = True) -> tuple[bytes, Session]:
+    def reply(self, ephemeral: KeyPair, unix_ms: int, offers: bool = True) -> tuple[bytes, Session]:
         """Message 2 and the session, with a fresh ephemeral key.  Raises Refused.
 
         `offers`: this connection's network key is also the one that we offer when we dial.
@@ -187,11 +186,3 @@ class Answer:
         except NoiseError as problem:
             raise Refused("forged-handshake", f"its handshake message is not authentic ({problem})") from None
         return self.secret.seal(MESSAGE_2, noise), Session(sending, receiving, self._responder.remote_static)
-
-
-Randomness = Callable[[int], bytes]
-
-
-def ephemeral_key(random: Randomness) -> X25519PrivateKey:
-    """A fresh X25519 key from 32 bytes of `random`."""
-    return X25519PrivateKey.from_private_bytes(random(32))

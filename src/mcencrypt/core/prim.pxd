@@ -51,6 +51,11 @@ cdef class Reply:
     cdef const unsigned char *body(self) noexcept
 
 
+cpdef bytes sha256(bytes first, bytes second)
+cpdef bytes hkdf(bytes chaining_key, bytes material, int outputs)
+cpdef bytes encrypt(bytes key, unsigned long long number, bytes plaintext, bytes associated)
+cpdef bytes decrypt(bytes key, unsigned long long number, bytes sealed, bytes associated)
+
 cdef bytes key_of(const unsigned char *packet, bint ipv6)
 cdef void copy_head(Reply reply, const unsigned char *packet, int length) noexcept
 cdef void take_blob(Reply reply, bytes blob) noexcept

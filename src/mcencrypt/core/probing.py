@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from struct import pack
 from typing import Final, Literal
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
-from .handshake import HELLO_LENGTH, Dial, NetworkSecret, Refused, ephemeral_key
+from .ephemerals import Ephemerals
+from .handshake import HELLO_LENGTH, Dial, NetworkSecret, Refused
 from .keyring import KeyRing
+from .noise import KeyPair
 from .packet import ACK, MASK32, RST, SYN, Segment, bare, rebuild
 from .policy import Surroundings
 from .verdict import Outcome
@@ -88,8 +88,11 @@ class _Probe:
 class Probing:
     """The probes of one engine, which shows it what comes from the network for nobody's connection."""
 
-    def __init__(self, ring: KeyRing, static: X25519PrivateKey, surroundings: Surroundings, outcome: Outcome) -> None:
-        self._ring, self._static, self._around, self._outcome = ring, static, surroundings, outcome
+    def __init__(
+        self, ring: KeyRing, static: KeyPair, ephemerals: Ephemerals, surroundings: Surroundings, outcome: Outcome
+    ) -> None:
+        self._ring, self._static, self._ephemerals = ring, static, ephemerals
+        self._around, self._outcome = surroundings, outcome
         #: Those under way, by key, ours first.
         self.under_way: dict[bytes, _Probe] = {}
 
@@ -111,10 +114,9 @@ class Probing:
         """
         if len(self.under_way) >= MAX_PROBES or key in self.under_way:
             return False
-        random = self._around.random
-        isn = int.from_bytes(random(4), "big")
+        isn = int.from_bytes(self._around.random(4), "big")
         offers = secret.key_id == self._ring.offered.key_id
-        dial = Dial(secret, self._static, ephemeral_key(random), self._around.unix_ms(), offers)
+        dial = Dial(secret, self._static, self._ephemerals.take(), self._around.unix_ms(), offers)
         syn = _syn(key, isn, dial.hello, self._around.route_mtu(self._around.path_of(key)))
         self.under_way[key] = _Probe(dial, isn, syn, now + timeout, now, done)
         self._outcome.to_network(syn)

@@ -52,7 +52,8 @@ class Keys:
     def __init__(self, key: bytes, epoch_bits: int = EPOCH_BITS) -> None:
         self.epoch_bits = epoch_bits
         self._epoch, self._base = 0, key
-        self._ciphers = {0: AESGCM(key)}
+        #: Those that were asked for: `fast` needs none of them.
+        self._ciphers: dict[int, AESGCM] = {}
         #: For `fast`: the proven epoch's cipher, and the wire offset at which that epoch ends.
         self.current, self.until = prim.Cipher(key), 1 << epoch_bits
 
@@ -60,11 +61,12 @@ class Keys:
         """The cipher for a record that starts at `wire`; None if its epoch is out of reach."""
         epoch = wire >> self.epoch_bits
         cipher = self._ciphers.get(epoch)
-        if cipher is None and self._epoch < epoch <= self._epoch + self.AHEAD:
+        if cipher is None and self._epoch <= epoch <= self._epoch + self.AHEAD:
             key = self._base
-            for number in range(self._epoch + 1, epoch + 1):
-                key = rekey(key)
-                self._ciphers.setdefault(number, AESGCM(key))
+            for number in range(self._epoch, epoch + 1):
+                key = rekey(key) if number > self._epoch else key
+                if number not in self._ciphers:
+                    self._ciphers[number] = AESGCM(key)
             cipher = self._ciphers[epoch]
         return cipher
 
@@ -72,11 +74,12 @@ class Keys:
         """A record at `wire` was authentic (or is ours): forget what lies two epochs back."""
         epoch = wire >> self.epoch_bits
         if epoch > self._epoch:
-            for _ in range(epoch - self._epoch):
+            for number in range(self._epoch, epoch):
+                if number == epoch - 1 and number not in self._ciphers:
+                    self._ciphers[number] = AESGCM(self._base)
                 self._base = rekey(self._base)
             self._epoch = epoch
             self._ciphers = {number: cipher for number, cipher in self._ciphers.items() if number >= epoch - 1}
-            self._ciphers.setdefault(epoch, AESGCM(self._base))
             self.current, self.until = prim.Cipher(self._base), epoch + 1 << self.epoch_bits
 
 

@@ -113,6 +113,8 @@ class Outcome:
     #: Connections, ours first, that a stranger's packet named: if there are such sockets, they must go.
     suspects: set[bytes] = field(default_factory=set)
     events: list[Event] = field(default_factory=list)
+    #: Connections, ours first, whose path will be asked for when the peer answers: it can be looked up meanwhile.
+    ahead: list[bytes] = field(default_factory=list)
     #: Packets dropped, by reason.  These only grow.
     refused: Counter[Reason] = field(default_factory=Counter)
     #: Attempts rejected since events were last taken, by reason.

@@ -124,6 +124,7 @@ class Daemon:
             reporter,
         )
         ways.came_by, ways.leaves_by = self._datapath.came_by, self._datapath.leaves_by
+        self._datapath.look_ahead = ways.look_ahead
         prober = Prober(engine, switch, self._loop)
         rotation = Rotation(engine, stored, prober, self._loop, lambda: switch.ports, live.name_of)
 
@@ -162,6 +163,7 @@ class Daemon:
         # Only now the far sides hear of it: a change of hooks takes from the kernel what waits in queues
         # (nf_queue_nf_hook_drop), and a reset is sent but once.
         self._loop.afterwards, self._loop.waiting = self._datapath.carry_out, self._datapath.serve
+        self._loop.spare = self._engine.ephemerals
         self._datapath.carry_out()
         # What is in the journal was ended, and nothing can fail any more: now it may be forgotten.
         self._journal.begin()

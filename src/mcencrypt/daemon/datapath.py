@@ -11,6 +11,10 @@ from mcencrypt.daemon.interfaces import Decider, Injector, Queue, Reporter
 from mcencrypt.kernel.queue import Decide, statistics
 
 
+def _nothing(key: bytes, device: int) -> None:
+    """Nobody looks ahead."""
+
+
 class Datapath:
     """An engine between its queue and its raw sockets."""
 
@@ -31,6 +35,9 @@ class Datapath:
         self._destroy, self._destroy_suspect, self._reporter = destroy, destroy_suspect, reporter
         self._injector = injector
         engine.express.underway = injector.underway
+        #: Looks up what will be asked of a connection, of which a packet has just left by a device.
+        self.look_ahead: Callable[[bytes, int], None] = _nothing
+        self._ahead: list[tuple[bytes, int]] = []
         self._queue = open_queue(self._decide)
         #: Handles the packets of the queue: `Queue.serve`.
         self.serve: Callable[[int, float], bool] = self._queue.serve
@@ -46,6 +53,8 @@ class Datapath:
         outcome = self._outcome
         if outcome.injections:
             self._inject()
+        while self._ahead:
+            self.look_ahead(*self._ahead.pop())
         while outcome.sockets:
             self._destroy(outcome.sockets.pop())
         while outcome.suspects:
@@ -97,7 +106,12 @@ class Datapath:
             return verdict
         if self._injector.is_ours(packet):
             return ACCEPT
-        return engine.egress(packet, skb_info, now)
+        verdict = engine.egress(packet, skb_info, now)
+        if outcome.ahead:
+            device = self._queue.device()
+            self._ahead += ((key, device) for key in outcome.ahead)
+            outcome.ahead.clear()
+        return verdict
 
     def _inject_ahead(self) -> None:
         """Send to the network what an incoming packet set free, before the local socket answers that packet."""

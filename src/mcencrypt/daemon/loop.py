@@ -13,12 +13,23 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 log = logging.getLogger(__name__)
 
 
 def _nothing() -> None:
     """What is to be done afterwards if nobody said."""
+
+
+class Spare(Protocol):
+    """Work for times when nothing else is to be done, in small pieces."""
+
+    def wanting(self) -> bool:
+        """Whether there is any."""
+
+    def make(self) -> None:
+        """Do a piece of it."""
 
 
 def _readable(fd: int, seconds: float) -> bool:
@@ -41,6 +52,8 @@ class Loop:
         self.waiting: Callable[[int, float], bool] = _readable
         #: Called whenever callbacks have run, before the loop waits or ends, for what they left.
         self.afterwards: Callable[[], None] = _nothing
+        #: What is done, piece by piece, when nothing else waits.
+        self.spare: Spare | None = None
         self._on_signal: dict[int, Callable[[], None]] = {}
         self._signals, self._wakeup = socket.socketpair()
         for end in (self._signals, self._wakeup):
@@ -103,11 +116,17 @@ class Loop:
             if not self._running:
                 break
             call(self.afterwards)
-            if self.waiting(epoll, max(0.0, timers[0][0] - time.monotonic()) if timers else -1.0):
+            seconds = max(0.0, timers[0][0] - time.monotonic()) if timers else -1.0
+            spare = self.spare
+            wanted = spare is not None and spare.wanting()
+            if self.waiting(epoll, 0.0 if wanted else seconds):
                 for fd, _ in poll(0):
                     callback = readers.get(fd)
                     if callback is not None:
                         call(callback)
+            elif wanted and spare is not None:
+                call(self.afterwards)  # `waiting` may have had something more urgent to do
+                call(spare.make)
         call(self.afterwards)
 
     def _call(self, callback: Callable[[], None]) -> None:

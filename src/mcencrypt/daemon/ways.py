@@ -30,6 +30,12 @@ class Ways:
         handling = self.handlings.of(key, time.monotonic(), self.leaves_by())
         return Path.of(key)._replace(way=handling._replace(priority=0), device=handling.interface)
 
+    def look_ahead(self, key: bytes, seen: int) -> None:
+        """Ask what will be asked in a moment of a connection of which a packet has just left by the device `seen`."""
+        path = Path.of(key)
+        way = self.handlings.of(key, time.monotonic(), seen)._replace(priority=0)
+        self._routes.mtu(path.peer, path.own, way)
+
     def route_mtu(self, path: Path) -> int:
         """MTU in bytes that the route of a path shows."""
         way = path.way

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import replace
-from random import Random
 from struct import pack
 
 import pytest
 
 from mcencrypt.core import admission, engine
-from mcencrypt.core.handshake import HELLO_LENGTH, Answer, NetworkSecret, ephemeral_key
+from mcencrypt.core.handshake import HELLO_LENGTH, Answer, NetworkSecret
+from mcencrypt.core.noise import KeyPair
 from mcencrypt.core.record import OVERHEAD
 from mcencrypt.core.status import State
 from mcencrypt.core.verdict import DROP, Encrypted, Ended, Rejected
@@ -171,7 +171,7 @@ def test_an_answer_under_another_key_is_named_by_it() -> None:
     a, theirs = Side(), NetworkSecret(OTHER_KEY)
     a.dials()
     hello = Side(keys=OTHER_KEY).dials().payload
-    message, _ = Answer(theirs, private_key(9), hello, a.unix_ms).reply(ephemeral_key(Random(5).randbytes), 0)
+    message, _ = Answer(theirs, KeyPair(private_key(9)), hello, a.unix_ms).reply(KeyPair(private_key(5)), 0)
     seen = a.gets(make(B, A, ISN_B, ISN_A + 1 + HELLO_LENGTH, SYN | ACK, message))
     assert (seen.flags, seen.ack) == (RST | ACK, ISN_A + 1)
     event = a.rejected()

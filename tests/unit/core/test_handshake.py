@@ -16,27 +16,23 @@ from mcencrypt.core.handshake import (
     NetworkSecret,
     Refused,
     Session,
-    ephemeral_key,
 )
+from mcencrypt.core.noise import KeyPair
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 SECRET, OTHER = NetworkSecret(KEY), NetworkSecret(OTHER_KEY)
 NOW = 1_750_000_000_000
 
 
-def private(seed: int) -> X25519PrivateKey:
-    return X25519PrivateKey.from_private_bytes(Random(seed).randbytes(32))
+def pair(seed: int) -> KeyPair:
+    return KeyPair(X25519PrivateKey.from_private_bytes(Random(seed).randbytes(32)))
 
 
-def public(key: X25519PrivateKey) -> bytes:
-    return key.public_key().public_bytes_raw()
-
-
-ALICE, BOB = private(1), private(2)
+ALICE, BOB = pair(1), pair(2)
 
 
 def dial(secret: NetworkSecret = SECRET, at: int = NOW, ephemeral: int = 11) -> Dial:
-    return Dial(secret, ALICE, private(ephemeral), at)
+    return Dial(secret, ALICE, pair(ephemeral), at)
 
 
 def answer(hello: bytes, at: int = NOW, secret: NetworkSecret = SECRET) -> Answer:
@@ -61,52 +57,41 @@ def flipped(data: bytes, bit: int) -> bytes:
 def test_both_ends_have_the_same_keys_and_know_each_other() -> None:
     ours = dial()
     theirs = answer(ours.hello)
-    message, session = theirs.reply(private(12), NOW + 5)
+    message, session = theirs.reply(pair(12), NOW + 5)
     finished = ours.finish(message)
-    assert finished == Session(session.receiving, session.sending, public(BOB))
-    assert session.remote_static == public(ALICE)
+    assert finished == Session(session.receiving, session.sending, BOB.public)
+    assert session.remote_static == ALICE.public
     assert session.sending != session.receiving
     assert len(session.sending) == len(session.receiving) == 32
     assert theirs.timestamp_ms == NOW
-    assert theirs.ephemeral == public(private(11))
+    assert theirs.ephemeral == pair(11).public
 
 
 def test_the_messages_look_as_documented() -> None:
     message_1 = dial().hello
-    message_2, _ = answer(message_1).reply(private(12), NOW)
+    message_2, _ = answer(message_1).reply(pair(12), NOW)
     key_id = hashlib.blake2s(key=KEY, person=b"mcen kid", digest_size=8).digest()
     for kind, message, ephemeral in ((1, message_1, 11), (2, message_2, 12)):
         assert len(message) == HELLO_LENGTH == 138
         assert message[:14] == b"mcen\x01" + bytes((kind,)) + key_id
         mac = hashlib.blake2s(message[:14] + message[30:], key=KEY, person=b"mcen mac", digest_size=16)
         assert message[14:30] == mac.digest()
-        assert message[30:62] == public(private(ephemeral))
-        assert public(ALICE) not in message
-        assert public(BOB) not in message
+        assert message[30:62] == pair(ephemeral).public
+        assert ALICE.public not in message
+        assert BOB.public not in message
         assert KEY not in message
 
 
 def test_each_ephemeral_key_makes_keys_of_its_own() -> None:
     ours = dial()
     theirs = answer(ours.hello)
-    first, second = (theirs.reply(private(seed), NOW) for seed in (12, 13))
+    first, second = (theirs.reply(pair(seed), NOW) for seed in (12, 13))
     assert first[0] != second[0]
     assert len({first[1].sending, first[1].receiving, second[1].sending, second[1].receiving}) == 4
     # Whichever of the two messages arrives, and also one after the other.
     for message, session in (first, second, first):
         assert ours.finish(message)[:2] == (session.receiving, session.sending)
     assert dial(ephemeral=14).hello != ours.hello
-
-
-def test_an_ephemeral_key_comes_from_the_randomness_that_is_passed_in() -> None:
-    asked: list[int] = []
-
-    def random(count: int) -> bytes:
-        asked.append(count)
-        return b"\x07" * count
-
-    assert public(ephemeral_key(random)) == public(X25519PrivateKey.from_private_bytes(b"\x07" * 32))
-    assert asked == [32]
 
 
 # -- refusals
@@ -121,7 +106,7 @@ def test_a_wrong_network_key_is_named() -> None:
 
 
 def test_a_wrong_network_key_is_named_in_message_2_as_well() -> None:
-    foreign, _ = answer(dial(OTHER).hello, secret=OTHER).reply(private(12), NOW)
+    foreign, _ = answer(dial(OTHER).hello, secret=OTHER).reply(pair(12), NOW)
     with pytest.raises(Refused) as caught:
         dial().finish(foreign)
     assert caught.value.reason == "wrong-key"
@@ -145,7 +130,7 @@ def test_a_wrong_network_key_is_named_in_message_2_as_well() -> None:
         (b"mcen\x01\x02" + SECRET.key_id + bytes(124), "malformed-handshake"),
         (dial().hello[:-1], "malformed-handshake"),
         (dial().hello + b"\0", "malformed-handshake"),
-        (answer(dial().hello).reply(private(12), NOW)[0], "malformed-handshake"),  # a message 2
+        (answer(dial().hello).reply(pair(12), NOW)[0], "malformed-handshake"),  # a message 2
     ],
 )
 def test_what_is_no_message_1_is_refused(hello: bytes, reason: str) -> None:
@@ -169,7 +154,7 @@ def test_every_flipped_bit_of_message_1_is_refused() -> None:
 
 def test_every_flipped_bit_of_message_2_is_refused() -> None:
     ours = dial()
-    message, session = answer(ours.hello).reply(private(12), NOW)
+    message, session = answer(ours.hello).reply(pair(12), NOW)
     for bit in range(len(message) * 8):
         with pytest.raises(Refused):
             ours.finish(flipped(message, bit))
@@ -180,7 +165,7 @@ def test_noise_protects_what_a_holder_of_the_network_key_changes() -> None:
     """mac1 is made anew here, as anybody in the network can: the Noise message has to notice by itself."""
     ours = dial()
     noise_1 = ours.hello[30:]
-    message, session = answer(ours.hello).reply(private(12), NOW)
+    message, session = answer(ours.hello).reply(pair(12), NOW)
     noise_2 = message[30:]
     for bit in range(0, len(noise_1) * 8, 3):
         assert refusal(SECRET.seal(1, flipped(noise_1, bit))).reason == "forged-handshake"
@@ -191,7 +176,7 @@ def test_noise_protects_what_a_holder_of_the_network_key_changes() -> None:
 
 
 def test_message_2_belongs_to_one_message_1() -> None:
-    message, _ = answer(dial(ephemeral=11).hello).reply(private(12), NOW)
+    message, _ = answer(dial(ephemeral=11).hello).reply(pair(12), NOW)
     with pytest.raises(Refused):
         dial(ephemeral=13).finish(message)
 

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mcencrypt.core.handshake import Dial, NetworkSecret, Refused
 from mcencrypt.core.keyring import LATELY, MAX_KEYS, KeyRing, Offer, Offers, RefusedKeys, RingError
+from mcencrypt.core.noise import KeyPair
 
 SECRETS = [NetworkSecret(bytes((number,)) * 32) for number in range(12)]
 A, B, C = SECRETS[:3]
@@ -16,7 +17,7 @@ ADDRESS = bytes((10, 0, 0, 1))
 
 
 def hello(secret: NetworkSecret) -> bytes:
-    keys = [X25519PrivateKey.from_private_bytes(Random(seed).randbytes(32)) for seed in (1, 2)]
+    keys = [KeyPair(X25519PrivateKey.from_private_bytes(Random(seed).randbytes(32))) for seed in (1, 2)]
     return Dial(secret, keys[0], keys[1], 0).hello
 
 

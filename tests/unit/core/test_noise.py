@@ -25,8 +25,12 @@ def vectors() -> list[dict[str, bytes]]:
     return parsed
 
 
-def private(raw: bytes) -> X25519PrivateKey:
-    return X25519PrivateKey.from_private_bytes(raw)
+def pair(raw: bytes) -> noise.KeyPair:
+    return noise.KeyPair(X25519PrivateKey.from_private_bytes(raw))
+
+
+def generate() -> noise.KeyPair:
+    return noise.KeyPair(X25519PrivateKey.generate())
 
 
 def transport(key: bytes, plaintext: bytes) -> bytes:
@@ -39,50 +43,53 @@ def test_there_are_vectors() -> None:
 
 @pytest.mark.parametrize("vector", vectors())
 def test_vector(vector: dict[str, bytes]) -> None:
-    psk, prologue = vector["preshared_key"], vector.get("prologue", b"")
-    ours = noise.Initiator(psk, prologue, private(vector["init_static"]), private(vector["gen_init_ephemeral"]))
-    theirs = noise.Responder(psk, prologue, private(vector["resp_static"]))
+    start = noise.begin(vector["preshared_key"], vector.get("prologue", b""))
+    ours = noise.Initiator(start, pair(vector["init_static"]), pair(vector["gen_init_ephemeral"]))
+    theirs = noise.Responder(start, pair(vector["resp_static"]))
 
     message_1 = ours.write_message_1(vector["msg_0_payload"])
     assert message_1 == vector["msg_0_ciphertext"]
     assert theirs.read_message_1(message_1) == vector["msg_0_payload"]
-    assert theirs.remote_static == noise.public_bytes(private(vector["init_static"]))
+    assert theirs.remote_static == pair(vector["init_static"]).public
 
-    message_2, sends, receives = theirs.write_message_2(vector["msg_1_payload"], private(vector["gen_resp_ephemeral"]))
+    message_2, sends, receives = theirs.write_message_2(vector["msg_1_payload"], pair(vector["gen_resp_ephemeral"]))
     assert message_2 == vector["msg_1_ciphertext"]
     payload, initiator_sends, initiator_receives = ours.read_message_2(message_2)
     assert payload == vector["msg_1_payload"]
-    assert ours.remote_static == noise.public_bytes(private(vector["resp_static"]))
+    assert ours.remote_static == pair(vector["resp_static"]).public
     assert (initiator_sends, initiator_receives) == (receives, sends)
     assert transport(initiator_sends, vector["msg_2_payload"]) == vector["msg_2_ciphertext"]
     assert transport(sends, vector["msg_3_payload"]) == vector["msg_3_ciphertext"]
 
 
+def test_handshakes_that_start_alike_do_not_share_a_state() -> None:
+    start = noise.begin(bytes(32), b"p")
+    static, ephemerals = generate(), [generate(), generate()]
+    first, second = (noise.Initiator(start, static, one).write_message_1(b"x") for one in ephemerals)
+    assert noise.Initiator(noise.begin(bytes(32), b"p"), static, ephemerals[0]).write_message_1(b"x") == first
+    assert noise.Initiator(noise.begin(bytes(32), b"p"), static, ephemerals[1]).write_message_1(b"x") == second
+
+
 def fresh() -> tuple[noise.Initiator, noise.Responder]:
-    psk = os.urandom(32)
-    generate = X25519PrivateKey.generate
-    return (
-        noise.Initiator(psk, b"p", generate(), generate()),
-        noise.Responder(psk, b"p", generate()),
-    )
+    start = noise.begin(os.urandom(32), b"p")
+    return noise.Initiator(start, generate(), generate()), noise.Responder(start, generate())
 
 
 def test_every_flipped_bit_of_message_1_is_refused() -> None:
-    initiator, responder = fresh()
-    message = initiator.write_message_1(b"payload")
+    start, static = noise.begin(os.urandom(32), b"p"), generate()
+    message = noise.Initiator(start, generate(), generate()).write_message_1(b"payload")
     for bit in range(len(message) * 8):
         broken = bytearray(message)
         broken[bit // 8] ^= 1 << bit % 8
-        twin = noise.Responder.__new__(noise.Responder)
-        twin._static, twin._symmetric = responder._static, noise._copy(responder._symmetric)
         with pytest.raises(noise.NoiseError):
-            twin.read_message_1(bytes(broken))
+            noise.Responder(start, static).read_message_1(bytes(broken))
+    assert noise.Responder(start, static).read_message_1(message) == b"payload"
 
 
 def test_a_forged_message_2_does_not_spoil_the_handshake() -> None:
     initiator, responder = fresh()
     responder.read_message_1(initiator.write_message_1(b""))
-    message_2, sending, receiving = responder.write_message_2(b"hello", X25519PrivateKey.generate())
+    message_2, sending, receiving = responder.write_message_2(b"hello", generate())
     forged = bytearray(message_2)
     forged[-1] ^= 1
     with pytest.raises(noise.NoiseError):
@@ -94,8 +101,8 @@ def test_a_forged_message_2_does_not_spoil_the_handshake() -> None:
 def test_each_answer_to_one_message_1_has_its_own_keys() -> None:
     initiator, responder = fresh()
     responder.read_message_1(initiator.write_message_1(b""))
-    first = responder.write_message_2(b"", X25519PrivateKey.generate())
-    second = responder.write_message_2(b"", X25519PrivateKey.generate())
+    first = responder.write_message_2(b"", generate())
+    second = responder.write_message_2(b"", generate())
     assert len({*first[1:], *second[1:]}) == 4
 
 
@@ -118,7 +125,7 @@ def test_against_noiseprotocol() -> None:
     """The second oracle, with random keys and rekeying."""
     from noise.connection import Keypair, NoiseConnection
 
-    psk, static, ephemeral = os.urandom(32), X25519PrivateKey.generate(), X25519PrivateKey.generate()
+    psk = os.urandom(32)
     other = NoiseConnection.from_name(b"Noise_IXpsk0_25519_AESGCM_SHA256")
     other.set_as_responder()
     other.set_psks(psk)
@@ -126,7 +133,7 @@ def test_against_noiseprotocol() -> None:
     other.set_keypair_from_private_bytes(Keypair.STATIC, os.urandom(32))
     other.start_handshake()
 
-    ours = noise.Initiator(psk, b"mcencrypt", static, ephemeral)
+    ours = noise.Initiator(noise.begin(psk, b"mcencrypt"), generate(), generate())
     assert other.read_message(ours.write_message_1(b"one")) == b"one"
     payload, sending, receiving = ours.read_message_2(bytes(other.write_message(b"two")))
     assert payload == b"two"

@@ -109,3 +109,15 @@ def test_its_numbers_are_those_of_queue_and_sockets(bench: Bench) -> None:
     assert (shown["injections"], shown["injections_failed"]) == (5, 6)
     bench.datapath.close()
     assert bench.acts == ["queue closed"]
+
+
+def test_what_will_be_asked_is_looked_up_behind_the_verdict_with_the_device_of_its_own_packet(bench: Bench) -> None:
+    asked: list[tuple[bytes, int]] = []
+    bench.datapath.look_ahead = lambda key, device: asked.append((key, device))
+    bench.engine.follows[b"syn"] = (ACCEPT, lambda outcome: outcome.ahead.append(KEY))
+    bench.packet(b"syn", outgoing=True)
+    assert asked == [] and bench.acts == ["out syn", "verdict"]
+    bench.packet(b"another", outgoing=False)
+    bench.datapath.carry_out()
+    bench.datapath.carry_out()
+    assert asked == [(KEY, 3)]

@@ -94,3 +94,47 @@ def test_a_descriptor_is_forgotten(bench: Bench) -> None:
     bench.loop.call_every(3600.0, lambda: bench.act("never"))
     bench.loop.run()
     assert "read" not in bench.acts and "never" not in bench.acts
+
+
+class Pieces:
+    """Spare work that is done after a number of pieces."""
+
+    def __init__(self, bench: Bench, count: int) -> None:
+        self.bench, self.count = bench, count
+
+    def wanting(self) -> bool:
+        return self.count > 0
+
+    def make(self) -> None:
+        self.count -= 1
+        self.bench.act("piece")
+
+
+def test_spare_work_waits_for_everything_else_and_then_is_done_piece_by_piece(bench: Bench) -> None:
+    def readable() -> None:
+        bench.near.recv(1)
+        bench.act("read")
+
+    bench.loop.afterwards = lambda: None
+    bench.loop.add_reader(bench.near.fileno(), readable)
+    bench.far.send(b"xy")
+    bench.loop.call_at(0.0, lambda: bench.act("timer"))
+    bench.loop.spare = Pieces(bench, 3)
+    bench.loop.call_at(bench.loop.now() + 0.02, bench.stop)
+    bench.loop.run()
+    assert bench.acts == ["timer", "read", "read", "piece", "piece", "piece", "stop"]
+
+
+def test_with_no_spare_work_left_it_waits(bench: Bench) -> None:
+    waits: list[float] = []
+
+    def wait(fd: int, seconds: float) -> bool:
+        waits.append(seconds)
+        if seconds:
+            bench.loop.stop()
+        return False
+
+    bench.loop.waiting, bench.loop.spare = wait, Pieces(bench, 2)
+    bench.loop.call_at(bench.loop.now() + 60, bench.stop)
+    bench.loop.run()
+    assert waits[:2] == [0.0, 0.0] and waits[2] > 1
