@@ -7,6 +7,7 @@ from random import Random
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mcencrypt.core.handshake import MAX_SKEW_MS, NOISE_AT, Answer, Dial, NetworkSecret, Refused
+from mcencrypt.core.noise import KeyPair
 from mcencrypt.core.replays import ReplayCache
 from mcencrypt.core.status import State
 from tests.fuzz.source import Source
@@ -17,8 +18,8 @@ NOW_MS = 1_750_000_000_000
 SECRET = NetworkSecret(b"k" * 32)
 
 
-def _key(seed: int) -> X25519PrivateKey:
-    return X25519PrivateKey.from_private_bytes(Random(seed).randbytes(32))
+def _key(seed: int) -> KeyPair:
+    return KeyPair(X25519PrivateKey.from_private_bytes(Random(seed).randbytes(32)))
 
 
 ALICE, BOB = _key(1), _key(2)
