@@ -31,7 +31,7 @@ EACH_BY_ITSELF = frozenset(
 TOGETHER = {
     f"tests/containers/test_{name}": daemon
     for daemon, names in {
-        "containers of compose": ("join.py", "network.py", "one_node.py", "contents.py"),
+        "containers of compose": ("join.py", "network.py", "one_node.py", "trubudget.py", "contents.py"),
         "containers with systemd": (
             *("systemd.py", "systemd_netns.py", "harness.py", "netns.py"),
             "contents.py::test_the_debian_package",

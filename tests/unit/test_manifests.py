@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,16 @@ import pytest
 import yaml
 
 from mcencrypt.store.config import load
+from tests.helpers.kustomized import documents, rendered
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = sorted((ROOT / "docs" / "kubernetes").glob("*.yaml"))
-COMPOSE = sorted((ROOT / "docker").glob("docker-compose*.yml"))
+COMPOSE = sorted((ROOT / "docker").rglob("docker-compose*.yml"))
+#: What lists its ports: the default, or what TruBudget's nodes listen on and are published as.
+PORTS = {"docker": (7331,), "trubudget": (7447, 7448)}
+KUSTOMIZED = ROOT / "docs" / "kubernetes"
 #: Of Kubernetes: the first with sidecars by default, and a recent one.
 VERSIONS = ("1.29", "1.34")
-
-
-def documents(path: Path) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all(path.read_text()))
 
 
 def pod(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -60,13 +62,14 @@ def test_kubernetes_sidecar_comes_first_with_what_it_needs(path: Path) -> None:
     assert not {mount["name"] for mount in sidecar["volumeMounts"]} & {"chain"}
 
 
-@pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", COMPOSE, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_compose_sidecars_own_the_network_and_nodes_join_it(path: Path) -> None:
     (file,) = documents(path)
     services = file["services"]
     nodes = {name: one for name, one in services.items() if "network_mode" in one}
     sidecars = {name: one for name, one in services.items() if "network_mode" not in one}
     assert len(nodes) == len(sidecars) in (1, 3)
+    assert all(node.get("command") for node in nodes.values()), "an entrypoint drops the image's own command"
     for name, node in nodes.items():
         _, _, owner = node["network_mode"].partition("service:")
         assert node["depends_on"] == {owner: {"condition": "service_healthy"}}, name
@@ -79,4 +82,84 @@ def test_compose_sidecars_own_the_network_and_nodes_join_it(path: Path) -> None:
         # every setting is one that mcencrypt knows, defaults of variables put in
         settings = {key: value.partition(":-")[2].rstrip("}") or value for key, value in sidecar["environment"].items()}
         config = load(None, settings)
-        assert config.p2p_ports() == (7331,) and str(config.network_key_file) == "/run/secrets/network.key", name
+        assert (
+            config.p2p_ports() == PORTS[path.parent.name] and str(config.network_key_file) == "/run/secrets/network.key"
+        ), name
+
+
+# -- Kustomize
+
+#: Of TruBudget's chart what counts here: the node's workload, as in production and in a test, and another's.
+CHART = [
+    {
+        "apiVersion": "apps/v1",
+        "kind": kind,
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/component": component}},
+        "spec": {
+            **({"serviceName": name} if kind == "StatefulSet" else {}),
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {
+                    "containers": [
+                        {
+                            "name": name,
+                            "image": f"trubudget/{name}:main",
+                            "env": [{"name": "P2P_PORT", "value": "7447"}],
+                            "volumeMounts": [{"name": "bc-data", "mountPath": "/root/.multichain"}],
+                        }
+                    ],
+                    "volumes": [{"name": "bc-data", "emptyDir": {}}],
+                },
+            },
+        },
+    }
+    for kind, name, component in (
+        ("StatefulSet", "blockchain", "multichain"),
+        ("Deployment", "blockchain-test", "multichain"),
+        ("Deployment", "api", "api"),
+    )
+]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_chart_gets_a_sidecar_where_a_node_is_and_nothing_else_changes(version: str) -> None:
+    after = rendered(KUSTOMIZED / "trubudget", CHART)
+    for before, now in zip(CHART, after, strict=True):
+        kubernetes_validate.validate(now, version, strict=True)
+        if before["metadata"]["name"] == "api":
+            assert now == before
+            continue
+        (sidecar,) = pod(now).pop("initContainers")
+        assert sidecar["restartPolicy"] == "Always"
+        settings = {one["name"]: one["value"] for one in sidecar["env"]}
+        config = load(None, settings)
+        assert 7447 in config.p2p_ports()
+        mounts = {Path(mount["mountPath"]): mount["name"] for mount in sidecar["volumeMounts"]}
+        for needed in (config.network_key_file, config.state_dir, config.run_dir, Path("/run/xtables.lock")):
+            assert any(needed.is_relative_to(mount) for mount in mounts), needed
+        # Kubernetes changes the mode of what is mounted where a pod has an fsGroup
+        assert Path("/run/secrets") in config.network_key_file.parents
+        assert set(mounts.values()) <= {volume["name"] for volume in pod(now)["volumes"]}
+        pod(now)["volumes"] = [one for one in pod(now)["volumes"] if one["name"] not in mounts.values()]
+        assert now == before
+
+
+def test_a_workload_that_is_labelled_gets_the_component() -> None:
+    (manifest,) = [one for one in documents(MANIFESTS[0]) if one["kind"] == "StatefulSet"]
+    labelled = copy.deepcopy(manifest)
+    labelled["metadata"]["labels"]["mcencrypt"] = "sidecar"
+    one, other = rendered(KUSTOMIZED / "component", [manifest, labelled])
+    assert one == manifest
+    kubernetes_validate.validate(other, VERSIONS[0], strict=True)
+
+
+@pytest.mark.subprocesses
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not there")
+def test_kustomize_makes_the_same_of_it() -> None:
+    render = KUSTOMIZED / "trubudget" / "render"
+    done = subprocess.run([render], input=yaml.safe_dump_all(CHART), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    by_name = {one["metadata"]["name"]: one for one in yaml.safe_load_all(done.stdout)}
+    for expected in rendered(KUSTOMIZED / "trubudget", CHART):
+        assert by_name[expected["metadata"]["name"]] == expected

@@ -37,7 +37,7 @@ class Project:
             "--file",
             self._file,
             *words,
-            directory=FILES,
+            directory=self._file.parent,
             env=self.environment,
             check=check,
             timeout=timeout,
