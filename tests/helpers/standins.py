@@ -344,6 +344,9 @@ class FakeSockets:
     def destroy_found(self, ends: Ends, found: Found) -> bool:
         return self.destroy(*ends)
 
+    def dialling(self) -> set[Ends]:
+        return {Ends(*one[:4]) for one in self.table if one.state == Tcp.SYN_SENT}
+
     def connected(self, ports: Iterable[int]) -> list[Socket]:
         wanted = set(ports)
         return [one for one in self.table if wanted & {one.lport, one.rport}]

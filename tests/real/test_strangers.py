@@ -1,11 +1,12 @@
 """Packets of strangers at a daemon on the real kernel, and local users who are none of its friends."""
 
 import socket
+import sys
 from struct import pack
 
 import pytest
 
-from lab import direct_pair, wait_for
+from lab import direct_pair, transfer, wait_for
 from lab.packets import ACK, PSH, SYN
 from mcencrypt.core.packet import bare
 from tests.helpers.nodes import PORT, needs_lab
@@ -62,3 +63,43 @@ def test_packets_with_our_own_address_as_source_end_no_local_connection(neighbou
             reader.settimeout(30)
             assert reader.recv(100) == b"still here"
     assert "a connection from before" not in b.log()
+
+
+CONNECT_AND_CLOSE = """
+import os, socket, sys
+os.setuid(65534)
+for number in range(int(sys.argv[2])):
+    with socket.socket() as one:
+        one.setblocking(False)
+        one.connect_ex((sys.argv[1], 7331))
+print("done", flush=True)
+"""
+
+
+def test_a_local_user_who_dials_and_closes_shuts_nobody_out(neighbours):
+    """4096 such attempts, of any user, used to fill the table for 75 s."""
+    a, b = neighbours.a, neighbours.b
+    a.mcencrypt("on")
+    try:
+        nobody_there = b.address(4).rpartition(".")[0] + ".99"
+        b.spawn([sys.executable, "-c", CONNECT_AND_CLOSE, nobody_there, 6000]).wait_for("done")
+        assert transfer(b, a, PORT, size=1000).differences == []
+        wait_for(lambda: b.connections("handshake") == [], "the attempts to leave the status", 60)
+    finally:
+        a.mcencrypt("off", "--now")
+
+
+def test_a_dial_that_was_given_up_leaves_the_status_at_once(neighbours):
+    """The real multichaind dials its own published address every second: each stayed for 75 s."""
+    b = neighbours.b
+    nobody_there = b.address(4).rpartition(".")[0] + ".98"
+    with b.socket() as waits, b.socket() as closed:
+        for one in (waits, closed):
+            one.setblocking(False)
+            one.connect_ex((nobody_there, PORT))
+        local = waits.getsockname()[1]
+        wait_for(lambda: len(b.connections("handshake")) == 2, "both to be shown")
+        closed.close()
+        wait_for(lambda: len(b.connections("handshake")) == 1, "one to be gone", 5)
+        assert b.connections("handshake")[0]["local"].endswith(f":{local}")
+    wait_for(lambda: b.connections("handshake") == [], "the other one to be gone", 5)

@@ -10,14 +10,13 @@ with another initial sequence number (SYN cookies, a socket made anew) gets a me
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 from typing import Final
 
 from .addresses import Path, endpoints, on_ports, peer_of
-from .attempts import LIFETIME, Answering, Dialling
+from .attempts import LIFETIME, Answering, Dialling, Dials
 from .egress import Egress
 from .ephemerals import Ephemerals
 from .flow import Flow
@@ -31,6 +30,7 @@ from .handshake import (
     Session,
     named_ephemeral,
 )
+from .identities import check_listed
 from .ingress import Ingress
 from .keyring import KeyRing, Offers, RefusedKeys
 from .noise import KeyPair
@@ -83,8 +83,9 @@ class Admission:
         self.last_used: dict[bytes, float] = {}
         self._fragments = Pool()
         self._per_address: Counter[bytes] = Counter()
+        self.dials = Dials(MAX_DIALLING)
         #: By connection key, ours first.
-        self.dialling: dict[bytes, Dialling] = {}
+        self.dialling = self.dials.by_key
         self.answering: dict[bytes, Answering] = {}
         #: Peers' SYNs that may run in plaintext where something else is known: initial sequence number, and when to
         #: forget it.
@@ -102,10 +103,12 @@ class Admission:
             return self._outcome.reject(key, "signed-tcp", _SIGNED)
         attempt = self.dialling.get(key)
         if attempt is None or attempt.isn != segment.seq:
-            if attempt is None and len(self.dialling) >= MAX_DIALLING:
+            owner = self._around.owner_of(key)
+            if attempt is None and not self.dials.make_room(owner):
                 return self._outcome.reject(key, "too-many-attempts", "too many connections are being opened at once")
             dial = Dial(self._ring.offered, self._static, self._ephemerals.take(), self._around.unix_ms())
-            attempt = self.dialling[key] = Dialling(dial, segment, options, now)
+            attempt = Dialling(dial, segment, options, owner, now)
+            self.dials.add(key, attempt)
             self._outcome.ahead.append(key)
         return rebuild(segment, segment.seq, 0, attempt.dial.hello, options=options.passed)
 
@@ -230,7 +233,7 @@ class Admission:
         ):
             raise Refused("too-many-attempts", "too many of its connections are half open")
         answer = Answer(secret, self._static, hello, unix_ms)
-        self._check_listed(answer.remote_static)
+        check_listed(self.policy, answer.remote_static)
         self._replays.admit(answer.ephemeral, attempt_name, answer.timestamp_ms, unix_ms, now)
         if key not in self.answering:
             self._per_address[address] += 1
@@ -252,14 +255,14 @@ class Admission:
             if acked != HELLO_LENGTH:
                 raise Refused("not-a-handshake", "it does not answer the handshake: is mcencrypt running there?")
             session = attempt.dial.finish(hello)
-            self._check_listed(session.remote_static)
+            check_listed(self.policy, session.remote_static)
         except Refused as refused:
             if not acked and not len(hello) and self.policy.plaintext_allowed(address):
-                del self.dialling[key]
+                self.dials.forget(key)
                 self._replace_by_plaintext(key, now)
                 return ACCEPT
             self._outcome.reject(key, refused.reason, str(refused))
-            del self.dialling[key]
+            self.dials.forget(key)
             if refused.reason == "not-listed":
                 # It is a peer, so it can be told: its half-open connection ends at once.
                 reset = bare(key, attempt.isn + 1 + HELLO_LENGTH, 0, RST)
@@ -280,7 +283,7 @@ class Admission:
         )
         if not self._table.add(flow):
             return self._outcome.reject(key, "too-many-connections", "the connection table is full")
-        del self.dialling[key]
+        self.dials.forget(key)
         if attempt.dial.peer_offers:
             self.offers.note(flow.identity, flow.key_id, now, flow.path.peer)
         return rebuild(segment, segment.seq, attempt.isn + 1, options=options.passed)
@@ -358,16 +361,6 @@ class Admission:
             paths=self.paths,
         )
 
-    def _check_listed(self, identity: bytes) -> None:
-        """Raises Refused for a peer that is not trusted."""
-        if not self.policy.trusts(identity):
-            key = b64encode(identity).decode()
-            raise Refused(
-                "not-listed",
-                f"its key {key} is not listed: to trust it, compare it with `mcencrypt identity` there, then "
-                f"`mcencrypt peers add NAME {key}`",
-            )
-
     def take_policy(self, policy: Policy) -> None:
         """Another policy; attempts of peers that it does not trust are given up."""
         self.policy = policy
@@ -396,14 +389,14 @@ class Admission:
     def leave_all_but(self, ports: Collection[int]) -> None:
         """Forget attempts on other ports, so that none becomes a connection by a packet that was on its way."""
         for key in [key for key in self.dialling if not on_ports(key, ports)]:
-            del self.dialling[key]
+            self.dials.forget(key)
         for key in [key for key in self.answering if not on_ports(key, ports)]:
             self.forget_answering(key)
 
     def expire(self, now: float) -> None:
         """Give up attempts that took too long."""
         for key in [key for key, dialling in self.dialling.items() if dialling.expires <= now]:
-            del self.dialling[key]
+            self.dials.forget(key)
         for key in [key for key, answering in self.answering.items() if answering.expires <= now]:
             self.forget_answering(key)
         for key in [key for key, (_, expires) in self._plain_syns.items() if expires <= now]:

@@ -15,11 +15,55 @@ LIFETIME: Final = 75.0
 class Dialling:
     """Our socket's SYN: sent with message 1, waiting for a SYN-ACK."""
 
-    __slots__ = ("begun", "dial", "expires", "isn", "scale", "window")
+    __slots__ = ("begun", "dial", "expires", "isn", "owner", "scale", "window")
 
-    def __init__(self, dial: Dial, segment: Segment, options: SynOptions, now: float) -> None:
+    def __init__(self, dial: Dial, segment: Segment, options: SynOptions, owner: int | None, now: float) -> None:
+        """`owner`: the user whose socket it is; None if the kernel knows of no such socket."""
         self.dial, self.isn, self.scale, self.window = dial, segment.seq, options.window_scale, segment.window
+        self.owner = owner
         self.begun, self.expires = now, now + LIFETIME
+
+
+class Dials:
+    """Our sockets' attempts.  Bounded, and shared: no user of this host can keep the others from dialling."""
+
+    __slots__ = ("_of", "by_key", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        #: By connection key, ours first.
+        self.by_key: dict[bytes, Dialling] = {}
+        #: The keys of each user's, the oldest first.
+        self._of: dict[int | None, dict[bytes, None]] = {}
+
+    def make_room(self, owner: int | None) -> bool:
+        """Room for one more attempt of that user's.
+
+        Where there is none, the oldest attempt of the user who has most gives way to one who has less.  Sockets that
+        the kernel does not know, mostly because they are gone, count as one user's and give way to each other.
+        """
+        if len(self.by_key) < self.limit:
+            return True
+        most = max(self._of, key=lambda one: len(self._of[one]))
+        if len(self._of[most]) <= len(self._of.get(owner, ())) and (most, owner) != (None, None):
+            return False
+        self.forget(next(iter(self._of[most])))
+        return True
+
+    def add(self, key: bytes, attempt: Dialling) -> None:
+        """An attempt, in the place of what there is for these addresses and ports."""
+        self.forget(key)
+        self.by_key[key] = attempt
+        self._of.setdefault(attempt.owner, {})[key] = None
+
+    def forget(self, key: bytes) -> None:
+        """It is over, if there was one."""
+        attempt = self.by_key.pop(key, None)
+        if attempt is not None:
+            held = self._of[attempt.owner]
+            del held[key]
+            if not held:
+                del self._of[attempt.owner]
 
 
 class Answering:

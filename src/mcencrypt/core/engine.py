@@ -180,7 +180,9 @@ class Engine:
             # Our socket is in SYN-SENT and knows wire space only: what answers it passes as it is, less any payload.
             ack = segment.ack
             if ack == dialling.isn + 1 + HELLO_LENGTH & MASK32:
-                ack = dialling.isn + 1  # a kernel without mcencrypt counts our handshake message
+                ack = dialling.isn + 1 & MASK32  # a kernel without mcencrypt counts our handshake message
+            if segment.flags & (RST | ACK) == RST | ACK and ack == dialling.isn + 1 & MASK32:
+                self.admission.dials.forget(key)  # refused (RFC 9293 section 3.10.7.3)
             return rebuild(segment, segment.seq, ack)
         if flow is not None:
             return self._flow_in(flow, segment, now)
@@ -191,6 +193,9 @@ class Engine:
     def _stray_out(self, segment: Segment, key: bytes, now: float) -> Verdict:
         """A packet of a local socket that belongs to no flow."""
         if key in self._dialling or key in self._answering:
+            peer = self._answering.get(key)
+            if peer and segment.flags & (RST | ACK) == RST | ACK and segment.ack == peer.isn + 1 & MASK32:
+                self.admission.forget_answering(key)  # nothing listens (RFC 9293 section 3.10.7.1)
             return rebuild(segment, segment.seq, segment.ack)
         if reversed_key(key) in self._by_local:
             # What we sent to our own socket has found the way out instead, because its address is not ours any more.

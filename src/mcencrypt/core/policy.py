@@ -56,3 +56,5 @@ class Surroundings:
     route_mtu: Callable[[Path], int]
     #: The path of a connection's packets, by its key, ours first.
     path_of: Callable[[bytes], Path] = Path.of
+    #: The user whose socket a connection is, by its key, ours first; None if there is no such socket.
+    owner_of: Callable[[bytes], int | None] = lambda key: 0

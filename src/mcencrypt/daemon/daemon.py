@@ -102,7 +102,7 @@ class Daemon:
         sockets = Sockets()
         self._ways = ways = Ways(sockets, self._routes)
         unix_ms = lambda: time.time_ns() // 1_000_000  # noqa: E731
-        surroundings = Surroundings(os.urandom, unix_ms, ways.route_mtu, ways.path_of)
+        surroundings = Surroundings(os.urandom, unix_ms, ways.route_mtu, ways.path_of, ways.owner_of)
         self._engine = engine = Engine(policy, stored.ring, identity.private, surroundings, on_flow=record)
         now = time.monotonic()
         engine.admission.paths.take_over(self._learnt.remains(now), self._learnt.on_news, now)
@@ -198,6 +198,7 @@ class Daemon:
     def _tick(self) -> None:
         now = time.monotonic()
         self._switch.look_up(self._engine.tick(now), now)
+        self._switch.look_up_dials(begun_before=now - TICK)
         self._notifier.status(self._snapshots.line())
         logs.flush()
 

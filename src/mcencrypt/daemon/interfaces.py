@@ -6,7 +6,7 @@ daemon puts there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Protocol, Self
 
 from mcencrypt.core.addresses import Ends
@@ -135,6 +135,9 @@ class Sockets(Protocol):
 
     def destroy_found(self, ends: Ends, found: Found) -> bool:
         """The same for one that `find` has found."""
+
+    def dialling(self) -> Collection[Ends]:
+        """All connections whose SYN has no answer yet; may miss one of many."""
 
     def connected(self, ports: Iterable[int]) -> Sequence[Socket]:
         """All connections with one of these ports at either end."""

@@ -47,8 +47,10 @@ class Snapshots:
         return f"{self._switch.position.value} ({self._engine.policy.mode}), ports {ports}"
 
     def connections(self) -> list[Connection]:
-        """All that there are."""
-        return list(self._engine.connections(self._timers.now()))
+        """All that there are, as of now."""
+        now = self._timers.now()
+        self._switch.look_up_dials(begun_before=now)
+        return list(self._engine.connections(now))
 
     def status(self) -> replies.Status:
         """Everything, for the operator."""

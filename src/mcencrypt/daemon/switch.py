@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 DRAIN_EVERY = 0.05
 
 
+#: Attempts of ours whose sockets seem to be gone and are looked for once more, each time.
+DIALS_AT_ONCE = 256
+
+
 class Position(enum.Enum):
     """Where the switch stands."""
 
@@ -226,6 +230,22 @@ class Switch:
             else:
                 self._engine.table.touch(ends.key(), now)
 
+    def look_up_dials(self, begun_before: float) -> None:
+        """Forget our sockets' attempts, of those that began before that time, that have no socket any more.
+
+        A socket that is closed before its SYN was answered sends nothing.
+        """
+        attempts = self._engine.admission.dialling.items()
+        keys = [key for key, attempt in attempts if attempt.begun < begun_before]
+        if not keys:
+            return
+        with _logged("sockets could not be looked up"):
+            waiting = self._sockets.dialling()
+            missing = [ends for ends in map(Ends.of, keys) if ends not in waiting]
+            for ends, found in self._sockets.find(missing[:DIALS_AT_ONCE]):
+                if found is None:
+                    self._engine.admission.dials.forget(ends.key())
+
     def destroy(self, key: bytes) -> None:
         """End a local socket; its application sees an error and redials.
 
@@ -312,12 +332,12 @@ class Switch:
 
 
 @contextlib.contextmanager
-def _logged() -> Iterator[None]:
+def _logged(what: str = "a socket could not be ended") -> Iterator[None]:
     """What the kernel refuses is logged, and is no reason to stop."""
     try:
         yield
     except OSError as problem:
-        log.warning("a socket could not be ended", extra=fields(error=problem.strerror))
+        log.warning(what, extra=fields(error=problem.strerror))
     except OperatorError as problem:
         log.warning(str(problem))
 

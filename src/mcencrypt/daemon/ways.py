@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from mcencrypt.core.addresses import Path, is_link_local
+from mcencrypt.core.addresses import Ends, Path, is_link_local
 from mcencrypt.kernel.handling import Handling, Handlings
 from mcencrypt.kernel.routes import Routes
 from mcencrypt.kernel.sockets import Sockets
@@ -20,7 +20,7 @@ class Ways:
 
     def __init__(self, sockets: Sockets, routes: Routes) -> None:
         self.handlings = Handlings(sockets.handling, routes.device)
-        self._routes = routes
+        self._sockets, self._routes = sockets, routes
         #: Index of the device that the packet being decided came by, or leaves by; 0 where it did not, or does not.
         self.came_by: Callable[[], int] = _none
         self.leaves_by: Callable[[], int] = _none
@@ -31,7 +31,12 @@ class Ways:
         return Path.of(key)._replace(way=handling._replace(priority=0), device=handling.interface)
 
     def look_ahead(self, key: bytes, seen: int) -> None:
-        """Ask what will be asked in a moment of a connection of which a packet has just left by the device `seen`."""
+        """Ask what will be asked in a moment of a connection of which a packet has just left by the device `seen`.
+
+        Not of one whose socket is gone already: that costs a look at all of them, and any user can cause it.
+        """
+        if self.owner_of(key) is None:
+            return
         path = Path.of(key)
         way = self.handlings.of(key, time.monotonic(), seen)._replace(priority=0)
         self._routes.mtu(path.peer, path.own, way)
@@ -42,3 +47,10 @@ class Ways:
         if not isinstance(way, Handling):  # of a SYN, which no socket is behind as yet
             way = Handling(self.came_by() if is_link_local(path.peer) else 0)
         return self._routes.mtu(path.peer, path.own, way)
+
+    def owner_of(self, key: bytes) -> int | None:
+        """The user whose socket a connection is, by its key, ours first; None if there is none, or no answer."""
+        try:
+            return self._sockets.owner(Ends.of(key))
+        except OSError:
+            return None

@@ -181,6 +181,14 @@ class Sockets:
         found = self._find(ends, AS_OF_NOW)
         return self._destroyed.get(ends) if found is None else found.handling
 
+    def owner(self, ends: Ends) -> int | None:
+        """The user whose socket this connection is; None if there is none.
+
+        One that is bound to a device may be missed in its first tenth of a second.
+        """
+        found = self._find(ends, DUMP_EVERY)
+        return None if found is None else found.handling.uid
+
     def can_destroy(self) -> bool:
         """True if the kernel has SOCK_DESTROY and lets us use it. Raises OSError for any other failure."""
         nobody = _encode(Ends(b"\x7f\0\0\1", 0, b"\x7f\0\0\1", 0), 0, bytes(8))
@@ -197,14 +205,12 @@ class Sockets:
     def connected(self, ports: Iterable[int]) -> list[Socket]:
         """All connected TCP sockets whose local or remote port is one of these, both families."""
         wanted = set(ports)
-        found = []
-        for answer in self._dump_both():
-            family, state, sport, dport, source, destination, _, _ = _ANSWER.unpack_from(answer)
-            lport, rport = socket.ntohs(sport), socket.ntohs(dport)
-            if lport in wanted or rport in wanted:
-                local, remote = _address(family, source), _address(family, destination)
-                found.append(Socket(local, lport, remote, rport, state))
-        return found
+        found = (_socket(answer) for answer in self._dump_both())
+        return [one for one in found if one.lport in wanted or one.rport in wanted]
+
+    def dialling(self) -> set[Ends]:
+        """The connections whose sockets wait for an answer to their SYN. It may miss one of many: ask `find`."""
+        return {Ends(*_socket(answer)[:4]) for answer in self._dump_both(states=1 << Tcp.SYN_SENT)}
 
     def close(self) -> None:
         self._netlink.close()
@@ -247,17 +253,16 @@ class Sockets:
             answers = self._dump_both()
         bound = {}
         for answer in answers:
-            family, _, sport, dport, source, destination, interface, _ = _ANSWER.unpack_from(answer)
+            interface = _ANSWER.unpack_from(answer)[6]
             if interface:
-                local, remote = _address(family, source), _address(family, destination)
-                bound[Ends(local, socket.ntohs(sport), remote, socket.ntohs(dport))] = interface
+                bound[Ends(*_socket(answer)[:4])] = interface
         return bound
 
-    def _dump_both(self, filters: bytes = b"") -> list[bytes]:
+    def _dump_both(self, filters: bytes = b"", states: int = _CONNECTED) -> list[bytes]:
         """The connected sockets of both families."""
-        answers = self._dump(socket.AF_INET, _CONNECTED, filters)
+        answers = self._dump(socket.AF_INET, states, filters)
         try:
-            return answers + self._dump(socket.AF_INET6, _CONNECTED, filters)
+            return answers + self._dump(socket.AF_INET6, states, filters)
         except FileNotFoundError:
             return answers  # a kernel without IPv6
 
@@ -281,6 +286,13 @@ def _encode(ends: Ends, interface: int, cookie: bytes) -> bytes:
         remote,
         interface,
         cookie,
+    )
+
+
+def _socket(answer: bytes) -> Socket:
+    family, state, sport, dport, source, destination, _, _ = _ANSWER.unpack_from(answer)
+    return Socket(
+        _address(family, source), socket.ntohs(sport), _address(family, destination), socket.ntohs(dport), state
     )
 
 

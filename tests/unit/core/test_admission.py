@@ -412,9 +412,9 @@ def test_attempts_of_one_address_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
     b.untouched()
 
 
-def test_our_own_dials_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "MAX_DIALLING", 2)
+def test_our_own_dials_are_bounded() -> None:
     a = Side()
+    a.engine.admission.dials.limit = 2
     for port in (1, 2):
         a.dials(local=(A[0], port))
     assert a.egress(make((A[0], 3), B, ISN_A, 0, SYN)) is DROP

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from mcencrypt.core.engine import Engine
+from mcencrypt.core.engine import CSUM_NOT_READY, Engine
 from mcencrypt.daemon.guard import LOOK_EVERY_ANNOUNCED
-from mcencrypt.daemon.switch import DRAIN_EVERY, MOVES, Cause, Position, Switch
+from mcencrypt.daemon.switch import DIALS_AT_ONCE, DRAIN_EVERY, MOVES, Cause, Position, Switch
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.iptables import SECONDS
 from mcencrypt.kernel.sockets import CannotDestroyError, Tcp
 from mcencrypt.store.position import read_ports, read_switch, write_switch
 from tests.helpers.habits import Habits
 from tests.helpers.network import Network
+from tests.helpers.packets import SYN
+from tests.helpers.sides import make
 from tests.helpers.standins import FakeFence, FakeFirewall, FakeKernel, FakeLoop, FakeSockets
 from tests.helpers.world import World
 
@@ -421,3 +423,34 @@ def test_a_suspect_that_the_kernel_does_not_let_go_is_not_reported(bench: Bench)
     key = bench.sockets.add(OWN, PORT, STRANGER, 40001)
     bench.sockets.problem = CannotDestroyError("not this kernel")
     assert bench.switch.destroy_suspect(key) is False
+
+
+# -- attempts of our own
+
+
+def dials(bench: Bench, port: int) -> bytes:
+    """Our socket dials; the connection's key."""
+    syn = make((OWN, port), (PEER, PORT), 1000, 0, SYN)
+    assert isinstance(bench.engine.egress(syn.build(), CSUM_NOT_READY, bench.loop.now()), bytes)
+    return OWN + PEER + port.to_bytes(2, "big") + PORT.to_bytes(2, "big")
+
+
+def test_attempts_whose_socket_is_gone_are_forgotten(bench: Bench) -> None:
+    bench.bring_to(Position.ON)
+    keys = [dials(bench, port) for port in range(50000, 50010)]
+    for port in range(50000, 50003):
+        bench.sockets.add(OWN, port, PEER, PORT, Tcp.SYN_SENT)
+    bench.sockets.add(OWN, 50003, PEER, PORT, Tcp.ESTABLISHED)
+    bench.switch.look_up_dials(begun_before=bench.loop.now())
+    assert list(bench.engine.admission.dialling) == keys, "they have only just begun"
+    bench.switch.look_up_dials(begun_before=bench.loop.now() + 1)
+    assert list(bench.engine.admission.dialling) == keys[:4]
+
+
+def test_many_that_are_gone_are_forgotten_a_few_at_a_time(bench: Bench) -> None:
+    bench.bring_to(Position.ON)
+    for port in range(20000, 20000 + DIALS_AT_ONCE + 10):
+        dials(bench, port)
+    for left in (10, 0):
+        bench.switch.look_up_dials(begun_before=bench.loop.now() + 1)
+        assert len(bench.engine.admission.dialling) == left
