@@ -18,7 +18,7 @@ from mcencrypt.kernel.fence import NoFenceError, Standing
 from mcencrypt.kernel.firewall import CHECK_SECONDS
 from mcencrypt.kernel.handling import Handling
 from mcencrypt.kernel.ruleset import State
-from mcencrypt.kernel.sockets import Found, Socket, Tcp
+from mcencrypt.kernel.sockets import Found, Listed, Socket, Tcp
 
 if TYPE_CHECKING:
     from mcencrypt.daemon import interfaces
@@ -317,6 +317,8 @@ class FakeSockets:
     def __init__(self, kernel: FakeKernel) -> None:
         self._kernel = kernel
         self.table: list[Socket] = []
+        #: What `open` shows.
+        self.listed: list[Listed] = []
         #: What `destroy` raises.
         self.problem: Exception | None = None
 
@@ -350,6 +352,9 @@ class FakeSockets:
     def connected(self, ports: Iterable[int]) -> list[Socket]:
         wanted = set(ports)
         return [one for one in self.table if wanted & {one.lport, one.rport}]
+
+    def open(self) -> list[Listed]:
+        return self.listed
 
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from mcencrypt.control import replies
 from mcencrypt.control.server import Later
 from mcencrypt.core.engine import Engine
 from mcencrypt.daemon.commands import Commands
+from mcencrypt.daemon.lookout import Lookout
 from mcencrypt.daemon.notify import Notifier
 from mcencrypt.daemon.prober import Prober
 from mcencrypt.daemon.rotation import Rotation
@@ -20,6 +21,7 @@ from mcencrypt.daemon.switch import Switch
 from mcencrypt.store.config import Config
 from mcencrypt.store.keyring import StoredKeyring
 from mcencrypt.store.keys import NetworkKey
+from tests.helpers.recorded_machine import Recorded
 from tests.helpers.sides import new_engine
 from tests.helpers.standins import FakeFence, FakeFirewall, FakeKernel, FakeLoop, FakeSockets
 
@@ -49,9 +51,14 @@ class Station:
         self.live = Live(self.config, lambda: self.config, self.switch, self.config.peers())
         self.prober = Prober(self.engine, self.switch, self.loop)
         rotation = Rotation(self.engine, stored, self.prober, self.loop, lambda: self.switch.ports, self.live.name_of)
+        self.machine = Recorded()
+        self.lookout = Lookout(
+            self.machine, self.sockets, self.loop, lambda: self.switch.ports, lambda: self.live.other_ports,
+            self.live.follower(jobs),
+        )  # fmt: skip
         public = "A" * 43 + "="
         self.snapshots = Snapshots(
-            public, self.engine, self.switch, self.live, rotation, lambda: QUEUE.copy(), self.loop
+            public, self.engine, self.switch, self.live, rotation, lambda: QUEUE.copy(), self.loop, self.lookout
         )
         self.commands = Commands(self.switch, self.live, self.prober, rotation, self.snapshots, Notifier({}), jobs)
 

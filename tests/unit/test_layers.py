@@ -43,6 +43,7 @@ ROOMS = (
     Room("kernel", ("core", "errors", "target"), "it is told what to ask the kernel: it knows no configuration"),
     Room("control", ("core", "errors", "interpreted"), "it carries commands and answers, and gives none"),
     Room("store", ("core", "errors", "target"), "files are read and written where there is no daemon and no queue"),
+    Room("nodes", ("store",), "it looks at processes and files, where no daemon runs too"),
     Room("reading", ("core", "errors"), "captures are read without keys, without a daemon, on any machine"),
     Room(
         "metrics",
@@ -52,12 +53,24 @@ ROOMS = (
     Room("system", ("errors", ""), "it puts files into a system where mcencrypt may never have run"),
     Room(
         "doctor",
-        ("core", "kernel", "control", "store", "errors", "target", "version"),
+        ("core", "kernel", "control", "store", "nodes", "errors", "target", "version"),
         "it examines where no daemon can run",
     ),
     Room(
         "daemon",
-        ("core", "kernel", "control", "store", "metrics", "errors", "interpreted", "logs", "target", "version"),
+        (
+            "core",
+            "kernel",
+            "control",
+            "store",
+            "nodes",
+            "metrics",
+            "errors",
+            "interpreted",
+            "logs",
+            "target",
+            "version",
+        ),
         "it is driven by its socket and its signals, not by the command line that started it",
     ),
     Room(

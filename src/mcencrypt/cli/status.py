@@ -13,7 +13,7 @@ from mcencrypt.cli.settings import Settings, command, pass_settings
 from mcencrypt.errors import OperatorError
 
 if TYPE_CHECKING:
-    from mcencrypt.control.replies import Connection, Key, PlaintextPeer, Queue, Status
+    from mcencrypt.control.replies import Connection, Key, PlaintextPeer, Queue, Status, Uncovered
     from mcencrypt.core.reasons import Reason
 
 _HEAD = ("PEER", "LOCAL", "STATE", "AGE", "SENT", "RECEIVED", "RECORDS", "RESENT", "FORGED", "PEER IDENTITY")
@@ -59,6 +59,7 @@ def describe(result: Status) -> list[str]:
     else:
         lines.append("no connections")
     lines += plaintext(result["plaintext_peers"])
+    lines += uncovered(result)
     totals = result["totals"]
     lines += [
         "",
@@ -76,8 +77,8 @@ def describe(result: Status) -> list[str]:
 def healthy(result: Status) -> str:
     """One line that says how the daemon does what it was switched to do.
 
-    Off is as good as on. Raises OperatorError if there must be rules and they are not known to be in place, or if the
-    fence is not.
+    Off is as good as on. Raises OperatorError if there must be rules and they are not known to be in place, if the
+    fence is not, or if MultiChain talks on ports that none covers.
     """
     if result["enabled"] or result["draining"]:
         gate = result["gate"]
@@ -88,6 +89,9 @@ def healthy(result: Status) -> str:
             raise OperatorError(f"{what}, but the iptables rules are not in place: see the daemon's log")
         if gate["fence"] == "broken":
             raise OperatorError(f"{what}, but the fence is not in place: see the daemon's log")
+        for one in result["uncovered"]:
+            if one["sure"]:
+                raise OperatorError(f"{what}, but {_uncovered(one)}, which is not covered, so in plaintext: {_ADD}")
     return _headline(result)
 
 
@@ -97,6 +101,26 @@ def plaintext(peers: Sequence[PlaintextPeer]) -> list[str]:
         return []
     shown = [one["peer"] + (" (allow_plaintext)" if one["allowed"] else "") for one in peers]
     return ["", f"plaintext    {text.plural(len(shown), 'connection')}: {', '.join(shown)}"]
+
+
+def uncovered(result: Status) -> list[str]:
+    """Lines that name MultiChain's sockets on ports that no rule covers; none if there are none."""
+    if not result["uncovered"]:
+        return []
+    lines = ["", "NOT COVERED  " + f"MultiChain on other ports than {', '.join(map(str, result['ports']))}: plaintext"]
+    lines += [f"             {_uncovered(one)}{'' if one['sure'] else ' (if that is the node)'}"
+              for one in result["uncovered"]]  # fmt: skip
+    return [*lines, f"             {_ADD}"]
+
+
+_ADD = "add the port to ports, or to other_ports if it is another program's"
+
+
+def _uncovered(one: Uncovered) -> str:
+    who = one["owner"] or "a program that cannot be seen from here"
+    if one["doing"] == "listens":
+        return f"{who} listens on port {one['port']}"
+    return f"{who} {'dials' if one['doing'] == 'dials' else 'is connected with'} {one['peer']}"
 
 
 def _headline(result: Status) -> str:

@@ -141,6 +141,21 @@ class PlaintextPeer(TypedDict):
     allowed: bool
 
 
+class Uncovered(TypedDict):
+    """A socket of MultiChain's, as far as can be told, on a port that no rule covers: in plaintext."""
+
+    #: "listens": for peers. "dials", "connected": the peer's port.
+    doing: Literal["listens", "dials", "connected"]
+    #: The port that is missing among `ports`.
+    port: int
+    #: The peer, ADDRESS:PORT or [ADDRESS]:PORT; null for who listens.
+    peer: str | None
+    #: Whose socket it is, in words; null if that cannot be seen.
+    owner: str | None
+    #: Whether it is MultiChain's beyond reasonable doubt; only then `--check` fails.
+    sure: bool
+
+
 class Key(TypedDict):
     """A network key: one that is accepted, or a retired one that still carries connections."""
 
@@ -186,6 +201,8 @@ class Status(Keys):
     plaintext_peers: list[PlaintextPeer]
     #: The P2P ports.
     ports: list[int]
+    #: Sockets of MultiChain's on other ports, as they were seen seconds ago, sure ones first.
+    uncovered: list[Uncovered]
     #: Id of the network key that this node offers, in hexadecimal.
     key_id: str
     #: This node's public key, in base64.

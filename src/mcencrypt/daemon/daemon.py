@@ -28,12 +28,13 @@ from mcencrypt.daemon.events import Reporter
 from mcencrypt.daemon.jobs import Jobs
 from mcencrypt.daemon.journal import Journal
 from mcencrypt.daemon.learnt import Learnt
+from mcencrypt.daemon.lookout import Lookout
 from mcencrypt.daemon.loop import Loop
 from mcencrypt.daemon.notify import Heartbeat, Notifier
 from mcencrypt.daemon.prober import Prober
 from mcencrypt.daemon.readiness import announce, withdraw
 from mcencrypt.daemon.rotation import Rotation
-from mcencrypt.daemon.settings import Live, first_policy
+from mcencrypt.daemon.settings import Live, first_policy, remember
 from mcencrypt.daemon.snapshot import Snapshots
 from mcencrypt.daemon.switch import Switch
 from mcencrypt.daemon.ways import Ways
@@ -49,6 +50,8 @@ from mcencrypt.kernel.selftest import try_queue
 from mcencrypt.kernel.sockets import Sockets
 from mcencrypt.logs import fields
 from mcencrypt.metrics.supervisor import Metrics, listen
+from mcencrypt.nodes.proc import Proc
+from mcencrypt.nodes.sight import find_nodes
 from mcencrypt.store.config import Config, Listen
 from mcencrypt.store.keyring import StoredKeyring
 from mcencrypt.store.keys import load_identity
@@ -87,6 +90,8 @@ class Daemon:
         self._announced = False
 
         # What can be wrong with files comes first.
+        if config.ports == "auto":
+            remember(config.state_dir, find_nodes(Proc()))
         ports, peers, network_key = config.p2p_ports(), config.peers(), config.network_key()
         identity = load_identity(config.state_dir)
         self._lock = RunLock.acquire(config.run_dir)
@@ -130,7 +135,10 @@ class Daemon:
 
         # Last, what answers.
         shown_as, queue = identity.public_base64, self._datapath.numbers
-        self._snapshots = Snapshots(shown_as, engine, switch, live, rotation, queue, self._loop)
+        self._lookout = Lookout(
+            Proc(), sockets, self._loop, lambda: switch.ports, lambda: live.other_ports, live.follower(jobs)
+        )
+        self._snapshots = Snapshots(shown_as, engine, switch, live, rotation, queue, self._loop, self._lookout)
         self._metrics = Metrics(listener, self._snapshots.metrics, config.log_format) if listener else None
         self._commands = Commands(switch, live, prober, rotation, self._snapshots, self._notifier, jobs)
         self._control = ControlServer(config.control_socket, self._commands, self._lock)
@@ -168,6 +176,7 @@ class Daemon:
         # What is in the journal was ended, and nothing can fail any more: now it may be forgotten.
         self._journal.begin()
         self._control.attach(self._loop)
+        self._lookout.start()
         log.info("daemon is ready", extra=self._known_as)
         if self._metrics is not None:
             self._metrics.start(self._loop)

@@ -25,6 +25,7 @@ from mcencrypt.kernel.containers import Engine, NoEngineError, Starts
 from mcencrypt.kernel.gate import Gate
 from mcencrypt.kernel.namespace import OWN, AbsentError, Namespace, find, setns
 from mcencrypt.logs import fields
+from mcencrypt.store.autoports import read_ports
 from mcencrypt.store.config import Config
 from mcencrypt.store.position import read_switch
 from mcencrypt.target import Kind, Target
@@ -45,7 +46,8 @@ def serve(config: Config, reread: Callable[[], Config], target: Target, wait: bo
     Raises OperatorError if there is no such namespace, it has gone for good, or no daemon can run there.
     """
     notifier = Notifier()
-    config.p2p_ports()
+    if config.ports != "auto":  # which are known when the node is seen
+        config.p2p_ports()
     config.network_key()
     home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
     namespace: Namespace | None
@@ -161,8 +163,9 @@ class _Waiter:
             return
         try:
             namespace.enter()
-            if read_switch(self._config.state_dir):
-                config = self._config
+            config = self._config
+            known = config.ports != "auto" or read_ports(config.state_dir)
+            if known and read_switch(config.state_dir):
                 Gate(config.p2p_ports(), config.queue_number, config.fence_mark).hold()
         except OperatorError as error:
             self._failure = error

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields as fields_of
 from dataclasses import replace
+from pathlib import Path
 from typing import Final, Protocol
 
 from mcencrypt.control import replies
@@ -17,11 +18,15 @@ from mcencrypt.control.server import Arguments
 from mcencrypt.core.addresses import endpoints
 from mcencrypt.core.policy import MODES, Mode, Policy
 from mcencrypt.core.status import Connection
+from mcencrypt.daemon.jobs import Jobs
 from mcencrypt.daemon.names import endpoint, identity
 from mcencrypt.daemon.switch import Ended, Position
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.commands import Steps
 from mcencrypt.logs import fields
+from mcencrypt.nodes.automatic import follow
+from mcencrypt.nodes.node import Node
+from mcencrypt.store.autoports import read_ports, write_ports
 from mcencrypt.store.config import Config, Trust
 from mcencrypt.store.peers import load_peers
 from mcencrypt.store.position import read_mode, write_mode
@@ -30,13 +35,22 @@ log = logging.getLogger(__name__)
 
 #: What a reload applies; every other key needs a restart.
 _LIVE: Final = frozenset(
-    {"ports", "chains", "multichain_dir", "mode", "allow_plaintext", "trust", "peers_file", "log_level"}
+    {"ports", "other_ports", "chains", "multichain_dir", "mode", "allow_plaintext", "trust", "peers_file", "log_level"}
 )
 
 
 def first_policy(config: Config, peers: Mapping[bytes, str]) -> Policy:
     """The policy with which a daemon starts.  Raises OperatorError."""
     return _policy(config, read_mode(config.state_dir), peers)
+
+
+def remember(state_dir: Path, nodes: list[Node]) -> bool:
+    """Keep what these nodes' ports are; whether that is something new. Raises OperatorError."""
+    known = read_ports(state_dir)
+    now = follow(nodes, known)
+    if now != known:
+        write_ports(state_dir, now)
+    return now != known
 
 
 def _policy(config: Config, remembered: Mode | None, peers: Mapping[bytes, str]) -> Policy:
@@ -192,6 +206,38 @@ class Live:
             **self._mode(),
             **numbers,
         }
+
+    @property
+    def other_ports(self) -> tuple[int, ...]:
+        """Ports of other programs, which nobody has to cover."""
+        return self._config.other_ports
+
+    def follower(self, jobs: Jobs) -> Callable[[list[Node]], None]:
+        """What is to be told of the nodes that run here: with ``ports = "auto"`` their ports are taken from then on."""
+
+        def failed(problem: OperatorError) -> None:
+            log.error("the nodes' ports cannot be taken", extra=fields(error=str(problem)))
+
+        def follow_them(nodes: list[Node]) -> None:
+            if self._config.ports != "auto":
+                return
+            try:
+                if remember(self._config.state_dir, nodes):
+                    jobs.run(self._follow(), lambda nothing: None, failed)
+            except OperatorError as problem:
+                failed(problem)
+
+        return follow_them
+
+    def _follow(self) -> Steps[None]:
+        ports, before = self._config.p2p_ports(), self._switch.ports
+        if set(ports) == set(before):
+            return
+        reset = yield from self._switch.take_ports(ports)
+        ended = self._switch.take_policy(self._switch.policy)
+        log.info("ports follow the nodes", extra=fields(
+            ports=list(ports), before=list(before), plaintext_ended=len(ended.plaintext), encrypted_reset=reset,
+        ))  # fmt: skip
 
     # -- peers
 

@@ -11,6 +11,7 @@ from mcencrypt.control import replies
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.status import Connection, Counters
 from mcencrypt.daemon.interfaces import Timers
+from mcencrypt.daemon.lookout import Lookout
 from mcencrypt.daemon.names import endpoint, identity
 from mcencrypt.daemon.rotation import Rotation
 from mcencrypt.daemon.settings import Live
@@ -32,6 +33,7 @@ class Snapshots:
         rotation: Rotation,
         queue: Callable[[], replies.Queue],
         timers: Timers,
+        lookout: Lookout,
     ) -> None:
         """`public`: this node's public key, as people see it; `queue` gives the numbers of the netfilter queue.
 
@@ -39,6 +41,7 @@ class Snapshots:
         """
         self._public, self._engine, self._switch, self._live = public, engine, switch, live
         self._rotation, self._queue, self._timers = rotation, queue, timers
+        self._lookout = lookout
         self._started, self._started_at = timers.now(), time.time()
 
     def line(self) -> str:
@@ -63,6 +66,7 @@ class Snapshots:
             "trust": self._live.trust,
             "plaintext_peers": self._live.plaintext_peers(),
             "ports": list(self._switch.ports),
+            "uncovered": self._lookout.describe(),
             "key_id": self._engine.ring.offered.key_id.hex(),
             "identity": self._public,
             "netns": self._live.netns,
@@ -112,6 +116,7 @@ class Snapshots:
             "queue": self._queue(),
             "gate": self._gate(self._timers.now()),
             "rules_lost": self._switch.guard.rules_lost,
+            "uncovered": sum(one.sure for one in self._lookout.uncovered),
             "process": process(),
         }
 

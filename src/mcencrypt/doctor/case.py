@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mcencrypt.doctor.machine import Machine
-from mcencrypt.doctor.processes import Process, read_processes
 from mcencrypt.errors import OperatorError
+from mcencrypt.nodes.processes import Process, read_processes
 from mcencrypt.store.config import Config
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, note, warning
-from mcencrypt.doctor.processes import Process
+from mcencrypt.nodes.processes import Process
 
 _PROXIES = ("docker-proxy", "rootlesskit-dock", "rootlessport", "slirp4netns")
 

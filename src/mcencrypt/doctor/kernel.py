@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, note, ok, problem, warning
-from mcencrypt.doctor.processes import own_netns
 from mcencrypt.doctor.trial import try_kernel
+from mcencrypt.nodes.processes import own_netns
 
 _CAPABILITIES = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW"}
 _SYS_NICE = 23

@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Collection, Mapping
 from ipaddress import ip_address
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from mcencrypt.doctor import path
@@ -20,6 +19,7 @@ from mcencrypt.kernel.fence import Fence
 from mcencrypt.kernel.iptables import V4, V6, backends, encode, kind_shown
 from mcencrypt.kernel.links import Link, read_links
 from mcencrypt.kernel.routes import Routes
+from mcencrypt.nodes.proc import Proc
 
 _COMMAND_TIMEOUT = 10.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -103,20 +103,11 @@ class Machine(Protocol):
         """The process id."""
 
 
-class ThisMachine:
+class ThisMachine(Proc):
     """The machine that this process runs on."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._environ = environ
-
-    def text(self, path: str) -> str:
-        return Path(path).read_text(errors="replace")
-
-    def names(self, path: str) -> list[str]:
-        return os.listdir(path)
-
-    def target(self, path: str) -> str:
-        return os.readlink(path)
 
     def mode(self, path: str) -> tuple[int, int]:
         found = os.stat(path)

@@ -95,7 +95,8 @@ def check_tracking(case: Case) -> Iterator[Finding]:
 
 
 def check_settings(case: Case) -> Iterator[Finding]:
-    """Settings that decide about IPv6 and about black holes on the path."""
+    """Settings that decide about IPv6, about black holes on the path, and about who gets the P2P ports."""
+    yield from _check_port_range(case)
     if _sysctl(case, "net/ipv4/ip_no_pmtu_disc") not in (None, 0):
         yield note(
             "settings.no-pmtu-discovery",
@@ -107,6 +108,38 @@ def check_settings(case: Case) -> Iterator[Finding]:
         yield note("settings.sack", text, "sysctl -w net.ipv4.tcp_sack=1")
     if _sysctl(case, "net/ipv6/conf/all/disable_ipv6") == 1:
         yield ok("settings.ipv6", "IPv6 is disabled by sysctl; the IPv6 rules are there nevertheless")
+
+
+def _check_port_range(case: Case) -> Iterator[Finding]:
+    """Ports that the kernel gives to whoever dials: such a connection is on a P2P port by chance, and fails."""
+    try:
+        low, high = map(int, case.machine.text("/proc/sys/net/ipv4/ip_local_port_range").split())
+    except (OSError, ValueError):
+        return
+    try:
+        reserved = _ranges(case.machine.text("/proc/sys/net/ipv4/ip_local_reserved_ports"))
+    except (OSError, ValueError):
+        reserved = []
+    inside = [port for port in case.ports if low <= port <= high]
+    at_risk = [port for port in inside if not any(first <= port <= last for first, last in reserved)]
+    if at_risk:
+        kept = [f"{first}-{last}" if first != last else str(first) for first, last in reserved]
+        wanted = ",".join([*kept, *map(str, at_risk)])
+        yield warning(
+            "settings.port-range",
+            f"{', '.join(map(str, at_risk))} in net.ipv4.ip_local_port_range ({low} to {high}): other programs dial "
+            "from there by chance, and such a connection fails",
+            f"sysctl -w net.ipv4.ip_local_reserved_ports={wanted}, and the same in /etc/sysctl.d",
+        )
+
+
+def _ranges(text: str) -> list[tuple[int, int]]:
+    """``8080,9000-9010`` as first and last ports. Raises ValueError."""
+    found = []
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        found.append((int(first), int(last or first)))
+    return found
 
 
 def _sysctl(case: Case, name: str) -> int | None:

@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
-import pwd
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, note, ok, problem
-from mcencrypt.doctor.machine import Machine
-from mcencrypt.doctor.processes import (
-    ESTABLISHED,
-    LISTEN,
-    Process,
-    TcpSocket,
-    own_netns,
-    socket_inodes,
-    tcp_sockets,
-)
-from mcencrypt.store.multichain import parse_settings
-
-PROGRAM = "multichaind"
-
-
-@dataclass
-class Node:
-    """A multichaind: what its command line and its chain's files say, and the sockets it has."""
-
-    process: Process
-    chain: str
-    #: Ports that its arguments and files name for peers.
-    p2p: set[int] = field(default_factory=set)
-    rpc: set[int] = field(default_factory=set)
-    #: None if they cannot be told from others'.
-    sockets: list[TcpSocket] | None = None
-
-    @property
-    def named(self) -> str:
-        return f"{PROGRAM} {self.chain}".rstrip() + f" (pid {self.process.pid})"
-
-    def listening(self) -> set[int]:
-        """Ports that it listens on for peers: all but RPC's, and but those that only this host can reach."""
-        return {
-            one.lport
-            for one in self.sockets or ()
-            if one.state == LISTEN and one.lport not in self.rpc and not one.loopback
-        }
+from mcencrypt.nodes.node import PROGRAM, Node, is_node, read_node
+from mcencrypt.nodes.processes import ESTABLISHED, LISTEN, SYN_SENT, TcpSocket, own_netns, socket_inodes, tcp_sockets
+from mcencrypt.nodes.sight import Uncovered, look, uncovered
 
 
 def find_nodes(case: Case) -> list[Node]:
     """All multichaind processes that can be seen, in whatever network namespace."""
-    return [_node(case.machine, one) for one in case.processes() if PROGRAM in (one.name, *map(_base, one.words[:1]))]
+    return [read_node(case.machine, one) for one in case.processes() if is_node(one)]
 
 
 def check_nodes(case: Case) -> Iterator[Finding]:
@@ -77,7 +40,37 @@ def check_nodes(case: Case) -> Iterator[Finding]:
             f"no {PROGRAM} runs in this network namespace, so there is nothing here to encrypt",
             "run mcencrypt where the node is: `mcencrypt daemon --netns docker:CONTAINER` (or a PID), or the sidecar",
         )
+    if not local:
+        yield from _check_uncovered(case)
     yield from _check_listeners(case, nodes)
+
+
+def _check_uncovered(case: Case) -> Iterator[Finding]:
+    """Where no node's process can be seen: sockets of programs that cannot, as this command or the daemon sees them."""
+    sockets, others = tcp_sockets(case.machine), case.config.other_ports
+    found = [
+        one
+        for seen in look(case.machine, sockets, case.ports)
+        if seen is not None
+        for one in uncovered(sockets, seen, case.ports, others)
+    ]
+    for told in case.status["uncovered"] if case.status else ():
+        one = Uncovered(told["doing"], told["port"], told["peer"] or "", told["owner"] or "", told["sure"])
+        if all((one.doing, one.port) != (known.doing, known.port) for known in found):
+            found.append(one)
+    for one in found:
+        if one.sure:
+            yield problem(
+                "nodes.uncovered",
+                f"{one.described}, and nobody on {_list(case.ports)}: if that is the node, it talks in plaintext",
+                f"add {one.port} to ports; if it is another program's, to other_ports",
+            )
+        else:
+            yield note(
+                "nodes.uncovered-unsure",
+                f"{one.described}, which is on none of the ports {_list(case.ports)}",
+                f"if that is the node and a peer, add {one.port} to ports; if not, to other_ports",
+            )
 
 
 def _elsewhere(node: Node, case: Case) -> Finding:
@@ -96,9 +89,8 @@ def _check_ports(node: Node, case: Case) -> Iterator[Finding]:
     if node.sockets is None:
         yield note("nodes.unseen", f"the sockets of {node.named} cannot be seen by this user", "run this as root")
         listening = node.p2p
-    # What listens on all addresses and is named nowhere may be RPC on a port of its own: only named ports are sure.
-    sure = listening & node.p2p or (listening if not node.p2p else set())
-    for port in sorted(sure | (node.p2p if not listening else set())):
+    sure = node.sure_ports()
+    for port in sorted(sure):
         if port not in taken:
             yield problem(
                 "nodes.port-not-taken",
@@ -124,18 +116,30 @@ def _check_ports(node: Node, case: Case) -> Iterator[Finding]:
 
 def _check_connections(node: Node, ports: Sequence[int]) -> Iterator[Finding]:
     """Peers of one chain can sit on different ports: a connection that neither port of is taken is plaintext."""
-    outside: dict[int, str] = {}
+    outside: dict[int, TcpSocket] = {}
+    # a peer that has dialled us is on a port of its system's choice; ours is the one that matters, and is named already
+    own = node.rpc | {one.lport for one in node.sockets or () if one.state == LISTEN}
     for one in node.sockets or ():
-        if one.state != ESTABLISHED or one.loopback or one.lport in ports or one.rport in ports:
+        if one.state not in (ESTABLISHED, SYN_SENT) or one.loopback or one.lport in ports or one.rport in ports:
             continue
-        if one.lport not in node.rpc:
-            outside.setdefault(one.rport, one.remote)
-    for port, remote in sorted(outside.items())[:20]:
-        where = f"[{remote}]:{port}" if ":" in remote else f"{remote}:{port}"
+        if one.lport not in own:
+            outside.setdefault(one.rport, one)
+    for port, one in sorted(outside.items())[:20]:
+        where = f"[{one.remote}]:{port}" if ":" in one.remote else f"{one.remote}:{port}"
+        advice = f"if that is a peer, add {port} to ports on this node"
+        if one.state == SYN_SENT:
+            known = ", as its command line says" if port in node.seeds else ""
+            yield problem(
+                "nodes.dials-outside",
+                f"{node.named} dials {where}{known}; port {port} is not among the ports {_list(ports)}: in plaintext, "
+                "which a peer that is on refuses",
+                advice + ", and on the others",
+            )
+            continue
         yield problem(
             "nodes.connection-outside",
             f"{node.named} is connected with {where}; neither end is on one of the ports {_list(ports)}: plaintext",
-            f"if that is a peer, add {port} to ports on this node",
+            advice,
         )
 
 
@@ -159,68 +163,6 @@ def _check_listeners(case: Case, nodes: list[Node]) -> Iterator[Finding]:
                     f"on port {port} listens {owner.name} (pid {owner.pid}), not {PROGRAM}",
                     "right if it is your node under another name; a proxy in front of the node ends TCP: wrong",
                 )
-
-
-def _node(machine: Machine, process: Process) -> Node:
-    options: dict[str, str] = {}
-    chain = ""
-    # Before its name can stand an interpreter or a wrapper.
-    first = next((at for at, word in enumerate(process.words) if _base(word) == PROGRAM), 0)
-    for word in process.words[first + 1 :]:
-        if word.startswith("-"):
-            key, _, value = word.lstrip("-").partition("=")
-            options.setdefault(key, value)
-        elif not chain:
-            chain = word
-    node = Node(process, chain)
-    for key, ports in (("port", node.p2p), ("rpcport", node.rpc)):
-        if options.get(key, "").isdigit():
-            ports.add(int(options[key]))
-    if chain:
-        _read_files(machine, node, options)
-    inodes = socket_inodes(machine, process.pid)
-    if inodes is not None:
-        node.sockets = [one for one in tcp_sockets(machine, process.pid) if one.inode in inodes]
-    return node
-
-
-def _read_files(machine: Machine, node: Node, options: dict[str, str]) -> None:
-    """What params.dat and multichain.conf say, in the process's own view of the files."""
-    pid = node.process.pid
-    base = options.get("datadir") or _home(machine, pid) + "/.multichain"
-    if not base.startswith("/"):
-        return
-    folder = f"/proc/{pid}/root{base.rstrip('/')}"
-    explicit = bool(node.p2p), bool(node.rpc)
-    for file in (f"{folder}/{node.chain}/multichain.conf", f"{folder}/multichain.conf"):
-        settings = _settings(machine, file)
-        for key, ports, given in (("port", node.p2p, explicit[0]), ("rpcport", node.rpc, explicit[1])):
-            if not given and not ports and settings.get(key, "").isdigit():
-                ports.add(int(settings[key]))
-    params = _settings(machine, f"{folder}/{node.chain}/params.dat")
-    for key, ports in (("defaultnetworkport", node.p2p), ("defaultrpcport", node.rpc)):
-        if not ports and params.get(key, "").isdigit():
-            ports.add(int(params[key]))
-
-
-def _settings(machine: Machine, path: str) -> dict[str, str]:
-    try:
-        return parse_settings(machine.text(path))
-    except OSError:
-        return {}
-
-
-def _home(machine: Machine, pid: int) -> str:
-    try:
-        status = machine.text(f"/proc/{pid}/status")
-        uid = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("Uid:"))
-        return pwd.getpwuid(uid).pw_dir
-    except (OSError, KeyError, StopIteration):
-        return "/root"
-
-
-def _base(word: str) -> str:
-    return word.rpartition("/")[2]
 
 
 def _list(ports: Sequence[int]) -> str:

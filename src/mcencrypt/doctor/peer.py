@@ -41,11 +41,16 @@ class Peer:
 
 
 def parse_peer(text: str) -> tuple[str, int | None]:
-    """Host and port of HOST, HOST:PORT, an IPv6 address, or [IPv6]:PORT. Raises ValueError."""
+    """Host and port of HOST, HOST:PORT, an IPv6 address, or [IPv6]:PORT, with CHAIN@ before it or not.
+
+    Raises ValueError.
+    """
+    # as `multichaind CHAIN@HOST:PORT` has it
+    peer = text.rpartition("@")[2]
     try:
-        return str(ip_address(text)), None
+        return str(ip_address(peer)), None
     except ValueError:
-        match = _HOST_PORT.fullmatch(text)
+        match = _HOST_PORT.fullmatch(peer)
     if match is None:
         raise ValueError(f"{text!r} is not a peer: give HOST, HOST:PORT, or [IPv6]:PORT")
     port = match["port6"] or match["port"]

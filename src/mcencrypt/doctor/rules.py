@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, note, ok, problem, warning
 from mcencrypt.doctor.machine import Saved
-from mcencrypt.doctor.processes import socket_inodes
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.firewall import Firewall
 from mcencrypt.kernel.ruleset import Rule, Ruleset, State, judge
+from mcencrypt.nodes.processes import socket_inodes
 
 _NETLINK_NETFILTER = "12"
 _QUEUES = "/proc/thread-self/net/netfilter/nfnetlink_queue"

@@ -34,7 +34,9 @@ _NO_COOKIE = b"\xff" * 8
 _REQUEST = struct.Struct("=BBBxI2s2s16s16sI8s")
 # struct inet_diag_msg: family, state, timer, retrans, then the same sockid.
 _ANSWER = struct.Struct("=BBxxHH16s16sI8s")
-_UID_AT: Final = 64  # in struct inet_diag_msg, behind the sockid: expires, rqueue, wqueue, uid, inode
+# In struct inet_diag_msg, behind the sockid: expires, rqueue, wqueue, uid, inode.
+_UID_AT: Final = 64
+_INODE_AT: Final = 68
 _ATTRIBUTES_AT: Final = 72
 # Attributes of an answer, and the bits that ask for them. INET_DIAG_CLASS_ID comes along with INET_DIAG_TCLASS and is
 # the socket's priority where it is in no class of the net_cls controller.
@@ -81,6 +83,7 @@ class Tcp(enum.IntEnum):
 # Unconnected sockets (CLOSE, and BOUND_INACTIVE of newer kernels) have no peer and are left out like
 # listeners.
 _CONNECTED = sum(1 << state for state in Tcp if state not in (Tcp.CLOSE, Tcp.LISTEN))
+_OPEN = 1 << Tcp.LISTEN | 1 << Tcp.SYN_SENT | 1 << Tcp.ESTABLISHED
 
 
 class Socket(NamedTuple):
@@ -91,6 +94,17 @@ class Socket(NamedTuple):
     remote: bytes
     rport: int
     state: int
+
+
+class Listed(NamedTuple):
+    """One TCP socket that listens, dials or is connected, with the inode that /proc/PID/fd names it by."""
+
+    local: bytes
+    lport: int
+    remote: bytes
+    rport: int
+    state: int
+    inode: int
 
 
 class Found(NamedTuple):
@@ -212,6 +226,12 @@ class Sockets:
         """The connections whose sockets wait for an answer to their SYN. It may miss one of many: ask `find`."""
         return {Ends(*_socket(answer)[:4]) for answer in self._dump_both(states=1 << Tcp.SYN_SENT)}
 
+    def open(self) -> list[Listed]:
+        """All TCP sockets that listen, dial or are connected, both families."""
+        return [
+            Listed(*_socket(answer), *_U32.unpack_from(answer, _INODE_AT)) for answer in self._dump_both(states=_OPEN)
+        ]
+
     def close(self) -> None:
         self._netlink.close()
 
@@ -259,7 +279,7 @@ class Sockets:
         return bound
 
     def _dump_both(self, filters: bytes = b"", states: int = _CONNECTED) -> list[bytes]:
-        """The connected sockets of both families."""
+        """The sockets of both families in these states."""
         answers = self._dump(socket.AF_INET, states, filters)
         try:
             return answers + self._dump(socket.AF_INET6, states, filters)

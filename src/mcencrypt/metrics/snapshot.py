@@ -61,4 +61,6 @@ class Snapshot(TypedDict):
     gate: Gate
     #: Times that somebody else removed our rules.
     rules_lost: int
+    #: Sockets of MultiChain's on ports that no rule covers, those beyond doubt.
+    uncovered: int
     process: Process

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 from mcencrypt.core.policy import MODES, Mode
 from mcencrypt.errors import OperatorError
+from mcencrypt.store.autoports import read_ports
 from mcencrypt.store.keys import NetworkKey, load_network_key
 from mcencrypt.store.multichain import PORT_MAX, PORT_MIN, chain_ports
 from mcencrypt.store.peers import load_peers
@@ -54,8 +55,10 @@ class Listen(NamedTuple):
 class Config:
     """What the operator set. `load` checks every value; files that values name are read by the methods."""
 
-    #: P2P ports as set; `p2p_ports` adds those of `chains`.
-    ports: tuple[int, ...] = ()
+    #: P2P ports as set; `p2p_ports` adds those of `chains`. "auto": those of the nodes that were seen here.
+    ports: tuple[int, ...] | Literal["auto"] = ()
+    #: Ports of other programs in the nodes' network, which are not looked at.
+    other_ports: tuple[int, ...] = ()
     chains: tuple[str, ...] = ()
     multichain_dir: Path = Path("~/.multichain")
     #: Not set, and a systemd credential network.key is there: that.
@@ -82,13 +85,18 @@ class Config:
     file: Path | None = None
 
     def p2p_ports(self) -> tuple[int, ...]:
-        """All ports to take, set ones first, each once. Reads the chains' files.
+        """All ports to take, set ones first, each once. Reads the chains' files, or what was seen (`autoports`).
 
         Raises OperatorError if a chain cannot be read, if there is no port at all, or if one is the metrics'.
         """
-        found = list(self.ports)
+        found = self._seen_ports() if self.ports == "auto" else list(self.ports)
         for chain in self.chains:
             found += chain_ports(self.multichain_dir, chain)
+        if not found and self.ports == "auto":
+            raise OperatorError(
+                'ports = "auto": no multichaind whose ports can be told is or was seen here: start the node first, or '
+                "set ports = [N]"
+            )
         if not found:
             raise OperatorError(
                 f"{self.file or DEFAULT_FILE}: no ports: set ports = [N] to the P2P port of your chain, "
@@ -100,6 +108,9 @@ class Config:
                 "encrypted: choose another port"
             )
         return tuple(dict.fromkeys(found))
+
+    def _seen_ports(self) -> list[int]:
+        return [port for ports in read_ports(self.state_dir).values() for port in ports]
 
     @property
     def peers_path(self) -> Path:
@@ -248,6 +259,12 @@ def _number(source: _Source, text: str) -> int:
     return int(text)
 
 
+def _ports_or_auto(source: _Source, value: object) -> tuple[int, ...] | Literal["auto"]:
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    return _ports(source, value)
+
+
 def _ports(source: _Source, value: object) -> tuple[int, ...]:
     ports = _list(source, value, int, "[7331, 8571]")
     for port in ports:
@@ -256,6 +273,10 @@ def _ports(source: _Source, value: object) -> tuple[int, ...]:
         if ports.count(port) > 1:
             raise source.error(f"{port} is listed twice: remove one")
     return tuple(ports)
+
+
+def _ports_or_auto_from_text(source: _Source, text: str) -> list[int] | str:
+    return text if text.strip().lower() == "auto" else _ports_from_text(source, text)
 
 
 def _ports_from_text(source: _Source, text: str) -> list[int]:
@@ -351,7 +372,8 @@ def _netns(source: _Source, value: object) -> Target | None:
 
 
 _KEYS: dict[str, Callable[[_Source, object], object]] = {
-    "ports": _ports,
+    "ports": _ports_or_auto,
+    "other_ports": _ports,
     "chains": _chains,
     "multichain_dir": _path,
     "network_key_file": _path,
@@ -369,6 +391,7 @@ _KEYS: dict[str, Callable[[_Source, object], object]] = {
     "netns": _netns,
 }
 _FROM_TEXT: dict[Callable[[_Source, object], object], Callable[[_Source, str], object]] = {
+    _ports_or_auto: _ports_or_auto_from_text,
     _ports: _ports_from_text,
     _chains: _split,
     _networks: _split,

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from mcencrypt.cli import cli
 from mcencrypt.cli import doctor as command
 from mcencrypt.doctor.finding import Finding, Severity, note
-from mcencrypt.doctor.processes import Process
+from mcencrypt.nodes.processes import Process
 from tests.helpers.recorded_machine import Recorded, case, status
 
 

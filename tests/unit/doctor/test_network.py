@@ -54,3 +54,21 @@ def test_settings_of_the_kernel(machine: Recorded, file: str, value: str, name: 
     machine.files[f"/proc/sys/{file}"] = value
     examined = case(machine, status())
     assert by_id([*check_tracking(examined), *check_settings(examined)], name).severity > Severity.OK
+
+
+@pytest.mark.parametrize(
+    ("span", "reserved", "advice"),
+    [
+        ("7000\t9000", "\n", "ip_local_reserved_ports=7331,8571,"),
+        ("8000\t60999", "22,8080-8090\n", "ip_local_reserved_ports=22,8080-8090,8571,"),
+        ("32768\t60999", "\n", ""),
+        ("7000\t9000", "7331,8500-8600\n", ""),
+    ],
+)
+def test_ports_that_the_kernel_gives_to_whoever_dials(span: str, reserved: str, advice: str) -> None:
+    machine = Recorded()
+    machine.files["/proc/sys/net/ipv4/ip_local_port_range"] = span
+    machine.files["/proc/sys/net/ipv4/ip_local_reserved_ports"] = reserved
+    found = [one for one in check_settings(case(machine, status())) if one.id == "settings.port-range"]
+    assert [one.severity for one in found] == [Severity.WARNING] * bool(advice)
+    assert all(advice in one.advice for one in found)

@@ -3,51 +3,14 @@
 from __future__ import annotations
 
 import socket
-from ipaddress import ip_address
 
 import pytest
 
 from mcencrypt.doctor.finding import Severity
 from mcencrypt.doctor.nodes import check_nodes
-from mcencrypt.doctor.processes import tcp_sockets
+from mcencrypt.nodes.processes import tcp_sockets
 from tests.helpers.recorded_machine import PORTS, TCP, Recorded, by_id, case, status, worst
-
-PID = 500
-PARAMS = "default-network-port = 7331   # Default TCP/IP port\ndefault-rpc-port = 7330\n"
-
-
-def endpoint(address: str, port: int, six: bool) -> str:
-    packed = ip_address(address).packed
-    if six and len(packed) == 4:
-        packed = bytes(10) + b"\xff\xff" + packed
-    words = (int.from_bytes(packed[at : at + 4], "little") for at in range(0, len(packed), 4))
-    return "".join(f"{word:08X}" for word in words) + f":{port:04X}"
-
-
-def row(local: tuple[str, int], remote: tuple[str, int], state: int, inode: str, six: bool = False) -> str:
-    return (
-        f"   0: {endpoint(*local, six)} {endpoint(*remote, six)} {state:02X} 00000000:00000000 00:00000000 00000000"
-        f"     0        0 {inode} 1 0000000000000000 100 0 0 10 0\n"
-    )
-
-
-class Node:
-    """A multichaind on a recorded machine: listens for peers on 7331 of both families and for RPC on 7330."""
-
-    def __init__(self, *words: str, netns: str = "net:[4026531840]") -> None:
-        self.machine = Recorded()
-        words = ("multichaind", "chain1", *words)
-        self.machine.add_process(PID, "multichaind", *words, netns=netns, sockets=("1", "2", "3", "4"))
-        self.machine.files[f"/proc/{PID}/status"] = "Name:\tmultichaind\nUid:\t0\t0\t0\t0\n"
-        self.machine.files[f"/proc/{PID}/root/root/.multichain/chain1/params.dat"] = PARAMS
-        self.four = row(("0.0.0.0", 7331), ("0.0.0.0", 0), 10, "1") + row(("0.0.0.0", 7330), ("0.0.0.0", 0), 10, "3")
-        self.six = row(("::", 7331), ("::", 0), 10, "2", six=True)
-        self.publish()
-
-    def publish(self) -> None:
-        for name in (str(PID), "thread-self"):
-            self.machine.files[f"/proc/{name}/net/tcp"] = TCP + self.four
-            self.machine.files[f"/proc/{name}/net/tcp6"] = TCP + self.six
+from tests.helpers.recorded_nodes import PARAMS, PID, Node, row
 
 
 def test_sockets_of_proc() -> None:
@@ -105,6 +68,48 @@ def test_a_connection_with_a_peer_on_a_port_that_is_not_taken() -> None:
     node.publish()
     found = by_id(list(check_nodes(case(node.machine, status()))), "nodes.connection-outside")
     assert found.severity is Severity.PROBLEM and "10.0.0.9:9555" in found.text
+
+
+def test_a_node_that_joins_at_a_seed_has_a_chain_and_its_api_is_not_for_encryption() -> None:
+    node = Node("-daemon")
+    words = ("multichaind", "chain1@seed.example:30447", "-daemon")
+    node.machine.files[f"/proc/{PID}/cmdline"] = "".join(f"{word}\0" for word in words)
+    node.four += row(("10.0.0.1", 40000), ("10.0.0.9", 30447), 2, "4")
+    node.publish()
+    found = list(check_nodes(case(node.machine, status())))
+    assert by_id(found, "nodes.port").text == "multichaind chain1 (pid 500) uses port 7331, on IPv6 too"
+    assert not any("7330" in one.text + one.advice for one in found)
+    dials = by_id(found, "nodes.dials-outside")
+    assert "dials 10.0.0.9:30447, as its command line says; port 30447 is not among" in dials.text
+    assert dials.severity is Severity.PROBLEM and "add 30447 to ports" in dials.advice
+
+
+def test_a_peer_that_dialled_a_port_that_is_not_taken_is_not_named_by_its_own() -> None:
+    node = Node("-port=9555")
+    node.four = row(("0.0.0.0", 9555), ("0.0.0.0", 0), 10, "1")
+    node.four += row(("10.0.0.1", 9555), ("10.0.0.9", 51000), 1, "4")
+    node.six = ""
+    node.publish()
+    found = list(check_nodes(case(node.machine, status())))
+    assert by_id(found, "nodes.port-not-taken") and not any("51000" in one.advice for one in found)
+
+
+def test_a_sidecar_on_another_port_than_the_node() -> None:
+    machine = Recorded()
+    machine.add_process(1, "sh", "sh", "/usr/local/bin/mcencrypt-entrypoint", sockets=())
+    machine.files["/proc/thread-self/net/tcp"] = TCP + row(("0.0.0.0", 7447), ("0.0.0.0", 0), 10, "81")
+    found = by_id(list(check_nodes(case(machine, status()))), "nodes.uncovered")
+    assert "listens on port 7447, and nobody on 7331, 8571" in found.text and "add 7447 to ports" in found.advice
+
+
+def test_what_the_daemon_has_seen_and_this_user_may_not() -> None:
+    told = status(uncovered=[
+        {"doing": "listens", "port": 7447, "peer": None, "owner": None, "sure": True},
+        {"doing": "connected", "port": 9, "peer": "10.0.0.9:9", "owner": None, "sure": False},
+    ])  # fmt: skip
+    found = list(check_nodes(case(Recorded(), told)))
+    assert by_id(found, "nodes.uncovered").severity is Severity.PROBLEM
+    assert by_id(found, "nodes.uncovered-unsure").severity is Severity.NOTE
 
 
 def test_a_node_in_a_container() -> None:

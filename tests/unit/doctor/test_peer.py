@@ -156,6 +156,8 @@ def test_names_with_several_addresses_and_with_none(machine: Recorded) -> None:
         ("2001:db8::7", "2001:db8::7", None),
         ("[2001:db8::7]:7331", "2001:db8::7", 7331),
         ("[2001:db8::7]", "2001:db8::7", None),
+        ("chain1@node2.example:7331", "node2.example", 7331),
+        ("chain1@[2001:db8::7]:7331", "2001:db8::7", 7331),
     ],
 )
 def test_how_a_peer_is_named(text: str, host: str, port: int | None) -> None:

@@ -40,6 +40,9 @@ def test_the_port_of_a_chain(tmp_path: Path) -> None:
         ("port = 9000 # mine\nport=9001", (7331, 9000)),
         ("#port=9000\nrpcport=8000", (7331,)),
         ("port=7331", (7331,)),
+        ("bind=[::]:9000\nbind=0.0.0.0:9001\nbind=10.0.0.1", (7331, 9000, 9001)),
+        ("whitebind=10.0.0.1:9000\nrpcbind=0.0.0.0:8000", (7331, 9000)),
+        ("addnode=peer.example:30447\nconnect=[2001:db8::1]:30448\nseednode=2001:db8::1", (7331, 30447, 30448)),
         ("[test]\nport=9000", (7331,)),
         ("", (7331,)),
     ],
@@ -68,6 +71,7 @@ def test_ports_of_everything_each_once(tmp_path: Path) -> None:
         (PARAMS.replace("7331", "x"), None, r"chain1/params\.dat: default-network-port = x is not a port"),
         (PARAMS.replace("7331", "0"), None, r"chain1/params\.dat: default-network-port = 0 is not a port"),
         (PARAMS, "port=65536", r"chain1/multichain\.conf: port = 65536 is not a port"),
+        (PARAMS, "bind=[::]:90000", r"chain1/multichain\.conf: bind = 90000 is not a port"),
         (PARAMS, "port=", r"chain1/multichain\.conf: port =  is not a port"),
     ],
 )

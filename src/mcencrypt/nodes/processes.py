@@ -7,13 +7,25 @@ import re
 import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import NamedTuple
-
-from mcencrypt.doctor.machine import Machine
+from typing import NamedTuple, Protocol
 
 LISTEN = 0x0A
+SYN_SENT = 0x02
 ESTABLISHED = 0x01
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
+
+
+class Files(Protocol):
+    """What is read of /proc; a `doctor.files.Machine` for instance."""
+
+    def text(self, path: str) -> str:
+        """A file's text. Raises OSError."""
+
+    def names(self, path: str) -> list[str]:
+        """A directory's entries. Raises OSError."""
+
+    def target(self, path: str) -> str:
+        """What a symbolic link points to. Raises OSError."""
 
 
 class TcpSocket(NamedTuple):
@@ -44,38 +56,39 @@ class Process:
     netns: str
 
 
-def read_processes(machine: Machine) -> list[Process]:
+def read_processes(files: Files) -> list[Process]:
     """All processes that /proc shows."""
-    found = []
-    for entry in machine.names("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            name = machine.text(f"/proc/{entry}/comm").strip()
-            words = tuple(machine.text(f"/proc/{entry}/cmdline").rstrip("\0").split("\0"))
-        except OSError:
-            continue  # it ended
-        netns = ""
-        with contextlib.suppress(OSError):
-            netns = machine.target(f"/proc/{entry}/ns/net")
-        found.append(Process(int(entry), name, words, netns))
-    return found
+    pids = (int(entry) for entry in files.names("/proc") if entry.isdigit())
+    return [found for pid in pids if (found := read_process(files, pid)) is not None]
 
 
-def own_netns(machine: Machine) -> str:
+def read_process(files: Files, pid: int) -> Process | None:
+    """That process, None if it has ended."""
+    try:
+        name = files.text(f"/proc/{pid}/comm").strip()
+        words = tuple(files.text(f"/proc/{pid}/cmdline").rstrip("\0").split("\0"))
+    except OSError:
+        return None
+    netns = ""
+    with contextlib.suppress(OSError):
+        netns = files.target(f"/proc/{pid}/ns/net")
+    return Process(pid, name, words, netns)
+
+
+def own_netns(files: Files) -> str:
     """The network namespace of this thread, as /proc names it."""
     try:
-        return machine.target("/proc/thread-self/ns/net")
+        return files.target("/proc/thread-self/ns/net")
     except OSError:
         return ""
 
 
-def tcp_sockets(machine: Machine, pid: int | None = None) -> list[TcpSocket]:
+def tcp_sockets(files: Files, pid: int | None = None) -> list[TcpSocket]:
     """The TCP sockets of a process's network namespace, or of ours."""
     found = []
     for table in ("tcp", "tcp6"):
         try:
-            text = machine.text(f"/proc/{pid or 'thread-self'}/net/{table}")
+            text = files.text(f"/proc/{pid or 'thread-self'}/net/{table}")
         except OSError:
             continue
         for line in text.splitlines()[1:]:
@@ -88,18 +101,23 @@ def tcp_sockets(machine: Machine, pid: int | None = None) -> list[TcpSocket]:
     return found
 
 
-def socket_inodes(machine: Machine, pid: int) -> set[str] | None:
+def socket_inodes(files: Files, pid: int) -> set[str] | None:
     """The sockets that a process has open, None if we may not see them."""
     try:
-        descriptors = machine.names(f"/proc/{pid}/fd")
+        descriptors = files.names(f"/proc/{pid}/fd")
     except OSError:
         return None
     found = set()
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
-            if match := _SOCKET.fullmatch(machine.target(f"/proc/{pid}/fd/{descriptor}")):
+            if match := _SOCKET.fullmatch(files.target(f"/proc/{pid}/fd/{descriptor}")):
                 found.add(match.group(1))
     return found
+
+
+def text_of(packed: bytes) -> str:
+    """An address, 4 or 16 bytes, as text."""
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
 def _endpoint(text: str) -> tuple[str, int]:
@@ -108,5 +126,4 @@ def _endpoint(text: str) -> tuple[str, int]:
     packed = b"".join(bytes.fromhex(words[at : at + 8])[::-1] for at in range(0, len(words), 8))
     if len(packed) == 16 and packed.startswith(bytes(10) + b"\xff\xff"):
         packed = packed[12:]
-    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
-    return socket.inet_ntop(family, packed), int(port, 16)
+    return text_of(packed), int(port, 16)
