@@ -103,6 +103,8 @@ def summary(report: Report) -> list[str]:
         f"{text.plural(sum(half.records for half in halves), 'record')} "
         f"with {sum(half.plain for half in halves)} B"
     ]
+    if report.cut:
+        lines.append(f"cut: {text.plural(report.cut, 'packet')} by the snapshot length of the capture (tcpdump -s)")
     lines += [f"not read: {reason}: {count}" for reason, count in report.oddities.items()]
     found = [
         f"{len(report.of(verdict))} {verdict.value}"
@@ -113,6 +115,8 @@ def summary(report: Report) -> list[str]:
         told = "encrypted: every data byte is handshake or record"
     elif found:
         told = f"of {text.plural(len(report.conversations), 'connection')}: {', '.join(found)}"
+    elif report.cut:
+        told = "incomplete: packets were cut when they were captured; use `tcpdump -s 0`"
     elif report.oddities:
         told = "incomplete: some packets could not be read"
     else:

@@ -6,6 +6,7 @@ fields that are needed are read here.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from mcencrypt.errors import OperatorError
+from mcencrypt.reading.frames import IP_PACKET, KNOWN, inside, is_tunnel, network_packet
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 TCP = 6
@@ -22,11 +24,8 @@ _LONGEST_FRAME = 256 * 1024
 _PORTS = Struct("!HHIIBB").unpack_from
 _EXTENSIONS = {0, 43, 60}  # hop-by-hop, routing, destination options (RFC 8200 section 4)
 _FRAGMENT = 44
-_VLAN = {0x8100, 0x88A8}
-# Link types of tcpdump.org/linktypes.html: length of what precedes the protocol number, and where that is.
-_ETHERNET, _LINUX_SLL, _LINUX_SLL2 = 1, 113, 276
-_RAW = {12, 14, 101, 228, 229}
-_LOOP = {0, 108}
+#: Why a packet is not read whose tunnel is within so many others.
+_DEEPEST = 8
 
 
 class Segment(NamedTuple):
@@ -54,12 +53,13 @@ def address_text(address: bytes, port: int) -> str:
 def segments(path: str, oddities: Counter[str]) -> Iterator[Segment]:
     """The TCP segments of the capture file `path` (``-``: standard input), in the file's order.
 
-    `oddities` counts what could not be read as a segment though it may carry one: fragments, cut headers, a
-    damaged file.
+    `oddities` counts what could not be read as a segment though it may carry one: frames and packets of forms that are
+    not known, fragments, cut headers, a damaged file.
 
-    Raises OperatorError if there is no such file, it is no capture, or its link type is not known.
+    Raises OperatorError if there is no such file, it is no capture, or no link type in it is known.
     """
     reader = _open(path)
+    strange, known = set(), False
     try:
         file_link = getattr(reader, "linktype", None)
         while True:
@@ -71,18 +71,29 @@ def segments(path: str, oddities: Counter[str]) -> Iterator[Segment]:
                 oddities[f"damaged file: {error}"] += 1
                 break
             link = metadata.linktype if file_link is None else file_link
-            packet = _network_packet(frame, link, path)
+            if link in KNOWN:
+                known = True
+            else:
+                strange.add(link)
+            packet = network_packet(frame, link, oddities)
             if packet is not None:
                 segment = read_segment(packet, max(0, metadata.wirelen - len(frame)), oddities)
                 if segment is not None:
                     yield segment
         if reader.f.read(1):
             oddities["damaged file: it goes on after the last packet that can be read"] += 1
+        if strange and not known:
+            types = ", ".join(map(str, sorted(strange)))
+            raise OperatorError(f"{path} has the unknown link type {types}: capture on an Ethernet interface")
     finally:
         reader.close()
 
 
 def _open(path: str) -> Any:
+    # scapy warns of what it finds in a file, and of what is missing on this machine; a reader is told by us.
+    logging.getLogger("scapy").addFilter(lambda record: False)
+    for name in ("runtime", "loading", "interactive"):
+        logging.getLogger(f"scapy.{name}").addFilter(lambda record: False)
     try:
         from scapy.error import Scapy_Exception
         from scapy.utils import RawPcapReader
@@ -104,63 +115,78 @@ def _open(path: str) -> Any:
         raise OperatorError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _network_packet(frame: bytes, link: int, path: str) -> bytes | None:
-    """The IP packet in a link layer's frame, None if there is none."""
-    if link == _ETHERNET:
-        at = 12
-        while int.from_bytes(frame[at : at + 2], "big") in _VLAN:
-            at += 4
-        kind, start = int.from_bytes(frame[at : at + 2], "big"), at + 2
-    elif link == _LINUX_SLL:
-        kind, start = int.from_bytes(frame[14:16], "big"), 16
-    elif link == _LINUX_SLL2:
-        kind, start = int.from_bytes(frame[:2], "big"), 20
-    elif link in _RAW or link in _LOOP:
-        start = 4 if link in _LOOP else 0
-        kind = {4: 0x0800, 6: 0x86DD}.get(frame[start] >> 4, 0) if len(frame) > start else 0
-    else:
-        raise OperatorError(f"{path} has the unknown link type {link}: capture on an Ethernet interface")
-    return frame[start:] if kind in (0x0800, 0x86DD) else None
-
-
 def read_segment(packet: bytes, cut: int, oddities: Counter[str]) -> Segment | None:
-    """The TCP segment in an IP packet, None if there is none. `cut`: bytes that are missing at its end."""
+    """The TCP segment in an IP packet, or in the packets that tunnels carry in it; None if there is none.
+
+    `cut`: bytes that are missing at its end.
+    """
+    for _ in range(_DEEPEST):
+        header = _read_header(packet, cut, oddities)
+        if header is None:
+            return None
+        if header.protocol == TCP and not header.fragment:
+            return _read_tcp(packet, header.at, header, oddities)
+        data = packet[header.at :]
+        if header.fragment:
+            if header.protocol == TCP or is_tunnel(header.protocol, data):
+                oddities[f"IP fragment of a {'TCP segment' if header.protocol == TCP else 'tunnel'}"] += 1
+            return None
+        found: tuple[int, bytes] | None = header.protocol, data
+        while found and found[0] not in (TCP, IP_PACKET):
+            found = inside(*found, oddities)
+        if found is None:
+            return None
+        if found[0] == TCP:  # behind an authentication header
+            return _read_tcp(packet, len(packet) - len(found[1]), header, oddities)
+        packet = found[1]
+    oddities[f"more than {_DEEPEST} tunnels in each other"] += 1
+    return None
+
+
+class _Header(NamedTuple):
+    """What is needed of an IP header: where what it carries begins, and how long the packet says that it is."""
+
+    at: int
+    protocol: int
+    fragment: int
+    total: int
+    source: bytes
+    destination: bytes
+
+
+def _read_header(packet: bytes, cut: int, oddities: Counter[str]) -> _Header | None:
     version = packet[0] >> 4 if packet else 0
     if version == 4 and len(packet) >= 20:
-        at = (packet[0] & 15) * 4
-        protocol = packet[9]
         fragment = int.from_bytes(packet[6:8], "big") & 0x3FFF
         # 0: longer than the field can say, or left to the NIC's segmentation.
         total = int.from_bytes(packet[2:4], "big") or len(packet) + cut
-        source, destination = packet[12:16], packet[16:20]
-    elif version == 6 and len(packet) >= 40:
+        return _Header((packet[0] & 15) * 4, packet[9], fragment, total, packet[12:16], packet[16:20])
+    if version == 6 and len(packet) >= 40:
         at, protocol, fragment = 40, packet[6], 0
         length = int.from_bytes(packet[4:6], "big")
         total = 40 + length if length else len(packet) + cut
-        source, destination = packet[8:24], packet[24:40]
         while protocol in _EXTENSIONS and at + 2 <= len(packet):
             protocol, at = packet[at], at + (packet[at + 1] + 1) * 8
         if protocol == _FRAGMENT and at + 8 <= len(packet):
             fragment = int.from_bytes(packet[at + 2 : at + 4], "big") & 0xFFF9
             protocol, at = packet[at], at + 8
-    else:
-        oddities["packet without a whole IP header"] += 1
-        return None
-    if protocol != TCP:
-        return None
-    if fragment:
-        oddities["IP fragment of a TCP segment"] += 1
-        return None
+        return _Header(at, protocol, fragment, total, packet[8:24], packet[24:40])
+    oddities["packet without a whole IP header"] += 1
+    return None
+
+
+def _read_tcp(packet: bytes, at: int, header: _Header, oddities: Counter[str]) -> Segment | None:
     if at + 20 > len(packet):
         oddities["packet without a whole TCP header"] += 1
         return None
     source_port, destination_port, sequence, acknowledgement, offset, flags = _PORTS(packet, at)
     start = at + (offset >> 4) * 4
-    if offset >> 4 < 5 or start > total:
+    if offset >> 4 < 5 or start > header.total:
         oddities["malformed TCP header"] += 1
         return None
-    payload = packet[start:total]
-    missing = total - start - len(payload)
+    payload = packet[start : header.total]
+    missing = header.total - start - len(payload)
     return Segment(
-        source, destination, source_port, destination_port, sequence, acknowledgement, flags, payload, missing
-    )
+        header.source, header.destination, source_port, destination_port, sequence, acknowledgement, flags, payload,
+        missing,
+    )  # fmt: skip

@@ -22,6 +22,8 @@ class Verdict(enum.Enum):
     PARTLY = "NOT CLEAN"
     PLAINTEXT = "PLAINTEXT"
     FOREIGN = "NOT ENCRYPTED BY MCENCRYPT"
+    #: Packets were cut when they were captured, and what is left shows nothing in plaintext.
+    CUT = "INCOMPLETE, cut by the capture"
     EMPTY = "no data"
 
 
@@ -36,6 +38,8 @@ class Conversation:
         self._memory = memory or Memory()
         self.client, self.server = (self._half(end, on_record) for end in (client, server))
         self.notes: list[str] = []
+        #: Segments of which the capture has not all bytes.
+        self.cut = 0
         self.candidate: Segment | None = None
 
     def _half(self, end: _End, on_record: RecordSink | None) -> Half:
@@ -68,11 +72,11 @@ class Conversation:
         if any(half.found[Finding.PLAINTEXT] for half in halves):
             return Verdict.PLAINTEXT
         if not any(half.bytes or half.unaccounted for half in halves):
-            return Verdict.EMPTY
+            return Verdict.CUT if self.cut else Verdict.EMPTY
         if not any(half.records or half.greeting for half in halves):
-            return Verdict.FOREIGN
+            return Verdict.CUT if self.cut else Verdict.FOREIGN
         if any(half.unaccounted for half in halves):
-            return Verdict.PARTLY
+            return Verdict.CUT if self.cut else Verdict.PARTLY
         return Verdict.ENCRYPTED
 
     def close(self) -> None:
@@ -233,6 +237,7 @@ class Conversations:
     def _apply(self, segment: Segment, conversation: Conversation, from_client: bool) -> None:
         half, other = conversation.halves if from_client else conversation.halves[::-1]
         flags, payload = segment.flags, segment.payload
+        conversation.cut += segment.missing > 0
         if flags & ACK and not flags & RST:
             other.acknowledge(segment.acknowledgement)
         if flags & SYN:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-VLAN = (0x8100, 0x88A8)
+#: What may stand between a link's header and IP, and is left to the reader: VLAN tags, MPLS labels, PPPoE.
+WRAPPED = (0x8100, 0x88A8, 0x9100, 0x8847, 0x8848, 0x8864)
 #: With more ports than that all TCP is passed on, and the reader chooses.
 MAX_PORTS = 40
 
@@ -40,7 +41,7 @@ def tcp_filter(ports: Sequence[int]) -> bytes:
         (_LOAD_WORD, _HARDWARE, "", ""),
         (_JUMP_EQUAL, _LOOPBACK, "drop", ""),
         (_LOAD_WORD, _PROTOCOL, "", ""),
-        *((_JUMP_EQUAL, tag, "pass", "") for tag in VLAN),
+        *((_JUMP_EQUAL, kind, "pass", "") for kind in WRAPPED),
         (_JUMP_EQUAL, 0x86DD, "six", ""),
         (_JUMP_EQUAL, 0x0800, "", "drop"),
         (_LOAD_BYTE, 9, "", ""),

@@ -24,6 +24,11 @@ class Report:
         return [one for one in self.conversations if one.verdict in verdicts]
 
     @property
+    def cut(self) -> int:
+        """Packets of which the capture has not all bytes."""
+        return sum(one.cut for one in self.conversations)
+
+    @property
     def clean(self) -> bool:
         """Whether there was data, and every byte of it is handshake or record. The end of a record that the
         capture's end cut off is accounted for; nothing else is."""

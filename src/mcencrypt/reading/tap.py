@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 
 from mcencrypt.errors import OperatorError
 from mcencrypt.reading.capture import Segment, read_segment
-from mcencrypt.reading.packetfilter import NOTHING, VLAN, tcp_filter
+from mcencrypt.reading.frames import carried
+from mcencrypt.reading.packetfilter import NOTHING, tcp_filter
 
 _ETH_P_ALL = 3
 _SOL_PACKET = 263
@@ -70,11 +71,9 @@ class Tap:
             except OSError:
                 continue  # an interface went down (ENETDOWN), which the socket reports once
             self.packets += 1
-            start = 0
             # A tag that was not left to the network card stands before the packet on some kernels.
-            if address[1] in VLAN and int.from_bytes(self._view[2:4]) in (0x0800, 0x86DD):
-                start = 4
-            segment = read_segment(bytes(self._view[start:length]), 0, self.oddities)
+            packet = carried(address[1], bytes(self._view[:length]), self.oddities)
+            segment = read_segment(packet, 0, self.oddities) if packet is not None else None
             if segment is not None and (segment.source_port in self._ports or segment.destination_port in self._ports):
                 yield segment
 
