@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mcencrypt.cli.settings import Settings, command, pass_settings
-from mcencrypt.cli.text import plural
+from mcencrypt.cli.text import names, plural
 from mcencrypt.core.status import State
 
 if TYPE_CHECKING:
@@ -32,10 +32,13 @@ def on(settings: Settings) -> None:
 
     config = settings.load()
     started = ensure_daemon(settings, config)
-    request(config.run_dir, "on", timeout=_SWITCH_TIMEOUT)
+    done = request(config.run_dir, "on", timeout=_SWITCH_TIMEOUT)
     result = request(config.run_dir, "status")
     ports = ", ".join(map(str, result["ports"]))
     click.echo(f"mcencrypt is on ({result['mode']}) for ports {ports}; daemon pid {result['pid']}")
+    if done["ended"]:
+        ended = [one["peer"] for one in done["ended"]]
+        click.echo(f"ended {plural(len(ended), 'plaintext connection')}, to come back encrypted: {names(ended)}")
     if started:
         click.echo(started)
 
@@ -49,27 +52,33 @@ def off(settings: Settings, now: bool) -> None:
     Connections that are encrypted stay so until they close, and this command does not wait for them. Off is
     remembered across restarts.
     """
-    result = switch_off(settings.load(), now)
-    if result is None:
+    done = switch_off(settings.load(), now)
+    if done is None:
         click.echo("mcencrypt is off; no daemon runs, and no rules are left")
         return
+    reset, result = done
     click.echo(f"mcencrypt is off: new connections are plaintext; daemon pid {result['pid']}")
+    if reset:
+        click.echo(f"reset {plural(len(reset), 'encrypted connection')}, to come back in plaintext: {names(reset)}")
     left = sum(connection["state"] in (State.ENCRYPTED, State.UNCONFIRMED) for connection in result["connections"])
     if left:
         go = "goes" if left == 1 else "go"
         click.echo(f"{plural(left, 'encrypted connection')} {go} on until closed (`mcencrypt off --now` resets them)")
 
 
-def switch_off(config: Config, now: bool) -> Status | None:
-    """Ask the daemon, or do it here if there is none. Returns the daemon's status, None without a daemon."""
+def switch_off(config: Config, now: bool) -> tuple[list[str], Status] | None:
+    """Ask the daemon, or do it here if there is none.
+
+    Returns the peers whose connections were reset, and the daemon's status; None without a daemon.
+    """
     from mcencrypt.control.client import NoDaemonError, request
     from mcencrypt.control.runlock import LockHeldError, RunLock
 
     deadline = time.monotonic() + _SWITCH_TIMEOUT
     while True:
         try:
-            request(config.run_dir, "off", timeout=_SWITCH_TIMEOUT, now=now)
-            return request(config.run_dir, "status")
+            done = request(config.run_dir, "off", timeout=_SWITCH_TIMEOUT, now=now)
+            return done["reset"], request(config.run_dir, "status")
         except NoDaemonError:
             pass
         try:

@@ -36,6 +36,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def names(many: Sequence[str], most: int = 10) -> str:
+    """``a, b and 3 more``."""
+    shown = ", ".join(many[:most])
+    return f"{shown} and {len(many) - most} more" if len(many) > most else shown
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
     """Aligned lines. Columns whose index is in `right` are aligned on the right."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]

@@ -29,6 +29,17 @@ FenceState = Literal["off", "none", "broken", "standing", "owned"]
 StateWord = Annotated[str, State]
 
 
+class PlaintextPeer(TypedDict):
+    """A connection on the P2P ports that is not encrypted, whether or not the daemon has seen a packet of it."""
+
+    #: The far end, ADDRESS:PORT or [ADDRESS]:PORT.
+    peer: str
+    #: Our end, likewise.
+    local: str
+    #: Whether `allow_plaintext` names it, so that it may stay under "require" as well.
+    allowed: bool
+
+
 class Ping(TypedDict):
     """`ping`: a daemon is there."""
 
@@ -40,6 +51,8 @@ class On(TypedDict):
     """`on`: encryption is on."""
 
     enabled: bool
+    #: Connections in plaintext that were ended.
+    ended: list[PlaintextPeer]
 
 
 class Off(TypedDict):
@@ -48,6 +61,8 @@ class Off(TypedDict):
     enabled: bool
     #: Encrypted connections that are left to finish.
     draining: int
+    #: The far ends of encrypted connections that were reset, ADDRESS:PORT or [ADDRESS]:PORT.
+    reset: list[str]
 
 
 class Counters(TypedDict):
@@ -128,17 +143,6 @@ class Gate(TypedDict):
     fence_lost: int
     #: Why rules or fence could not be looked at, or put right, at the last try; null if they could.
     trouble: str | None
-
-
-class PlaintextPeer(TypedDict):
-    """A connection on the P2P ports that is not encrypted, whether or not the daemon has seen a packet of it."""
-
-    #: The far end, ADDRESS:PORT or [ADDRESS]:PORT.
-    peer: str
-    #: Our end, likewise.
-    local: str
-    #: Whether `allow_plaintext` names it, so that it may stay under "require" as well.
-    allowed: bool
 
 
 class Uncovered(TypedDict):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from mcencrypt.control import replies
 from mcencrypt.control.server import Arguments, Later, Result
 from mcencrypt.daemon.jobs import Jobs
+from mcencrypt.daemon.names import endpoint
 from mcencrypt.daemon.notify import Notifier
 from mcencrypt.daemon.prober import Prober
 from mcencrypt.daemon.rotation import Rotation
@@ -81,14 +82,19 @@ class Commands:
 
     def _on(self, arguments: Arguments) -> Later[replies.On]:
         def steps() -> Steps[replies.On]:
+            before = self._live.plaintext_peers()
             yield from self._switch.on()
-            return {"enabled": True}
+            left = self._live.plaintext_peers()
+            return {"enabled": True, "ended": [one for one in before if one not in left]}
 
         return self._later(steps())
 
     def _off(self, arguments: Arguments) -> Later[replies.Off]:
         def steps() -> Steps[replies.Off]:
-            return {"enabled": False, "draining": (yield from self._switch.off(bool(arguments.get("now"))))}
+            now = bool(arguments.get("now"))
+            reset = [endpoint(one.remote) for one in self._snapshots.connections() if one.state.has_keys and now]
+            left = yield from self._switch.off(now)
+            return {"enabled": False, "draining": left, "reset": reset}
 
         return self._later(steps())
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from mcencrypt.control import replies
 from mcencrypt.core.engine import Engine
-from mcencrypt.core.status import Connection, Counters
+from mcencrypt.core.status import Connection, Counters, State
 from mcencrypt.daemon.interfaces import Timers
 from mcencrypt.daemon.lookout import Lookout
 from mcencrypt.daemon.names import endpoint, identity
@@ -50,10 +50,17 @@ class Snapshots:
         return f"{self._switch.position.value} ({self._engine.policy.mode}), ports {ports}"
 
     def connections(self) -> list[Connection]:
-        """All that there are, as of now."""
+        """All that there are, as of now.
+
+        One in plaintext whose socket has gone is none, though it is forgotten later only.
+        """
         now = self._timers.now()
         self._switch.look_up_dials(begun_before=now)
-        return list(self._engine.connections(now))
+        shown = list(self._engine.connections(now))
+        if not any(one.state is State.PLAINTEXT for one in shown):
+            return shown
+        alive = self._switch.with_sockets()
+        return [one for one in shown if one.state is not State.PLAINTEXT or (one.local, one.remote) in alive]
 
     def status(self) -> replies.Status:
         """Everything, for the operator."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from mcencrypt.core.addresses import Ends, peer_of, reversed_key
+from mcencrypt.core.addresses import Ends, endpoints, peer_of, reversed_key
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.policy import Policy
 from mcencrypt.daemon.guard import Guard
@@ -272,6 +272,14 @@ class Switch:
                 if found is not None:
                     with _logged():
                         self._sockets.destroy_found(ends, found)
+
+    def with_sockets(self) -> set[tuple[bytes, bytes]]:
+        """The connections on the ports that have a socket which does not merely linger: our end and theirs, packed."""
+        return {
+            endpoints(Ends(one.local, one.lport, one.remote, one.rport).key())
+            for one in self._sockets.connected(self.ports)
+            if one.state not in (Tcp.TIME_WAIT, Tcp.CLOSE)
+        }
 
     def plaintext(self) -> list[bytes]:
         """The connections on the ports that are not encrypted: all that the kernel has, idle ones from before too."""

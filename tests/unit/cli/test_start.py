@@ -39,7 +39,7 @@ def handler(command, args):
     seen.append(command)
     if command == "status":
         return {{"pid": os.getpid(), "mode": "require", "ports": [7331], "enabled": "on" in seen, "connections": []}}
-    return {{}}
+    return {{"ended": []}}
 run_dir = Path(os.environ["MCENCRYPT_RUN_DIR"])
 try:
     server = ControlServer(run_dir / "control.sock", handler)

@@ -22,12 +22,14 @@ def test_off_passes_now_and_says_what_goes_on(tmp_path: Path) -> None:
 
     def handler(command: str, args: dict[str, Any]) -> dict[str, Any]:
         seen.append((command, args))
-        return status_result(enabled=False) if command == "status" else {}
+        reset = ["10.0.0.2:40000"] if args.get("now") else []
+        return status_result(enabled=False) if command == "status" else {"reset": reset}
 
     with serving(tmp_path / "run", handler):
         result = run("off")
-        assert run("off", "--now").exit_code == 0
-    assert result.exit_code == 0
+        now = run("off", "--now")
+    assert result.exit_code == 0 and "reset 1" not in result.stdout
+    assert "reset 1 encrypted connection, to come back in plaintext: 10.0.0.2:40000\n" in now.stdout
     assert "400 encrypted connections go on until closed" in result.stdout
     assert [args for command, args in seen if command == "off"] == [{"now": False}, {"now": True}]
 
@@ -37,12 +39,16 @@ def test_on_with_a_daemon_asks_it(tmp_path: Path) -> None:
 
     def handler(command: str, args: dict[str, Any]) -> dict[str, Any]:
         seen.append(command)
-        return status_result() if command == "status" else {}
+        ended = [{"peer": f"10.0.0.{last}:40000", "local": "10.0.0.1:7331", "allowed": False} for last in range(2, 14)]
+        return status_result() if command == "status" else {"ended": ended if len(seen) > 3 else []}
 
     with serving(tmp_path / "run", handler):
         result = run("on")
-    assert result.exit_code == 0 and seen == ["ping", "on", "status"]
-    assert result.stdout == "mcencrypt is on (require) for ports 7331, 8571; daemon pid 4242\n"
+        assert result.exit_code == 0 and seen == ["ping", "on", "status"]
+        assert result.stdout == "mcencrypt is on (require) for ports 7331, 8571; daemon pid 4242\n"
+        again = run("on").stdout.splitlines()[1]
+    assert again.startswith("ended 12 plaintext connections, to come back encrypted: 10.0.0.2:40000, 10.0.0.3:40000, ")
+    assert again.endswith("10.0.0.11:40000 and 2 more")
 
 
 def test_a_daemon_that_refuses_is_quoted(tmp_path: Path) -> None:

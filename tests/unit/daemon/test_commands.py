@@ -150,3 +150,30 @@ def test_what_is_wrong_is_seen(station: Station, schema: Callable[..., dict[str,
     ):  # fmt: skip
         with pytest.raises(ValidationError):
             check(schema, replies.Status, wrong)
+
+
+def test_on_and_off_name_what_they_ended(tmp_path: Path) -> None:
+    station = Station(tmp_path)
+    station.ask("off")
+    station.sockets.add(LOCAL, 7331, PEER, 40000, Tcp.ESTABLISHED)
+    done = station.ask("on")
+    assert [one["peer"] for one in done["ended"]] == ["10.0.0.2:40000"] and station.sockets.table == []
+    assert station.ask("on")["ended"] == []
+    encrypted = Connection(LOCAL + (7331).to_bytes(2), PEER + (40001).to_bytes(2), State.ENCRYPTED, IDENTITY, 1.0)
+    station.engine.connections = lambda now: iter([encrypted])  # type: ignore[method-assign]
+    assert station.ask("off")["reset"] == []
+    assert station.ask("off", now=True)["reset"] == ["10.0.0.2:40001"]
+
+
+@pytest.mark.parametrize("state", [None, Tcp.TIME_WAIT])
+def test_a_plaintext_connection_whose_socket_has_gone_is_not_shown(tmp_path: Path, state: Tcp | None) -> None:
+    station = Station(tmp_path, mode="prefer")
+    shown = [
+        Connection(LOCAL + (7331).to_bytes(2), PEER + port.to_bytes(2), State.PLAINTEXT, b"", 2.5)
+        for port in (40000, 40001)
+    ]
+    station.engine.connections = lambda now: iter(shown)  # type: ignore[method-assign]
+    station.sockets.add(LOCAL, 7331, PEER, 40000, Tcp.ESTABLISHED)
+    if state is not None:
+        station.sockets.add(LOCAL, 7331, PEER, 40001, state)
+    assert [one["peer"] for one in station.ask("status")["connections"]] == ["10.0.0.2:40000"]
