@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import textwrap
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from mcencrypt.doctor.case import Case
     from mcencrypt.doctor.checks import Topic
 
+#: Columns where nobody says how many there are.
 _WIDTH = 110
 
 
@@ -155,6 +155,6 @@ def describe(topics: list[Topic], lowest: int = 0) -> list[str]:
 def _wrap(head: str, words: str) -> list[str]:
     # What can be a peer's or another program's words must not reach the terminal as control sequences.
     clean = "".join(letter if letter.isprintable() else "?" for letter in words)
-    width = max(_WIDTH, int(os.environ.get("COLUMNS") or 0))
+    width = max(text.columns() or _WIDTH, 40)
     wrapper = textwrap.TextWrapper(width, head, " " * len(head), break_long_words=False, break_on_hyphens=False)
     return wrapper.wrap(clean)

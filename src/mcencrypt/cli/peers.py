@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mcencrypt.control.replies import Peer, Peers
     from mcencrypt.store.config import Config
 
+#: What leaves first where the terminal is narrow.
+_LEAVE = (("LOCAL",), ("SINCE",))
 _HEAD = ("NAME", "KEY", "PEER", "LOCAL", "SINCE", "SENT", "RECEIVED")
 _KEY = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
 _TIMEOUT = 30.0  # seconds
@@ -94,21 +96,23 @@ def _show(settings: Settings, as_json: bool) -> None:
     from mcencrypt.control.client import request
 
     result = request(settings.load().run_dir, "peers")
-    click.echo(json.dumps(result, indent=2) if as_json else "\n".join(describe(result)))
+    click.echo(json.dumps(result, indent=2) if as_json else "\n".join(describe(result, text.columns())))
 
 
-def describe(result: Peers) -> list[str]:
-    """The result of the control command ``peers`` as lines for a terminal."""
+def describe(result: Peers, width: int | None = None) -> list[str]:
+    """The result of the control command ``peers`` as lines for a terminal of that width; None: any."""
     trusted = {
         "listed": f"trusted are the peers in {result['file']}",
         "network-key": "trusted are all that have the network key",
     }
-    rows = [row for peer in result["peers"] for row in _rows(peer)]
-    return [trusted[result["trust"]], "", *(text.table(_HEAD, rows, (5, 6)) if rows else ["no peers"])]
+    rows, short = ([row for peer in result["peers"] for row in _rows(peer, brief)] for brief in (False, True))
+    shown = text.fitting(_HEAD, rows, short, _LEAVE, ("SENT", "RECEIVED"), width) if rows else ["no peers"]
+    return [*text.wrapped("", trusted[result["trust"]], width, 0), "", *shown]
 
 
-def _rows(peer: Peer) -> list[tuple[str, ...]]:
-    who = (peer["name"] or "-", peer["key"])
+def _rows(peer: Peer, brief: bool) -> list[tuple[str, ...]]:
+    name = peer["name"] or "-"
+    who = (text.shorten(name, 16), text.key(peer["key"])) if brief else (name, peer["key"])
     if not peer["connections"]:
         return [(*who, "not connected", "", "", "", "")]
     return [

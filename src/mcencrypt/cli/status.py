@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from mcencrypt.core.reasons import Reason
 
 _HEAD = ("PEER", "LOCAL", "STATE", "AGE", "SENT", "RECEIVED", "RECORDS", "RESENT", "FORGED", "PEER IDENTITY")
-_RIGHT = range(3, 9)
+_RIGHT = _HEAD[3:9]
+#: What leaves first where the terminal is narrow.
+_LEAVE = (("RECORDS",), ("LOCAL",), ("RESENT", "FORGED"), ("AGE",))
 
 
 @command("mcencrypt status\nmcencrypt status --json | jq .totals\nmcencrypt status --check || alert")
@@ -41,35 +43,40 @@ def status(settings: Settings, as_json: bool, check: bool) -> None:
     elif as_json:
         click.echo(json.dumps(result, indent=2))
     else:
-        click.echo("\n".join(describe(result)))
+        click.echo("\n".join(describe(result, text.columns())))
 
 
-def describe(result: Status) -> list[str]:
-    """The result of the control command ``status`` as lines for a terminal."""
-    lines = [_headline(result), ""]
+def describe(result: Status, width: int | None = None) -> list[str]:
+    """The result of the control command ``status`` as lines for a terminal of that width; None: any."""
+    lines = [*text.wrapped("", _headline(result), width, 0), ""]
     lines += [
-        f"ports        {', '.join(map(str, result['ports']))}",
-        f"network key  {result['key_id']}{_other_keys(result['keys'])}",
+        *text.wrapped("ports", ", ".join(map(str, result["ports"])), width),
+        *text.wrapped("network key", f"{result['key_id']}{_other_keys(result['keys'])}", width),
         f"identity     {result['identity']}",
         "",
     ]
     connections = result["connections"]
     if connections:
-        lines += text.table(_HEAD, [_row(connection) for connection in connections], _RIGHT)
+        rows, short = ([_row(one, brief) for one in connections] for brief in (False, True))
+        lines += text.fitting(_HEAD, rows, short, _LEAVE, _RIGHT, width)
     else:
         lines.append("no connections")
-    lines += plaintext(result["plaintext_peers"])
-    lines += uncovered(result)
+    lines += plaintext(result["plaintext_peers"], width)
+    lines += uncovered(result, width)
     totals = result["totals"]
     lines += [
         "",
-        f"totals       {text.plural(totals['connections'], 'connection')}, "
-        f"sent {text.size(totals['bytes_out'])} in {text.plural(totals['records_out'], 'record')}, "
-        f"received {text.size(totals['bytes_in'])} in {text.plural(totals['records_in'], 'record')}, "
-        f"{totals['retransmissions']} resent, {totals['auth_failures']} forged",
-        f"refused      {_reasons(result['refused'])}",
-        f"queue        {_queue(result['queue'])}",
-        f"rules        {_rules(result)}",
+        *text.wrapped(
+            "totals",
+            f"{text.plural(totals['connections'], 'connection')}, "
+            f"sent {text.size(totals['bytes_out'])} in {text.plural(totals['records_out'], 'record')}, "
+            f"received {text.size(totals['bytes_in'])} in {text.plural(totals['records_in'], 'record')}, "
+            f"{totals['retransmissions']} resent, {totals['auth_failures']} forged",
+            width,
+        ),
+        *text.wrapped("refused", _reasons(result["refused"]), width),
+        *text.wrapped("queue", _queue(result["queue"]), width),
+        *text.wrapped("rules", _rules(result), width),
     ]
     return lines
 
@@ -95,22 +102,23 @@ def healthy(result: Status) -> str:
     return _headline(result)
 
 
-def plaintext(peers: Sequence[PlaintextPeer]) -> list[str]:
+def plaintext(peers: Sequence[PlaintextPeer], width: int | None = None) -> list[str]:
     """Lines that name the connections in plaintext; none if there are none."""
     if not peers:
         return []
     shown = [one["peer"] + (" (allow_plaintext)" if one["allowed"] else "") for one in peers]
-    return ["", f"plaintext    {text.plural(len(shown), 'connection')}: {', '.join(shown)}"]
+    return ["", *text.wrapped("plaintext", f"{text.plural(len(shown), 'connection')}: {', '.join(shown)}", width)]
 
 
-def uncovered(result: Status) -> list[str]:
+def uncovered(result: Status, width: int | None = None) -> list[str]:
     """Lines that name MultiChain's sockets on ports that no rule covers; none if there are none."""
     if not result["uncovered"]:
         return []
-    lines = ["", "NOT COVERED  " + f"MultiChain on other ports than {', '.join(map(str, result['ports']))}: plaintext"]
-    lines += [f"             {_uncovered(one)}{'' if one['sure'] else ' (if that is the node)'}"
-              for one in result["uncovered"]]  # fmt: skip
-    return [*lines, f"             {_ADD}"]
+    ports = ", ".join(map(str, result["ports"]))
+    lines = ["", *text.wrapped("NOT COVERED", f"MultiChain on other ports than {ports}: plaintext", width)]
+    for one in result["uncovered"]:
+        lines += text.wrapped("", _uncovered(one) + ("" if one["sure"] else " (if that is the node)"), width)
+    return [*lines, *text.wrapped("", _ADD, width)]
 
 
 _ADD = "add the port to ports, or to other_ports if it is another program's"
@@ -157,7 +165,9 @@ def _other_keys(keys: Sequence[Key]) -> str:
     return f"; {others} more accepted (`mcencrypt key list`)" if others else ""
 
 
-def _row(connection: Connection) -> tuple[str, ...]:
+def _row(connection: Connection, brief: bool) -> tuple[str, ...]:
+    name, identity = connection["name"], connection["identity"]
+    who = name or identity or "-"
     return (
         connection["peer"],
         connection["local"],
@@ -168,7 +178,7 @@ def _row(connection: Connection) -> tuple[str, ...]:
         f"{connection['records_out']}/{connection['records_in']}",
         str(connection["retransmissions"]),
         str(connection["auth_failures"]),
-        connection["name"] or connection["identity"] or "-",
+        (text.shorten(name, 24) if name else text.key(who)) if brief else who,
     )
 
 

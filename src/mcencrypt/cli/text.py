@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 
 def size(count: float) -> str:
@@ -54,3 +58,75 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
         return "  ".join(cells).rstrip()
 
     return [line(row) for row in (head, *rows)]
+
+
+def columns(environ: Mapping[str, str] = os.environ) -> int | None:
+    """How many columns there are: of the terminal, or as ``COLUMNS`` says; None if nobody says, as in a pipe."""
+    said = environ.get("COLUMNS", "")
+    if said.isascii() and said.isdigit() and int(said):
+        return int(said)
+    if not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def shorten(words: str, most: int) -> str:
+    """At most that many characters: the beginning and, of an address, its port."""
+    if len(words) <= most:
+        return words
+    end = words[words.rindex(":") :] if ":" in words[-6:] else ""
+    return words[: max(1, most - len(end) - 1)] + "…" + end
+
+
+def key(base64: str) -> str:
+    """The beginning of a public key: enough to tell one from others, too little to trust it by."""
+    return base64[:12]
+
+
+def fitting(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    short: Sequence[Sequence[str]],
+    leave: Iterable[Collection[str]],
+    right: Collection[str],
+    width: int | None,
+) -> list[str]:
+    """A table that fits `width` columns (None: any).
+
+    If `rows` do not fit, `short` are shown, the same with keys shortened; then without the columns of the first set of
+    `leave`, then without those of the next as well. If even that does not fit, the widest column is cut.
+    """
+    gone: set[str] = set()
+    lines = _without(head, rows, gone, right)
+    for more in ((), *leave):
+        if width is None or max(map(len, lines)) <= width:
+            return lines
+        gone |= set(more)
+        lines = _without(head, short, gone, right)
+    if width is not None and (over := max(map(len, lines)) - width) > 0:
+        widths = {at: max(len(row[at]) for row in short) for at, name in enumerate(head) if name not in gone}
+        widest = max(widths, key=lambda at: widths[at])
+        room = max(8, widths[widest] - over)
+        cut = [(*row[:widest], shorten(row[widest], room), *row[widest + 1 :]) for row in short]
+        lines = _without(head, cut, gone, right)
+    return lines
+
+
+def _without(
+    head: Sequence[str], rows: Sequence[Sequence[str]], gone: Collection[str], right: Collection[str]
+) -> list[str]:
+    kept = [at for at, name in enumerate(head) if name not in gone]
+    shown = [head[at] for at in kept]
+    numbers = [at for at, name in enumerate(shown) if name in right]
+    return table(shown, [[row[at] for at in kept] for row in rows], numbers)
+
+
+def wrapped(label: str, words: str, width: int | None, indent: int = 13) -> list[str]:
+    """``label        words``, as many lines as it takes; commands and addresses are not broken."""
+    head = label.ljust(indent)
+    if width is None:
+        return [head + words]
+    wrapper = textwrap.TextWrapper(
+        max(width, 2 * indent), head, " " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    return wrapper.wrap(words) or [head.rstrip()]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from mcencrypt.cli import text
 from mcencrypt.cli.settings import Settings, command, pass_settings
 from mcencrypt.errors import OperatorError
 
@@ -62,8 +63,8 @@ def _once(run_dir: Path, interval: float) -> None:
     time.sleep(interval)
     now = _sample(run_dir)
     # What is not a terminal has no width of its own: no line is cut.
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False).print(frame(before, now))
+    width = text.columns() or 200
+    Console(width=width, highlight=False).print(frame(before, now, width=width))
 
 
 def _live(run_dir: Path, interval: float) -> None:
@@ -87,7 +88,7 @@ def _live(run_dir: Path, interval: float) -> None:
                 before = None
                 live.update(waiting(str(problem), time.monotonic() - answered), refresh=True)
             else:
-                live.update(frame(before, now, console.height), refresh=True)
+                live.update(frame(before, now, console.height, console.width), refresh=True)
                 before, seen, answered = now, True, now.at
             if operator.quits_within(interval):
                 return

@@ -13,6 +13,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("MCENCRYPT_"):
             monkeypatch.delenv(name)
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("MCENCRYPT_CONFIG", str(tmp_path / "config.toml"))
     (tmp_path / "config.toml").write_text(
         f'ports = [7331, 8571]\nnetwork_key_file = "{tmp_path}/network.key"\n'

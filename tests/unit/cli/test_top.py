@@ -45,7 +45,7 @@ def sample(at: float, *connections: Connection, **changes: Any) -> Sample:
 def shown(before: Sample | None, now: Sample, height: int | None = None, width: int = 160) -> list[str]:
     console = Console(width=width, highlight=False, file=open(os.devnull, "w"))  # noqa: SIM115
     with console.file, console.capture() as captured:
-        console.print(frame(before, now, height))
+        console.print(frame(before, now, height, width))
     return captured.get().splitlines()
 
 
@@ -92,7 +92,7 @@ def test_a_frame_shows_state_totals_trouble_and_the_busiest_first() -> None:
     assert "wrong-key 3" in text and "replayed" not in text and "5 dropped" in text
     rows = [line.split() for line in lines if ":1 " in line]
     assert [row[0] for row in rows] == ["busy:1", "idle:1", "plain:1"]
-    assert rows[0][1] == "org-b" and rows[1][1] == "A" * 43 + "=" and rows[2][1] == "-"
+    assert rows[0][-1] == "org-b" and rows[1][-1] == "A" * 43 + "=" and rows[2][-1] == "-"
     assert "2.0 MB" in " ".join(rows[0])
 
 
