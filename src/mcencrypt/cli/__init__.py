@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from mcencrypt.cli.settings import shared_options
+from mcencrypt.cli.settings import Meaning, shared_options
 from mcencrypt.errors import OperatorError
 from mcencrypt.interpreted import build
 from mcencrypt.version import VERSION
@@ -38,7 +38,7 @@ _COMMANDS = {
 }
 
 
-class _Cli(click.Group):
+class _Cli(Meaning):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 

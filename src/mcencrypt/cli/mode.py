@@ -125,6 +125,8 @@ def reload(settings: Settings, as_json: bool) -> None:
         click.echo(f"{plural(result['distrusted_ended'], 'connection')} of peers that are not listed ended")
     if result["plaintext_ended"]:
         click.echo(f"{plural(result['plaintext_ended'], 'plaintext connection')} ended")
+    for one in result["warnings"]:
+        click.echo(f"warning: the daemon would not start again: {one}", err=True)
     if result["needs_restart"]:
         click.echo(f"needs a restart of the daemon: {', '.join(result['needs_restart'])}")
 

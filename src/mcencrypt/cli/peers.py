@@ -93,10 +93,32 @@ def _tell_daemon(config: Config) -> None:
 
 
 def _show(settings: Settings, as_json: bool) -> None:
-    from mcencrypt.control.client import request
+    from mcencrypt.control.client import NoDaemonError, request
 
-    result = request(settings.load().run_dir, "peers")
+    config = settings.load()
+    try:
+        result = request(config.run_dir, "peers")
+    except NoDaemonError as problem:
+        result = _listed(config)
+        click.echo(f"note: {problem}; the list is what {config.peers_path} says", err=True)
     click.echo(json.dumps(result, indent=2) if as_json else "\n".join(describe(result, text.columns())))
+
+
+def _listed(config: Config) -> Peers:
+    """What the file says, where no daemon knows who is connected."""
+    from mcencrypt.store.peers import load_peers
+
+    try:
+        peers = load_peers(config.peers_path)
+    except FileNotFoundError:
+        peers = {}
+    return {
+        "trust": config.trust,
+        "file": str(config.peers_path),
+        "peers": [
+            {"name": name, "key": base64.b64encode(key).decode(), "connections": []} for key, name in peers.items()
+        ],
+    }
 
 
 def describe(result: Peers, width: int | None = None) -> list[str]:

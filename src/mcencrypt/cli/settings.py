@@ -78,7 +78,24 @@ class Command(click.Command):
         self.params.extend(shared_options())
 
 
-class Group(Command, click.Group):
+class Meaning(click.Group):
+    """A group that guesses what a word that is no command was meant to be."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1, cutoff=0.6)
+            if close:
+                raise click.UsageError(f"{error.message.rstrip('.')}, did you mean {close[0]}?", ctx) from None
+            raise
+
+
+class Group(Command, Meaning):
     """A subcommand that has subcommands of its own."""
 
 

@@ -272,6 +272,8 @@ class Reloaded(ModeShown, EndedByReload):
     changed: list[str]
     #: Settings that changed in the file, and need a restart.
     needs_restart: list[str]
+    #: What would keep the daemon from starting again, for a person.
+    warnings: list[str]
     #: The P2P ports.
     ports: list[int]
 

@@ -194,6 +194,9 @@ class Live:
             "plaintext_ended": len(ended.plaintext), "encrypted_reset": reset,
             "distrusted_ended": len(ended.distrusted),
         }  # fmt: skip
+        warnings = self._next_start()
+        for one in warnings:
+            log.warning("the next start will fail", extra=fields(error=one))
         log.info(
             "configuration reloaded",
             extra=fields(changed=",".join(changed) or "nothing", needs_restart=",".join(restart) or None, **numbers),
@@ -202,10 +205,19 @@ class Live:
             "file": str(config.file) if config.file else None,
             "changed": changed,
             "needs_restart": restart,
+            "warnings": warnings,
             "ports": list(self._switch.ports),
             **self._mode(),
             **numbers,
         }
+
+    def _next_start(self) -> list[str]:
+        """What the daemon has had since its start and could not get again."""
+        try:
+            self._config.network_key()
+        except OperatorError as problem:
+            return [str(problem)]
+        return []
 
     @property
     def other_ports(self) -> tuple[int, ...]:

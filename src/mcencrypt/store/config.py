@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -21,6 +20,7 @@ from mcencrypt.store.autoports import read_ports
 from mcencrypt.store.keys import NetworkKey, load_network_key
 from mcencrypt.store.multichain import PORT_MAX, PORT_MIN, chain_ports
 from mcencrypt.store.peers import load_peers
+from mcencrypt.store.texts import parse_toml
 from mcencrypt.target import Target
 
 DEFAULT_FILE = Path("/etc/mcencrypt/config.toml")
@@ -203,18 +203,16 @@ class _Source:
 
 def _read(file: Path, must_exist: bool) -> dict[str, Any] | None:
     try:
-        with file.open("rb") as stream:
-            return tomllib.load(stream)
+        return parse_toml(file.read_bytes(), str(file))
     except FileNotFoundError:
         if not must_exist:
             return None
         raise OperatorError(f"{file}: not found: create it, or name another file with --config") from None
-    except tomllib.TOMLDecodeError as error:
-        raise OperatorError(f"{file}: not valid TOML: {error}") from None
-    except UnicodeDecodeError:
-        raise OperatorError(f"{file}: not valid TOML: not UTF-8") from None
     except OSError as error:
-        raise OperatorError(f"{file}: {error.strerror}: run as root, or make it readable") from None
+        folder = (
+            "is a folder, as Docker makes for a file that is not there: put the file there" if file.is_dir() else ""
+        )
+        raise OperatorError(f"{file}: {folder or f'{error.strerror}: run as root, or make it readable'}") from None
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -246,7 +244,11 @@ def _list(source: _Source, value: object, of: type, example: str) -> list[Any]:
 
 
 def _split(source: _Source, text: str) -> list[str]:
-    return [item.strip() for item in text.split(",")]
+    items = [item.strip() for item in text.split(",")]
+    words = re.findall(r"[^\s,;\[\]\"']+", text)
+    if words and words != items and any(re.search(r"[\s;\[\]\"']", item) for item in items):
+        raise source.error(f"{text!r}: separate by commas, as in {','.join(words)}")
+    return items
 
 
 def _same(source: _Source, text: str) -> str:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.files import cannot, create_file, replace_file
+from mcencrypt.store.texts import decode
 
 KEY_SIZE = 32
 
@@ -118,22 +119,49 @@ def _encode(key: bytes) -> bytes:
 
 
 def _load(file: Path, environ: Mapping[str, str] = os.environ) -> bytes:
-    # O_NONBLOCK: a FIFO must not hang us.
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as stream:
+    try:
+        # O_NONBLOCK: a FIFO must not hang us.
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except PermissionError:
+        raise _not_ours(file) from None
+    try:
         status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise OperatorError(
+                f"{file}: is a folder, as Docker makes in the place of a file that is not there: remove it, put the "
+                "key file there, and make the container anew"
+            )
         if not stat.S_ISREG(status.st_mode):
             raise OperatorError(f"{file}: not a regular file: name the file that holds the key")
         _check_access(file, status, environ)
-        text = stream.read(_FILE_MAX)
+        text = os.read(descriptor, _FILE_MAX)
+    finally:
+        os.close(descriptor)
     return _decode(text, str(file))
 
 
+def _not_ours(file: Path) -> OperatorError:
+    """Why a file may not be read. Root of a container without CAP_DAC_OVERRIDE reads its own files only."""
+    user = os.geteuid()
+    try:
+        status = file.stat()
+    except OSError:
+        return OperatorError(f"{file}: user {user} may not look there: run as root, or check its directory")
+    mode = stat.S_IMODE(status.st_mode)
+    todo = f"chown {user} {file} (in a container: the file on the host)" if user == 0 else "run as root"
+    return OperatorError(
+        f"{file}: belongs to user {status.st_uid}, mode {mode:04o}: user {user} may not read it: {todo}"
+    )
+
+
 def _decode(text: bytes, source: str) -> bytes:
-    encoded = text.removesuffix(b"\n").removesuffix(b"\r")
-    with contextlib.suppress(binascii.Error):
+    lines = [line.strip() for line in decode(text, source).split("\n") if line.strip()]
+    if len(lines) > 1 and all(line.isprintable() for line in lines):
+        raise OperatorError(f"{source}: holds {len(lines)} lines, and a key is one: take the others out")
+    encoded = "".join(lines)
+    with contextlib.suppress(binascii.Error, ValueError):
         key = base64.b64decode(encoded, validate=True)
-        if len(key) == KEY_SIZE and base64.b64encode(key) == encoded:
+        if len(key) == KEY_SIZE and base64.b64encode(key).decode() == encoded:
             return key
     raise OperatorError(
         f"{source}: not a key: it must hold {KEY_SIZE} bytes in base64 (44 characters) on one line, "

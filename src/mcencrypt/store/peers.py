@@ -16,13 +16,13 @@ import fcntl
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.files import replace_file
 from mcencrypt.store.keys import KEY_SIZE
+from mcencrypt.store.texts import decode, parse_toml
 
 MAX_PEERS = 4096
 _FILE_MAX = 1 << 20
@@ -32,7 +32,8 @@ _HEADER = '# name = "public key", as `mcencrypt identity` shows it on that node;
 
 
 def parse_key(text: str) -> bytes:
-    """A public key from base64. Raises OperatorError."""
+    """A public key from base64, blanks around it or not. Raises OperatorError."""
+    text = text.strip()
     with contextlib.suppress(binascii.Error, ValueError):
         key = base64.b64decode(text, validate=True)
         if len(key) == KEY_SIZE and base64.b64encode(key).decode() == text:
@@ -129,17 +130,11 @@ def _read(file: Path) -> str:
         raise OperatorError(f"{file}: cannot be read: {error.strerror}: run as root") from None
     if len(text) > _FILE_MAX:
         raise OperatorError(f"{file}: is larger than {_FILE_MAX} bytes: that is no list of {MAX_PEERS} peers")
-    try:
-        return text.decode()
-    except UnicodeDecodeError:
-        raise OperatorError(f"{file}: not valid TOML: not UTF-8") from None
+    return decode(text, str(file))
 
 
 def _parse(file: Path, text: str) -> Mapping[str, object]:
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise OperatorError(f"{file}: not valid TOML: {error}") from None
+    document = parse_toml(text.encode(), str(file))
     table = document.pop(_TABLE, {})
     if document or not isinstance(table, dict):
         wrong = next(iter(document), _TABLE)

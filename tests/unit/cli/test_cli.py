@@ -101,3 +101,16 @@ def test_output_that_nobody_reads_ends_quietly() -> None:
     )
     os.close(write)
     assert done.returncode == 1 and done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("statsu",), "No such command 'statsu', did you mean status? (see `mcencrypt --help`)"),
+        (("peers", "ad"), "No such command 'ad', did you mean add? (see `mcencrypt peers --help`)"),
+        (("key", "retrie"), "did you mean retire?"),
+        (("frobnicate",), "No such command 'frobnicate'. (see `mcencrypt --help`)"),
+    ],
+)
+def test_a_word_that_is_no_command(words: tuple[str, ...], said: str) -> None:
+    fails(run(*words), 2, said)

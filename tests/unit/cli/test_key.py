@@ -83,7 +83,7 @@ def test_no_key_shows(tmp_path: Path, old: NetworkKey, new: NetworkKey) -> None:
     [
         (["add", "missing.key"], None, ["missing.key"]),
         (["add", "-"], "c2VjcmV0\n", ["standard input", "not a key"]),
-        (["add"], b"\xff\xfe", ["standard input", "not a key"]),
+        (["add"], b"\xff\xfe", ["standard input", "UTF-16"]),
         (["add"], "", ["standard input", "not a key"]),
         (["use", "zz", "--force"], None, ["there is no key 'zz'"]),
         (["retire", "zz", "--force"], None, ["there is no key 'zz'"]),

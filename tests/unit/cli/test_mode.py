@@ -76,10 +76,11 @@ def test_reload_says_what_it_did(tmp_path: Path) -> None:
     result = {
         "changed": ["ports", "mode"], "needs_restart": ["queue_number"], "ports": [7331], "mode": "prefer",
         "mode_source": "command", "configured": "require", "plaintext_peers": [], "plaintext_ended": 1,
-        "encrypted_reset": 2, "distrusted_ended": 1, "file": None,
+        "encrypted_reset": 2, "distrusted_ended": 1, "file": None, "warnings": ["network.key: not found"],
     }  # fmt: skip
     with serving(tmp_path / "run", lambda command, arguments: result):
-        shown = run("reload").stdout
+        reloaded = run("reload")
+        shown = reloaded.stdout
         assert json.loads(run("reload", "--json").stdout) == result
     assert shown.splitlines() == [
         "reloaded: ports, mode",
@@ -89,6 +90,7 @@ def test_reload_says_what_it_did(tmp_path: Path) -> None:
         "1 plaintext connection ended",
         "needs a restart of the daemon: queue_number",
     ]
+    assert reloaded.stderr == "warning: the daemon would not start again: network.key: not found\n"
 
 
 def test_reload_needs_a_daemon() -> None:

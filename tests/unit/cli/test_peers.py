@@ -63,7 +63,6 @@ def test_without_a_daemon_the_list_is_edited_all_the_same(tmp_path: Path, monkey
 
 
 def test_errors_of_peers() -> None:
-    fails(run("peers"), 1, "no daemon answers")
     fails(run("peers", "add", "org-a", "AAAA"), 1, "'AAAA' is not a public key", "mcencrypt identity")
     fails(run("peers", "add", "org a", text(ONE)), 1, "is not a name")
     fails(run("peers", "remove", "org-a"), 1, "no peer 'org-a'")
@@ -75,3 +74,13 @@ def test_errors_of_peers() -> None:
 def test_every_command_of_peers_explains_itself_with_an_example(name: str) -> None:
     result = run("peers", name, "--help")
     assert result.exit_code == 0 and "Example" in result.stdout and f"mcencrypt peers {name}" in result.stdout
+
+
+def test_the_list_without_a_daemon_is_the_file(tmp_path: Path) -> None:
+    assert run("peers", "list").stdout.splitlines()[-1] == "no peers"
+    assert run("peers", "add", "org-a", text(ONE)).exit_code == 0
+    shown = run("peers", "list")
+    assert shown.exit_code == 0 and shown.stdout.splitlines()[-1].split() == ["org-a", text(ONE), "not", "connected"]
+    assert "no daemon answers" in shown.stderr and "peers.toml says" in shown.stderr
+    listed = json.loads(run("peers", "--json").stdout)["peers"]
+    assert listed == [{"name": "org-a", "key": text(ONE), "connections": []}]

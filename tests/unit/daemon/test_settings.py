@@ -12,6 +12,7 @@ import pytest
 from mcencrypt.core.status import Connection, Counters, State
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.config import Config
+from mcencrypt.store.keys import create_network_key
 from mcencrypt.store.peers import add_peer, remove_peer
 from mcencrypt.store.position import read_mode
 from tests.helpers.settings import Bench
@@ -107,6 +108,18 @@ def test_ports_that_cannot_be_taken_leave_everything_as_it_was(tmp_path: Path) -
     assert (bench.policy.mode, bench.switch.ports, len(bench.switch.plaintext())) == ("prefer", (7331,), 2)
     bench.switch.problem = None
     assert bench.reload(ports=(1,), mode="require")["changed"] == ["ports", "mode"]
+
+
+def test_a_reload_says_what_would_keep_the_daemon_from_starting_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "network.key"
+    bench = Bench(tmp_path, network_key_file=file)
+    create_network_key(file)
+    assert bench.reload(network_key_file=file)["warnings"] == []
+    file.unlink()
+    [warning] = bench.reload(network_key_file=file)["warnings"]
+    assert "network.key: not found: make one" in warning and "the next start will fail" in caplog.text
 
 
 def test_switching_to_listed_ends_connections_of_others(tmp_path: Path) -> None:

@@ -172,6 +172,12 @@ def test_relative_paths_start_at_the_file_that_says_them(
         ('run_dir = ""', "run_dir: must be a path"),
         ("[ports]\na = 1", "ports: must be a list"),
         ("ports = [", "not valid TOML"),
+        (
+            "ports = [1]\nmode = 'prefer'\nports = [2]",
+            "not valid TOML: ports is there twice (lines 1 and 3): remove one",
+        ),
+        ("mode = \u201cprefer\u201d", "that line has '\u201c' (LEFT DOUBLE QUOTATION MARK): type quotes"),
+        ("mode =\u00a0'prefer'", "(NO-BREAK SPACE)"),
     ],
 )
 def test_a_mistake_is_one_line_with_file_and_key(file: Path, text: str, problem: str) -> None:
@@ -184,6 +190,11 @@ def test_a_mistake_is_one_line_with_file_and_key(file: Path, text: str, problem:
     [
         ("MCENCRYPT_PORTS", "x", "MCENCRYPT_PORTS: 'x' is not a number"),
         ("MCENCRYPT_PORTS", "7331,", "MCENCRYPT_PORTS: '' is not a number"),
+        ("MCENCRYPT_PORTS", "7331 7332", "MCENCRYPT_PORTS: '7331 7332': separate by commas, as in 7331,7332"),
+        ("MCENCRYPT_PORTS", "7331;7332", "MCENCRYPT_PORTS: '7331;7332': separate by commas, as in 7331,7332"),
+        ("MCENCRYPT_PORTS", "[7331, 7332]", "MCENCRYPT_PORTS: '[7331, 7332]': separate by commas, as in 7331,7332"),
+        ("MCENCRYPT_CHAINS", '"a" "b"', """MCENCRYPT_CHAINS: '"a" "b"': separate by commas, as in a,b"""),
+        ("MCENCRYPT_ALLOW_PLAINTEXT", "10.0.0.0/8 ::1", "MCENCRYPT_ALLOW_PLAINTEXT: '10.0.0.0/8 ::1': separate by"),
         ("MCENCRYPT_PORTS", "70000", "MCENCRYPT_PORTS: 70000 is not a port"),
         ("MCENCRYPT_PORTS", "1,1", "MCENCRYPT_PORTS: 1 is listed twice"),
         ("MCENCRYPT_MODE", "off", "MCENCRYPT_MODE: 'off' is not one of require, prefer"),
@@ -311,3 +322,23 @@ def test_trust_listed_needs_a_list_with_somebody_on_it(tmp_path: Path) -> None:
     assert Config(state_dir=tmp_path / "other").peers() == {}
     with pytest.raises(OperatorError, match="not found"):
         Config(state_dir=tmp_path, peers_file=tmp_path / "none.toml").peers()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xef\xbb\xbfports = [7331]\n", b"ports = [7331]\r\nmode = 'prefer'\r\n", b"ports = [7331]\rmode = 'prefer'\r"],
+    ids=["BOM", "CRLF", "CR"],
+)
+def test_what_an_editor_of_another_system_leaves_is_taken(tmp_path: Path, content: bytes) -> None:
+    made = tmp_path / "other.toml"
+    made.write_bytes(content)
+    assert load(made, {}).ports == (7331,)
+
+
+def test_another_encoding_and_a_folder_are_named(tmp_path: Path) -> None:
+    made = tmp_path / "other.toml"
+    made.write_bytes("ports = [7331]".encode("utf-16"))
+    with pytest.raises(OperatorError, match=r"other\.toml: is in UTF-16"):
+        load(made, {})
+    with pytest.raises(OperatorError, match="is a folder, as Docker makes"):
+        load(tmp_path, {})

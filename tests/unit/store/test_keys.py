@@ -93,10 +93,7 @@ def test_line_ends_do_not_matter(tmp_path: Path, content: bytes) -> None:
         b"\n",
         GOOD[:-1],
         GOOD[:-2] + b"9=",  # the unused bits of the last character are not zero
-        b" " + GOOD,
-        GOOD[:20] + b"\n" + GOOD[20:],
-        GOOD + b"\n\n",
-        GOOD + b"\n" + GOOD,
+        GOOD[:20] + b" " + GOOD[20:],
         base64.b64encode(bytes(31)),
         base64.b64encode(bytes(33)),
         base64.urlsafe_b64encode(b"\xff" * 32),
@@ -156,7 +153,7 @@ def test_a_missing_key_says_how_to_make_one(tmp_path: Path) -> None:
 def test_directories_and_fifos_are_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for file in (tmp_path, tmp_path / "fifo"):
-        with pytest.raises(OperatorError, match=r"not a regular file|Is a directory"):
+        with pytest.raises(OperatorError, match=r"not a regular file|is a folder"):
             load_network_key(file)
 
 
@@ -191,3 +188,50 @@ def test_processes_that_race_get_the_same_identity(tmp_path: Path) -> None:
             found = pool.map(_public, [str(tmp_path / str(attempt))] * 4, chunksize=1)
             assert len(set(found)) == 1
             assert os.listdir(tmp_path / str(attempt)) == ["identity.key"]
+
+
+KEY = base64.b64encode(bytes(range(32)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [KEY, KEY + b"\r\n", b"\xef\xbb\xbf" + KEY + b"\n", b"  " + KEY + b" \t\n", b"\n\n" + KEY + b"\n\n", KEY + b"\r"],
+    ids=["no line end", "CRLF", "BOM", "blanks", "empty lines", "CR"],
+)
+def test_what_an_editor_leaves_around_a_key_is_taken(tmp_path: Path, content: bytes) -> None:
+    assert load_network_key(key_file(tmp_path, content)) == NetworkKey(bytes(range(32)))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (KEY + b"\n" + KEY + b"\n", "holds 2 lines, and a key is one"),
+        (b"# the key\n" + KEY, "holds 2 lines, and a key is one"),
+        (KEY.decode().encode("utf-16"), "is in UTF-16: save it as UTF-8"),
+        (b"\xff" + KEY, "not UTF-8"),
+        (KEY[:20] + b" " + KEY[20:], "not a key: it must hold 32 bytes in base64"),
+    ],
+)
+def test_what_cannot_be_taken_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
+    with pytest.raises(OperatorError, match=problem):
+        load_network_key(key_file(tmp_path, content))
+
+
+def test_a_folder_in_the_place_of_the_key_is_named(tmp_path: Path) -> None:
+    (tmp_path / "network.key").mkdir()
+    with pytest.raises(OperatorError, match=r"network\.key: is a folder, as Docker makes .*: remove it"):
+        load_network_key(tmp_path / "network.key")
+
+
+def test_a_key_of_another_user_is_named_with_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root of a container has it, which may not read others' files."""
+    file = key_file(tmp_path, KEY, 0o600)
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(keys.os, "open", refuse)
+    monkeypatch.setattr(keys.os, "geteuid", lambda: 0)
+    owner = file.stat().st_uid
+    with pytest.raises(OperatorError, match=rf"belongs to user {owner}, mode 0600: user 0 may not read it: chown 0"):
+        load_network_key(file)
