@@ -55,7 +55,7 @@ def status(**changes: Any) -> Status:
         "pid": 4242, "version": VERSION, "build": "compiled", "uptime": 61.2,
         "keys": [key(id=changes.get("key_id", KEY_ID))],
         "base_key_retired": False, "connections": [], "totals": {"connections": 0, **_NOTHING}, "refused": {},
-        "queue": queue(), "gate": gate(), "rules_lost": 0, "rules_seen": 0.4,
+        "grew": {}, "queue": queue(), "gate": gate(), "rules_lost": 0, "rules_seen": 0.4,
     }  # fmt: skip
     return {**made, **changes}  # type: ignore[typeddict-item]
 

@@ -227,6 +227,9 @@ class Status(Keys):
     totals: Totals
     #: Packets dropped and connections refused since the daemon's start, by reason; what never occurred is left out.
     refused: dict[Reason, int]
+    #: Seconds since counters last grew, as far as they did: "refused.REASON", "rules_lost", "fence_lost",
+    #: "bad_verdicts", "queue_dropped" (either way).
+    grew: dict[str, float]
     #: The netfilter queue, and what was lost on its way.
     queue: Queue
     #: The rules and the fence.

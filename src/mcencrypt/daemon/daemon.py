@@ -209,6 +209,7 @@ class Daemon:
         self._switch.look_up(self._engine.tick(now), now)
         self._switch.look_up_dials(begun_before=now - TICK)
         self._notifier.status(self._snapshots.line())
+        self._snapshots.look()
         logs.flush()
 
     def _hang_up(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from mcencrypt.control import replies
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.status import Connection, Counters, State
+from mcencrypt.daemon.growth import Growth
 from mcencrypt.daemon.interfaces import Timers
 from mcencrypt.daemon.lookout import Lookout
 from mcencrypt.daemon.names import endpoint, identity
@@ -42,6 +43,7 @@ class Snapshots:
         self._public, self._engine, self._switch, self._live = public, engine, switch, live
         self._rotation, self._queue, self._timers = rotation, queue, timers
         self._lookout = lookout
+        self._growth = Growth()
         self._started, self._started_at = timers.now(), time.time()
 
     def line(self) -> str:
@@ -85,11 +87,28 @@ class Snapshots:
             "connections": [connection(one, self._live.name_of) for one in shown],
             "totals": totals(self._engine, shown),
             "refused": dict(self._engine.outcome.refused),
+            "grew": self._grown(now),
             "queue": self._queue(),
             "gate": self._gate(now),
             "rules_lost": self._switch.guard.rules_lost,
             "rules_seen": self._switch.guard.seen(now),
         }
+
+    def look(self) -> None:
+        """Notice which counters have grown. To be called about every second."""
+        self._grown(self._timers.now())
+
+    def _grown(self, now: float) -> dict[str, float]:
+        queue, guard = self._queue(), self._switch.guard
+        counters = {f"refused.{reason}": count for reason, count in self._engine.outcome.refused.items()}
+        counters |= {
+            "rules_lost": guard.rules_lost,
+            "fence_lost": guard.fence_lost,
+            "bad_verdicts": queue["bad_verdicts"],
+            "queue_dropped": queue["dropped_kernel"] + queue["dropped_user"],
+        }
+        self._growth.look(counters, now)
+        return self._growth.ages(now)
 
     def _gate(self, now: float) -> replies.Gate:
         guard = self._switch.guard

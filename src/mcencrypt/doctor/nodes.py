@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, note, ok, problem
-from mcencrypt.nodes.node import PROGRAM, Node, is_node, read_node
+from mcencrypt.nodes.node import PROGRAM, Node, is_daemon, is_node, read_node
 from mcencrypt.nodes.processes import ESTABLISHED, LISTEN, SYN_SENT, TcpSocket, own_netns, socket_inodes, tcp_sockets
 from mcencrypt.nodes.sight import Uncovered, look, uncovered
 
@@ -26,15 +26,20 @@ def check_nodes(case: Case) -> Iterator[Finding]:
             f"no {PROGRAM} is seen running here",
             "nothing to do if it is not started yet, or in a container whose processes cannot be seen from here",
         )
-    local = 0
+    local = unserved = 0
+    served = {one.netns for one in case.processes() if is_daemon(one)}
     for node in nodes:
         if node.process.netns and here and node.process.netns != here:
-            yield _elsewhere(node, case)
+            if node.process.netns in served:
+                yield ok("nodes.served", f"{node.named} is in another network namespace, with a mcencrypt of its own")
+            else:
+                unserved += 1
+                yield _elsewhere(node, case)
             continue
         local += 1
         yield from _check_ports(node, case)
         yield from _check_connections(node, case.ports)
-    if nodes and not local:
+    if unserved and not local:
         yield problem(
             "nodes.all-elsewhere",
             f"no {PROGRAM} runs in this network namespace, so there is nothing here to encrypt",

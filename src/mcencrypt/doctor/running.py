@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mcencrypt.control.replies import Status
 
 _SHOWN = 10
+#: Seconds after which a counter that has not grown is history.
+LONG = 3600.0
 # Reason: what it means, what to do.
 _REASONS = {
     "not-a-handshake": (
@@ -53,15 +55,17 @@ def check_daemon(case: Case) -> Iterator[Finding]:
             "restart the daemon: systemctl restart mcencrypt",
         )
     if status["rules_lost"]:
-        yield warning(
+        yield _counted(
+            status,
+            "rules_lost",
             "daemon.rules-lost",
-            f"another program removed the rules {status['rules_lost']} times; they were put back within seconds",
+            f"another program removed the rules {_times(status['rules_lost'])}; they were put back within seconds",
             "the log says when; have that program leave the tables raw and mangle alone",
         )
     bad = status["queue"]["bad_verdicts"]
     if bad:
-        text = f"{bad} packets were dropped by an internal error"
-        yield warning("daemon.errors", text, "report it, with the daemon's log")
+        text = f"{_count(bad, 'packet')} dropped by an internal error"
+        yield _counted(status, "bad_verdicts", "daemon.errors", text, "report it, with the daemon's log")
     yield from _check_plaintext(status)
 
 
@@ -69,9 +73,10 @@ def _check_plaintext(status: Status) -> Iterator[Finding]:
     plain = [one["peer"] for one in status["connections"] if one["state"] == State.PLAINTEXT]
     if plain:
         shown = ", ".join(plain[:_SHOWN]) + (f" and {len(plain) - _SHOWN} more" if len(plain) > _SHOWN else "")
+        many = "1 connection is" if len(plain) == 1 else f"{len(plain)} connections are"
         yield warning(
             "daemon.plaintext",
-            f"{len(plain)} connections are plaintext, as mode {status['mode']} or allow_plaintext permits: {shown}",
+            f"{many} plaintext, as mode {status['mode']} or allow_plaintext permits: {shown}",
             "switch mcencrypt on there; connections from before become encrypted when they are next made",
         )
 
@@ -84,7 +89,34 @@ def check_refusals(case: Case) -> Iterator[Finding]:
     for reason, count in refused.items():
         if count and reason in _REASONS:
             meaning, advice = _REASONS[reason]
-            yield warning(f"refused.{reason}", f"{count} times since its start {meaning} ({reason})", advice)
+            text = f"{_times(count)} since its start {meaning} ({reason})"
+            yield _counted(case.status, f"refused.{reason}", f"refused.{reason}", text, advice)
     forged = case.status["totals"]["auth_failures"]
     if forged and not refused.get("tampered"):
-        yield warning("refused.tampered", f"{forged} records were not authentic", _REASONS["tampered"][1])
+        text = f"{_count(forged, 'record')} not authentic"
+        yield warning("refused.tampered", text, _REASONS["tampered"][1])
+
+
+def _counted(status: Status, counter: str, name: str, text: str, advice: str) -> Finding:
+    """What a counter says: a warning while it grows, worth knowing once it has not for long."""
+    since = status["grew"].get(counter)
+    if since is None:
+        return warning(name, text, advice)
+    text = f"{text}; last {ago(since)}"
+    return note(name, text, advice) if since > LONG else warning(name, text, advice)
+
+
+def ago(seconds: float) -> str:
+    """``20 s ago``, ``5 min ago``, ``3 h ago``, ``2 days ago``."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"1 {noun} was" if count == 1 else f"{count} {noun}s were"

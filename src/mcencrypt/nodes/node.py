@@ -61,6 +61,12 @@ def is_node(process: Process) -> bool:
     return PROGRAM in (process.name, *map(_base, process.words[:1]))
 
 
+def is_daemon(process: Process) -> bool:
+    """Whether that is a daemon of mcencrypt's, in whatever network namespace it was started."""
+    ours = [at for at, word in enumerate(process.words) if _base(word) == "mcencrypt"]
+    return bool(ours) and "daemon" in process.words[ours[0] + 1 :]
+
+
 def read_node(files: Files, process: Process, sockets: Iterable[TcpSocket] | None = None) -> Node:
     """What can be seen of it. `sockets`: those of its network namespace, if they are known already."""
     options: dict[str, list[str]] = {}

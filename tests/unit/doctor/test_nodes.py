@@ -120,6 +120,19 @@ def test_a_node_in_a_container() -> None:
     assert by_id(found, "nodes.all-elsewhere").severity is Severity.PROBLEM
 
 
+def test_a_node_in_a_container_that_has_a_sidecar_is_no_problem() -> None:
+    node = Node(netns="net:[4026532999]")
+    node.machine.add_process(
+        900, "mcencrypt", "/opt/bin/python", "/opt/bin/mcencrypt", "daemon", netns="net:[4026532999]"
+    )
+    found = list(check_nodes(case(node.machine, status())))
+    assert "with a mcencrypt of its own" in by_id(found, "nodes.served").text and worst(found) is Severity.NOTE
+    assert not any(one.id in ("nodes.elsewhere", "nodes.all-elsewhere") for one in found)
+    # one that only looks is none
+    node.machine.files["/proc/900/cmdline"] = "/opt/bin/mcencrypt\0status\0"
+    assert worst(list(check_nodes(case(node.machine, status())))) is Severity.PROBLEM
+
+
 def test_no_node_at_all() -> None:
     found = list(check_nodes(case(Recorded(), status())))
     assert by_id(found, "nodes.none").severity is Severity.NOTE

@@ -58,3 +58,20 @@ def test_what_a_daemon_counts(machine: Recorded, changes: dict[str, Any], name: 
 
 def test_every_reason_that_is_explained_exists() -> None:
     assert set(_REASONS) <= set(REASONS)
+
+
+@pytest.mark.parametrize(
+    ("age", "severity", "said"),
+    [
+        (12.0, Severity.WARNING, "once since its start a peer uses another network key (wrong-key); last 12 s ago"),
+        (1000.0, Severity.WARNING, "last 17 min ago"),
+        (5000.0, Severity.NOTE, "last 83 min ago"),
+        (400000.0, Severity.NOTE, "last 5 days ago"),
+    ],
+)
+def test_a_counter_says_when_it_last_grew(machine: Recorded, age: float, severity: Severity, said: str) -> None:
+    running = status(refused={"wrong-key": 1}, grew={"refused.wrong-key": age})
+    found = by_id(list(check_refusals(case(machine, running))), "refused.wrong-key")
+    assert found.severity is severity and said in found.text
+    running = status(rules_lost=3, grew={"rules_lost": age})
+    assert by_id(list(check_daemon(case(machine, running))), "daemon.rules-lost").severity is severity
