@@ -95,10 +95,10 @@ def _tell_daemon(config: Config) -> None:
 def _show(settings: Settings, as_json: bool) -> None:
     from mcencrypt.control.client import NoDaemonError, request
 
-    config = settings.load()
     try:
-        result = request(config.run_dir, "peers")
+        result = request(settings.run_dir_to_read(), "peers")
     except NoDaemonError as problem:
+        config = settings.load()
         result = _listed(config)
         click.echo(f"note: {problem}; the list is what {config.peers_path} says", err=True)
     click.echo(json.dumps(result, indent=2) if as_json else "\n".join(describe(result, text.columns())))

@@ -31,6 +31,24 @@ class Settings:
 
         return load(self.config, os.environ, run_dir=self.run_dir, netns=self.netns)
 
+    def run_dir_to_read(self) -> Path:
+        """The folder of the daemon's sockets, for a command that only shows.
+
+        Who may use `status_group`'s socket need not be able to read the configuration: then it is the folder that the
+        options, the environment or the default say. Raises OperatorError if something in the configuration is wrong.
+        """
+        from mcencrypt.errors import OperatorError
+        from mcencrypt.store.config import Config, load
+
+        try:
+            return self.load().run_dir
+        except OperatorError:
+            if os.geteuid() == 0:
+                raise
+            environ = {name: value for name, value in os.environ.items() if name != "MCENCRYPT_CONFIG"}
+            nothing = Path(os.devnull)
+            return load(nothing, environ, run_dir=self.run_dir, netns=self.netns).run_dir or Config.run_dir
+
     @property
     def custom(self) -> bool:
         """Whether this call names settings that a service of the system does not know of."""

@@ -37,7 +37,7 @@ def status(settings: Settings, as_json: bool, check: bool) -> None:
 
     if as_json and check:
         raise click.UsageError("--json and --check exclude each other")
-    result = request(settings.load().run_dir, "status")
+    result = request(settings.run_dir_to_read(), "status")
     if check:
         click.echo(healthy(result))
     elif as_json:

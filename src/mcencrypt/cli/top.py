@@ -37,7 +37,7 @@ def top(settings: Settings, once: bool, interval: float) -> None:
 
     OUT/s and IN/s are bytes of the applications per second. If the daemon ends, `top` waits for the next one.
     """
-    run_dir = settings.load().run_dir
+    run_dir = settings.run_dir_to_read()
     if once:
         _once(run_dir, interval)
     elif not sys.stdout.isatty():

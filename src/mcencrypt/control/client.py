@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from mcencrypt.control import replies
 
 SOCKET_NAME = "control.sock"
+#: What members of `status_group` may use, and for what.
+STATUS_SOCKET = "status.sock"
+READ_ONLY = ("ping", "status", "peers")
 #: Of the `replies`. Grows when a field is taken away or comes to mean something else; fields may be added without.
 VERSION = 1
 #: Longest reply that a client reads, in bytes.
@@ -33,6 +36,10 @@ _CHUNK = 64 * 1024
 
 class NoDaemonError(OperatorError):
     """Nothing listens on the control socket (as against: a daemon is there, but refused or failed)."""
+
+
+class ForbiddenError(OperatorError):
+    """The socket is there, and this user may not use it."""
 
 
 def peer_uid(connection: socket.socket) -> int:
@@ -100,9 +107,21 @@ def request(run_dir: Path, command: str, timeout: float = 10.0, **args: Any) -> 
 
     `timeout`: seconds for the whole exchange; `args`: the command's arguments, anything that JSON can say. Raises
     NoDaemonError if none answers there, and OperatorError if it refused or failed, took too long, is of another
-    version, or may not be asked by this user.
+    version, or may not be asked by this user. What only shows is asked at the status socket where the other one may
+    not be used.
     """
-    path = run_dir / SOCKET_NAME
+    try:
+        return _ask(run_dir / SOCKET_NAME, command, timeout, args)
+    except ForbiddenError as forbidden:
+        if command not in READ_ONLY:
+            raise
+        try:
+            return _ask(run_dir / STATUS_SOCKET, command, timeout, args)
+        except (ForbiddenError, NoDaemonError):
+            raise forbidden from None
+
+
+def _ask(path: Path, command: str, timeout: float, args: dict[str, Any]) -> dict[str, object]:
     check_length(path)
     deadline = time.monotonic() + timeout
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -119,7 +138,9 @@ def request(run_dir: Path, command: str, timeout: float = 10.0, **args: Any) -> 
                 f"no daemon answers at {path}: start it with `mcencrypt on` or `systemctl start mcencrypt`"
             ) from None
         except PermissionError:
-            raise OperatorError(f"you may not use {path}: run this as root") from None
+            raise ForbiddenError(
+                f"you may not use {path}: run this as root (what only shows: or be in status_group)"
+            ) from None
         except TimeoutError:
             raise OperatorError(
                 f"the daemon at {path} did not answer `{command}` within {timeout:g} s: look at its log"

@@ -114,25 +114,26 @@ class ControlServer:
     Creating it takes the lock of the run directory (unless the caller holds it already) and listens.
     """
 
-    def __init__(self, path: Path, handler: Handler, lock: RunLock | None = None) -> None:
+    def __init__(self, path: Path, handler: Handler, lock: RunLock | None = None, group: int | None = None) -> None:
         """`path`: the socket; its folder is made (0700) if missing, and holds the lock.
 
         `handler` is called with command and arguments and returns the result, or a `Later`. Its OperatorError becomes
         an error reply; any other exception is logged and becomes a reply that says so. `lock`: the run directory's lock
-        if the caller took it earlier; it stays the caller's.
+        if the caller took it earlier; it stays the caller's. `group`: the id of a group whose members may connect as
+        well (`readonly`); otherwise only root and the own user may.
 
         Raises OperatorError: a daemon already runs there, or the socket cannot be made.
         """
         check_length(path)
         self.path = path
-        self._handler = handler
+        self._handler, self._group = handler, group
         self._own_lock = RunLock.acquire(path.parent) if lock is None else None
         self._clients: dict[int, _Client] = {}
         self._loop: Readers | None = None
         self._listener: socket.socket | None = None
         self._epoll = select.epoll()
         try:
-            self._listener = _listen(path)
+            self._listener = _listen(path, group)
         except OSError as error:
             self.close()
             raise OperatorError(
@@ -198,7 +199,7 @@ class ControlServer:
         self._clients[connection.fileno()] = client
         self._epoll.register(connection.fileno(), select.EPOLLIN)
         uid = peer_uid(connection)
-        if uid not in (0, os.geteuid()):
+        if self._group is None and uid not in (0, os.geteuid()):
             log.warning("control: refused a request by user id %d", uid)
             self._answer(client, _failed("only root or the daemon's own user may control it"))
             client.ending = True
@@ -305,9 +306,9 @@ class ControlServer:
         client.socket.close()
 
 
-def _listen(path: Path) -> socket.socket:
-    """A listening socket at `path`, 0600 from its first instant. The caller holds the run directory's lock,
-    so whatever is there was left by a daemon that is dead."""
+def _listen(path: Path, group: int | None) -> socket.socket:
+    """A listening socket at `path`, 0600 from its first instant, then 0660 for `group`. The caller holds the run
+    directory's lock, so whatever is there was left by a daemon that is dead."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         try:
@@ -320,6 +321,9 @@ def _listen(path: Path) -> socket.socket:
             listener.bind(str(path))
         finally:
             os.umask(before)
+        if group is not None:
+            os.chown(path, -1, group)
+            os.chmod(path, 0o660)
         listener.setblocking(False)
         listener.listen(MAX_CLIENTS)
     except BaseException:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from mcencrypt import logs
+from mcencrypt.control.readonly import status_server
 from mcencrypt.control.runlock import STATE_LOCK_NAME, RunLock
 from mcencrypt.control.server import ControlServer
 from mcencrypt.core.engine import Engine
@@ -142,6 +143,11 @@ class Daemon:
         self._metrics = Metrics(listener, self._snapshots.metrics, config.log_format) if listener else None
         self._commands = Commands(switch, live, prober, rotation, self._snapshots, self._notifier, jobs)
         self._control = ControlServer(config.control_socket, self._commands, self._lock)
+        self._shown = (
+            status_server(config.run_dir, self._commands, self._lock, config.status_group)
+            if config.status_group
+            else None
+        )
         self._known_as = fields(key_id=engine.ring.offered.key_id.hex(), identity=shown_as)
 
     def run(self) -> int:
@@ -176,6 +182,8 @@ class Daemon:
         # What is in the journal was ended, and nothing can fail any more: now it may be forgotten.
         self._journal.begin()
         self._control.attach(self._loop)
+        if self._shown is not None:
+            self._shown.attach(self._loop)
         self._lookout.start()
         log.info("daemon is ready", extra=self._known_as)
         if self._metrics is not None:
@@ -192,6 +200,8 @@ class Daemon:
     def _close(self) -> None:
         self._jobs.close()
         self._control.close()
+        if self._shown is not None:
+            self._shown.close()
         if self._metrics is not None:
             self._metrics.close()
         self._datapath.close()

@@ -72,6 +72,8 @@ class Config:
     peers_file: Path | None = None
     state_dir: Path = Path("/var/lib/mcencrypt")
     run_dir: Path = Path("/run/mcencrypt")
+    #: Members of this group of the system may see the status; None: root alone.
+    status_group: str | None = None
     log_level: str = "info"
     log_format: str = "text"
     #: Where Prometheus metrics are served; None: nowhere.
@@ -345,6 +347,12 @@ def _listen(source: _Source, value: object) -> Listen:
     return Listen(str(host), int(port))
 
 
+def _group(source: _Source, value: object) -> str | None:
+    if not isinstance(value, str) or (value and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", value)):
+        raise source.error(f"{value!r} is not the name of a group")
+    return value or None
+
+
 def _queue_number(source: _Source, value: object) -> int:
     if type(value) is not int or not 0 <= value <= 65535:
         raise source.error(f"{value!r} is not a queue number (0 to 65535)")
@@ -385,6 +393,7 @@ _KEYS: dict[str, Callable[[_Source, object], object]] = {
     "peers_file": _path,
     "state_dir": _path,
     "run_dir": _path,
+    "status_group": _group,
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),
     "metrics_listen": _listen,
