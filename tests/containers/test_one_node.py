@@ -63,6 +63,7 @@ def test_peer_at_another_site_dials_the_published_port(project: Project, site: H
         wait_for(lambda: any(one["event"] == "item" for one in node.events()), "an item of the node's")
         project.await_items("node", since=0)
         (connection,) = [one for one in project.status("mcencrypt")["connections"] if one["state"] == "encrypted"]
+        assert project.status("mcencrypt")["gate"]["fence"] in ("owned", "standing"), "a sidecar has one too"
         # Docker's NAT shows who it is
         assert connection["peer"].startswith(f"{SITE}:")
         node.stop()

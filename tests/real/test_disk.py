@@ -162,7 +162,7 @@ def test_a_state_dir_without_hard_links(without_links: tuple[Path, list[str]], t
         with pytest.raises(PermissionError):
             (node.inside(node.folder) / "again").hardlink_to(node.inside(node.folder) / "identity.key")
         names = {one.name for one in node.inside(node.folder).iterdir()}
-        assert names == {"identity.key", "state.lock"}, "nothing half made is left"
+        assert names == {"identity.key", "ports", "state.lock"}, "nothing half made is left"
         request(node.run_dir, "off")
         request(node.run_dir, "mode", mode="prefer", confirmed=True)
         assert (node.inside(node.folder) / "switch").read_text() == "off\n"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import stat
 import sys
 
@@ -91,6 +92,48 @@ def test_another_programs_rules(pair):
     assert not any(name.startswith("foreign.") for name in examine(pair.a))
 
 
+def test_rules_behind_ours_do_not_see_what_comes_back(pair):
+    for table, chain in (("raw", "OUTPUT"), ("mangle", "INPUT")):
+        rule = (chain, "-p", "tcp", "--dport", PORT, "-j", "ACCEPT")
+        pair.a.run(["iptables", "-w", "-t", table, "-A", *rule])
+        try:
+            found = examine(pair.a)["foreign.behind"]
+            assert found["severity"] == "warning" and f"{table}: -A {chain}" in found["text"]
+        finally:
+            pair.a.run(["iptables", "-w", "-t", table, "-D", *rule])
+    assert "foreign.behind" not in examine(pair.a)
+
+
+@pytest.mark.parametrize("who", ["rule", "routing", "nft"])
+def test_another_program_that_uses_the_bit(pair, who):
+    assert "fence.mark" not in examine(pair.a), "our own use of it is none"
+    words, undo, said = {
+        "rule": (
+            ["iptables", "-w", "-t", "mangle", "-A", "PREROUTING", "-i", "eth9", "-j", "MARK", "--or-mark", "0x20"],
+            ["iptables", "-w", "-t", "mangle", "-F", "PREROUTING"],
+            "ipv4 mangle: -A PREROUTING",
+        ),
+        "routing": (
+            ["ip", "-6", "rule", "add", "fwmark", "0x20/0x20", "lookup", "main", "pref", 99],
+            ["ip", "-6", "rule", "delete", "pref", 99],
+            "ip -6 rule: 99:",
+        ),
+        "nft": (
+            ["nft", "add table ip theirs; add chain ip theirs c; add rule ip theirs c meta mark 0x20 accept"],
+            ["nft", "delete table ip theirs"],
+            "table ip theirs",
+        ),
+    }[who]
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"needs {words[0]}")
+    pair.a.run(words)
+    try:
+        found = examine(pair.a)["fence.mark"]
+        assert found["severity"] == "warning" and said in found["text"], found
+    finally:
+        pair.a.run(undo)
+
+
 def test_big_tcp(pair):
     pair.a.ip("link", "set", "dev", "eth0", "gso_max_size", 100_000)
     try:
@@ -139,7 +182,7 @@ def test_rules_without_a_daemon_and_a_foreign_reader():
     with direct_pair() as net, encrypted(net) as pair:
         pair.a.kill()
         found = examine(pair.a)
-        assert found["rules.no-daemon"]["severity"] == "problem"
+        assert found["rules.no-daemon"]["severity"] == found["fence.no-daemon"]["severity"] == "problem"
         assert found["kernel.works"]["severity"] == "ok", "tried on the kernel"
         before = pair.a.rules()
         number = 27971

@@ -15,7 +15,7 @@ import pytest
 from lab import PATIENCE, wait_for
 from mcencrypt.doctor.machine import ThisMachine
 from mcencrypt.errors import OperatorError
-from mcencrypt.kernel.commands import perform
+from mcencrypt.kernel.commands import Job, perform
 from mcencrypt.kernel.firewall import Firewall, rules_left
 from mcencrypt.kernel.iptables import V4
 from mcencrypt.kernel.ruleset import State
@@ -197,6 +197,16 @@ def test_a_failing_iptables_save_is_an_error_and_not_missing(firewall: Firewall,
         look(broken)
     with pytest.raises(OperatorError, match="iptables-save failed: out of order"):
         broken.install()
+
+
+def test_a_look_that_is_given_up_says_nothing_and_changes_nothing(firewall: Firewall) -> None:
+    firewall.install()
+    before = everything_as_bytes()
+    job = Job(firewall.checking(), 60)
+    job.cancel()
+    assert job.poll() and job.result is None
+    assert everything_as_bytes() == before
+    assert present(firewall)
 
 
 def test_ipv6_disabled_by_sysctl_still_gets_rules(firewall: Firewall) -> None:

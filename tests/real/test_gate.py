@@ -15,6 +15,7 @@ import pytest
 from lab import PATIENCE, Recording, direct_pair, start, wait_for
 from lab.messages import MAGIC
 from mcencrypt.kernel.fence import DEFAULT_MARK, Fence, Standing
+from tests.helpers import firewalls
 from tests.helpers.nodes import PORT, PORTS, Node, needs_lab
 from tests.helpers.pairs import EncryptedPair, await_again, encrypted, event_count, talking
 from tests.helpers.wire import plaintext_segments
@@ -56,7 +57,7 @@ def items_flow(b: object) -> None:
 
 def flush_tables(node: Node) -> None:
     for command in ("iptables", "ip6tables"):
-        for table in ("raw", "mangle", "nat", "filter"):
+        for table in ("raw", "mangle", "nat", "filter", "security"):
             node.host.run([command, "-w", "-t", table, "-F"])
             node.host.run([command, "-w", "-t", table, "-X"], check=False)  # rules may be back already
 
@@ -106,6 +107,29 @@ def test_a_flush_costs_a_pause_and_no_connection(
         assert not event_count(a, "reset") + event_count(b, "reset") + event_count(a, "closed")
     assert "the fence held" in pair.a.log()
     assert standing(pair.a) is Standing.WHOLE
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("name", firewalls.PROGRAMS)
+def test_other_programs_start_load_and_end_their_rules(pair: EncryptedPair, name: str, version: int) -> None:
+    """Whatever they flush: nothing leaks, and no connection is lost."""
+    needs_owned_fence(pair)
+    program = firewalls.PROGRAMS[name]
+    if lacking := firewalls.missing(program):
+        pytest.skip(f"needs {lacking}")
+    with talking(pair, version) as (a, b):
+        counts = [event_count(process, "ready") for process in (a, b)]
+        lost = pair.a.status()["rules_lost"]
+        rules = pair.a.rules()
+        with pair.wire() as wire:
+            running = firewalls.begin(pair.a, program)
+            assert running.wait() == 0, running.output()[-3000:]
+            wait_for(lambda: pair.a.rules() == rules, "the rules to be back")
+            items_flow(b)
+        print(f"{name} removed our rules {pair.a.status()['rules_lost'] - lost} times")
+        assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
+        assert [event_count(process, "ready") for process in (a, b)] == counts
+        assert not event_count(a, "reset") + event_count(b, "reset") + event_count(a, "closed")
 
 
 @pytest.mark.parametrize("attack", [delete_our_rules, accept_first])

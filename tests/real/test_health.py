@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from mcencrypt.store.keys import create_network_key
 from tests.helpers.nodes import Node, needs_lab
 
 pytestmark = needs_lab
+
+METRICS = "127.0.0.1:9464"
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
             command.chmod(0o755)
     create_network_key(tmp_path / "network.key")
     with Lab() as lab:
-        made = Node(lab.host("a"), tmp_path / "network.key")
+        made = Node(lab.host("a"), tmp_path / "network.key", metrics_listen=METRICS)
         made._env["MCENCRYPT_IPTABLES"] = str(tmp_path / "iptables")
         made.start()
         yield made
@@ -79,9 +83,23 @@ def test_rules_that_cannot_be_watched_are_not_healthy(node: Node, tmp_path: Path
     wait_for(lambda: node.status()["gate"]["trouble"], "the daemon to notice that it cannot look")
     check(node, 1, "cannot be watched")
     assert node.status()["rules_lost"] == 0
+    # so do the others who are asked
+    wait_for(lambda: rules_in_place(node) == 0, "the metrics")
+    found = json.loads(node.mcencrypt("doctor", "--json", check=False).stdout)["findings"]
+    assert [one["severity"] for one in found if one["id"] == "fence.trouble"] == ["problem"]
     broken.unlink()
     wait_for(lambda: not node.status()["gate"]["trouble"], "the daemon to see them again")
     check(node, 0, "mcencrypt is on")
+    wait_for(lambda: rules_in_place(node) == 1, "the metrics")
+
+
+def rules_in_place(node: Node) -> float:
+    """As the metrics have it."""
+    with node.host.enter(), socket.create_connection(("127.0.0.1", 9464)) as connection:
+        connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        text = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    (value,) = re.findall(rb"^mcencrypt_rules_in_place (\S+)", text, re.M)
+    return float(value)
 
 
 def test_rules_that_cannot_be_put_back_are_not_healthy(node: Node, tmp_path: Path) -> None:

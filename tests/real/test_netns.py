@@ -15,9 +15,10 @@ import pytest
 
 from lab import Host, Process, direct_pair, namespace, wait_for
 from lab.messages import MAGIC
+from mcencrypt.kernel.fence import Fence, Standing
 from mcencrypt.store.keys import create_network_key
 from tests.helpers.loopback import own_address
-from tests.helpers.nodes import PORT, Node, needs_lab
+from tests.helpers.nodes import PORT, PORTS, Node, needs_lab
 from tests.helpers.pairs import EncryptedPair, event_count, talking
 from tests.helpers.wire import assert_encrypted
 
@@ -59,6 +60,16 @@ def rules_here() -> list[str]:
     ]
 
 
+def standing(host: Host) -> Standing:
+    """How the fence of a host's namespace is."""
+    with host.enter():
+        fence = Fence(PORTS)
+        try:
+            return fence.look()
+        finally:
+            fence.close()
+
+
 @pytest.fixture(scope="module")
 def pair() -> Iterator[EncryptedPair]:
     """Two hosts: a named by its name, b by a process that lives there; both daemons started by the tests' own host."""
@@ -88,6 +99,11 @@ def test_two_daemons_of_one_host_serve_two_namespaces(pair: EncryptedPair, versi
     assert pair.a.rules() and pair.b.rules()
     assert rules_here() == before
     for node in (pair.a, pair.b):
+        assert standing(node.host) is Standing.WHOLE and node.status()["gate"]["fence"] in ("owned", "standing")
+    here = Fence(())
+    assert not here.is_there()
+    here.close()
+    for node in (pair.a, pair.b):
         assert f"on (require) in {node.status()['netns']}" in node.mcencrypt("status").stdout
 
 
@@ -95,7 +111,7 @@ def test_switching_off_without_a_daemon_works_in_the_namespace(pair: EncryptedPa
     pair.a.kill()
     assert pair.a.rules()
     assert "no rules are left" in pair.a.mcencrypt("off").stdout
-    assert not pair.a.rules()
+    assert not pair.a.rules() and standing(pair.a.host) is Standing.BROKEN
     pair.a.mcencrypt("on")  # starts one in the background
     pair.a.adopt()
     assert pair.a.rules()

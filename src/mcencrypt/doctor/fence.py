@@ -138,7 +138,7 @@ def _nft_uses(case: Case, bit: int) -> Iterator[str]:
     for line in output.text.splitlines() if output.status == 0 else ():
         line = line.strip()
         if line.startswith("table "):
-            table = line.removesuffix("{").strip()
+            table = " ".join(line.split()[:3])  # behind it: whose it is
         elif table != f"table inet {TABLE}" and not re.match(r"table ip6? (raw|mangle|nat|filter|security)$", table):
             match = _NFT_MARK.search(line)
             if match and int(match[1], 16) & bit and int(match[1], 16) != _ALL ^ bit:

@@ -80,7 +80,10 @@ def test_routing_that_uses_the_bit(machine: Recorded, shown: str, clash: bool) -
 
 
 def test_nft_rules_that_use_the_bit_and_not_our_own(machine: Recorded) -> None:
-    ours = 'table inet mcencrypt {\n chain c {\n  oifname != "lo" meta mark & 0x00000020 == 0x00000000 drop\n }\n}\n'
+    ours = (
+        "table inet mcencrypt { # progname python3\n chain c {\n"
+        '  oifname != "lo" meta mark & 0x00000020 == 0x00000000 drop\n }\n}\n'
+    )
     theirs = "table inet vpn {\n chain c {\n  ip saddr 10.0.0.1 meta mark set 0x00000020\n }\n}\n"
     machine.outputs["nft list ruleset"] = Output(0, ours)
     assert not list(check_marks(case(machine, status())))
