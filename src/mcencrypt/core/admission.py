@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 from typing import Final
 
-from .addresses import Path, endpoints, on_ports, peer_of
+from .addresses import Path, endpoints, on_ports, peer_of, reversed_key
 from .attempts import LIFETIME, Answering, Dialling, Dials
 from .egress import Egress
 from .ephemerals import Ephemerals
@@ -30,7 +30,7 @@ from .handshake import (
     Session,
     named_ephemeral,
 )
-from .identities import check_listed
+from .identities import Identities
 from .ingress import Ingress
 from .keyring import KeyRing, Offers, RefusedKeys
 from .noise import KeyPair
@@ -75,6 +75,7 @@ class Admission:
         self._ring, self._static, self._ephemerals, self._around = ring, static, ephemerals, surroundings
         self._outcome, self._table, self._epoch_bits = outcome, table, epoch_bits
         self._replays = ReplayCache()
+        self.identities = Identities(static.public)
         #: How long packets to peers may be.
         self.paths = Paths(surroundings.route_mtu, surroundings.path_of)
         #: What peers were seen to offer, and what those offered that were refused for it.
@@ -198,6 +199,10 @@ class Admission:
         address = peer_of(key)
         if refused.key_id:
             self.refused_keys.note(address, refused.key_id)
+        dial = self.dials.which_sent(segment.payload()) if refused.reason == "own-key" else None
+        if dial is not None:  # no answer will come: the local connect() fails at once instead of waiting for ever
+            self._outcome.to_socket(bare(reversed_key(dial), 0, self.dialling[dial].isn + 1, RST | ACK))
+            self.dials.forget(dial)
         if refused.reason in _STRANGER and self.policy.plaintext_allowed(address):
             try:
                 verdict = self._plain_syn_in(segment, key, now)
@@ -233,7 +238,7 @@ class Admission:
         ):
             raise Refused("too-many-attempts", "too many of its connections are half open")
         answer = Answer(secret, self._static, hello, unix_ms)
-        check_listed(self.policy, answer.remote_static)
+        self.identities.check(self.policy, answer.remote_static)
         self._replays.admit(answer.ephemeral, attempt_name, answer.timestamp_ms, unix_ms, now)
         if key not in self.answering:
             self._per_address[address] += 1
@@ -255,7 +260,7 @@ class Admission:
             if acked != HELLO_LENGTH:
                 raise Refused("not-a-handshake", "it does not answer the handshake: is mcencrypt running there?")
             session = attempt.dial.finish(hello)
-            check_listed(self.policy, session.remote_static)
+            self.identities.check(self.policy, session.remote_static)
         except Refused as refused:
             if not acked and not len(hello) and self.policy.plaintext_allowed(address):
                 self.dials.forget(key)
@@ -263,7 +268,7 @@ class Admission:
                 return ACCEPT
             self._outcome.reject(key, refused.reason, str(refused))
             self.dials.forget(key)
-            if refused.reason == "not-listed":
+            if refused.reason in ("not-listed", "own-key"):
                 # It is a peer, so it can be told: its half-open connection ends at once.
                 reset = bare(key, attempt.isn + 1 + HELLO_LENGTH, 0, RST)
                 self._outcome.to_network(reset)

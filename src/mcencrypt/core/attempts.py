@@ -6,7 +6,7 @@ from typing import Final
 
 from .handshake import Answer, Dial, Session
 from .options import SynOptions
-from .packet import Segment
+from .packet import Buffer, Segment
 
 #: Seconds that an attempt may take; a Linux SYN-ACK is given up after 63.
 LIFETIME: Final = 75.0
@@ -55,6 +55,10 @@ class Dials:
         self.forget(key)
         self.by_key[key] = attempt
         self._of.setdefault(attempt.owner, {})[key] = None
+
+    def which_sent(self, hello: Buffer) -> bytes | None:
+        """The key of the attempt whose message 1 this is."""
+        return next((key for key, attempt in self.by_key.items() if attempt.dial.hello == hello), None)
 
     def forget(self, key: bytes) -> None:
         """It is over, if there was one."""

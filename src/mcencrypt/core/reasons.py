@@ -26,6 +26,7 @@ Reason = Literal[
     "clock-skew",
     "replayed",
     "not-listed",
+    "own-key",
     "simultaneous-open",
     "signed-tcp",
     # a full table

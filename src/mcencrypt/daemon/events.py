@@ -35,7 +35,9 @@ class Reporter:
     def _limit(self, kind: type[Event], reason: str) -> RateLimit:
         limit = self._limits.get((kind, reason))
         if limit is None:
-            limit = self._limits[kind, reason] = RateLimit(LINES_PER_SECOND, BURST)
+            # multichaind dials what it advertises itself, time and again
+            limit = RateLimit(1 / 600, 1) if reason == "own-key" else RateLimit(LINES_PER_SECOND, BURST)
+            self._limits[kind, reason] = limit
         return limit
 
     def handle(self, event: Event, now: float) -> None:

@@ -28,6 +28,10 @@ _REASONS = {
     ),
     "other-version": ("a peer speaks another version of the protocol", "install the same version on both"),
     "not-listed": ("a peer's identity is not listed", "`mcencrypt peers add NAME KEY` if it belongs here"),
+    "own-key": (
+        "this node dialled an address that leads back to itself, or met a copy of itself",
+        "nothing, if it dials its own published address; a copied node needs a state_dir of its own",
+    ),
     "forged-handshake": ("a handshake was not authentic", "capture at both ends: somebody experiments, or a middlebox"),
     "malformed-handshake": ("a handshake was malformed", "capture at both ends: somebody experiments, or a middlebox"),
     "replayed": ("a handshake was seen before", "somebody replays recordings; nothing got in"),
