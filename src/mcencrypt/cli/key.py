@@ -132,7 +132,8 @@ def retire(settings: Settings, id_: str, force: bool) -> None:
             }  # fmt: skip
     click.echo(f"key {result['id']} is retired; {_asked(result['asked'], force)}")
     if result["connections"]:
-        click.echo(f"{text.plural(result['connections'], 'connection')} that began under it stay until closed")
+        stays = "stays" if result["connections"] == 1 else "stay"
+        click.echo(f"{text.plural(result['connections'], 'connection')} that began under it {stays} until closed")
     if result["base"]:
         click.echo(f"next: {_replace(config, result['offered'])}", err=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mcencrypt.core.addresses import endpoints
 from mcencrypt.core.reasons import Reason
-from mcencrypt.core.verdict import Closed, Encrypted, Ended, Event, InPlaintext, Rejected, Tampered
+from mcencrypt.core.verdict import FROM_BEFORE, Closed, Encrypted, Ended, Event, InPlaintext, Rejected, Tampered
 from mcencrypt.daemon.names import endpoint, identity
 from mcencrypt.logs import RateLimit, fields
 
@@ -18,6 +18,9 @@ log = logging.getLogger("mcencrypt")
 #: Lines a second that peers and strangers can cause, per kind of event, and how many at once.
 LINES_PER_SECOND = 2.0
 BURST = 20
+#: Refused connections that are remembered, and for how many seconds one that ends was refused a moment ago.
+REMEMBERED = 1024
+LATELY = 120.0
 
 
 class Reporter:
@@ -27,6 +30,8 @@ class Reporter:
         """`name_of` names a public key."""
         self._name_of = name_of
         self._limits: dict[tuple[type[Event], str], RateLimit] = {}
+        #: When connections were last refused, the latest last.
+        self._refused: dict[bytes, float] = {}
 
     def leave_out(self, reason: Reason, number: int) -> None:
         """That many attempts were rejected that the next line about this reason is to count."""
@@ -42,6 +47,11 @@ class Reporter:
 
     def handle(self, event: Event, now: float) -> None:
         """`now`: seconds, monotonic."""
+        if isinstance(event, Rejected):
+            self._refused.pop(event.key, None)
+            self._refused[event.key] = now
+            if len(self._refused) > REMEMBERED:
+                del self._refused[next(iter(self._refused))]
         limit = self._limit(type(event), event.reason if isinstance(event, Rejected) else "")
         if not limit.allow(now):
             return
@@ -65,4 +75,7 @@ class Reporter:
                 detail = "a record did not verify; the packet was dropped"
                 log.warning("packet not authentic", extra=fields(**details, detail=detail))
             case Ended():
-                log.info("local socket reset", extra=fields(**details, detail=event.why))
+                # what still comes of a dial that was refused is from no time before
+                refused = now - self._refused.get(event.key, -LATELY) < LATELY
+                why = "its handshake was refused" if refused and event.why == FROM_BEFORE else event.why
+                log.info("local socket reset", extra=fields(**details, detail=why))

@@ -17,7 +17,7 @@ from mcencrypt.control import replies
 from mcencrypt.control.server import Arguments
 from mcencrypt.core.addresses import endpoints
 from mcencrypt.core.policy import MODES, Mode, Policy
-from mcencrypt.core.status import Connection
+from mcencrypt.core.status import Connection, State
 from mcencrypt.daemon.jobs import Jobs
 from mcencrypt.daemon.names import endpoint, identity
 from mcencrypt.daemon.switch import Ended, Position
@@ -281,7 +281,7 @@ class Live:
         """
         connected: dict[bytes, list[Connection]] = {}
         for one in shown:
-            if one.identity:
+            if one.identity and one.state is not State.CLOSING:
                 connected.setdefault(one.identity, []).append(one)
         absent = sorted(set(self._peers) - set(connected), key=lambda key: self._peers[key])
         return {

@@ -177,3 +177,8 @@ def test_a_plaintext_connection_whose_socket_has_gone_is_not_shown(tmp_path: Pat
     if state is not None:
         station.sockets.add(LOCAL, 7331, PEER, 40001, state)
     assert [one["peer"] for one in station.ask("status")["connections"]] == ["10.0.0.2:40000"]
+
+
+def test_a_connection_that_closes_is_nobody_connected(station: Station) -> None:
+    [peer] = station.ask("peers")["peers"]
+    assert [one["state"] for one in peer["connections"]] == ["encrypted"]

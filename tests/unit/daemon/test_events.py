@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from mcencrypt.core.status import Counters
-from mcencrypt.core.verdict import Closed, Encrypted, Ended, Event, InPlaintext, Rejected, Tampered
-from mcencrypt.daemon.events import BURST, LINES_PER_SECOND, Reporter
+from mcencrypt.core.verdict import FROM_BEFORE, Closed, Encrypted, Ended, Event, InPlaintext, Rejected, Tampered
+from mcencrypt.daemon.events import BURST, LATELY, LINES_PER_SECOND, REMEMBERED, Reporter
 from mcencrypt.daemon.names import identity as shown
 from tests.helpers.sides import A6, B6, A, B, identity, key_of
 
@@ -79,3 +79,24 @@ def test_one_kind_does_not_take_the_place_of_another(reporter: Reporter, caplog:
     assert len(caplog.records) == BURST + 2
     reporter.handle(Rejected(KEY, "not-a-handshake", "it carries none"), 1 / LINES_PER_SECOND)
     assert caplog.records[-1].__dict__["fields"]["not_shown"] == 2 * BURST
+
+
+def test_what_ends_after_its_dial_was_refused_is_not_from_before(
+    reporter: Reporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def why(event: Ended, now: float) -> object:
+        caplog.clear()
+        reporter.handle(event, now)
+        return caplog.records[-1].__dict__["fields"]["detail"]
+
+    assert why(Ended(KEY, FROM_BEFORE), 0.0) == FROM_BEFORE
+    reporter.handle(Rejected(KEY, "not-a-handshake", "is it running?"), 10.0)
+    assert why(Ended(KEY, FROM_BEFORE), 11.0) == "its handshake was refused"
+    assert why(Ended(KEY6, FROM_BEFORE), 11.0) == FROM_BEFORE
+    assert why(Ended(KEY, "its port is not ours"), 11.0) == "its port is not ours"
+    assert why(Ended(KEY, FROM_BEFORE), 10.0 + LATELY) == FROM_BEFORE
+    for port in range(2 * REMEMBERED):
+        reporter.handle(Rejected(KEY[:-2] + port.to_bytes(2), "not-a-handshake", ""), 500.0)
+    assert len(reporter._refused) == REMEMBERED
