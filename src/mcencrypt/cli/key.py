@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mcencrypt.cli import text
+from mcencrypt.cli import sealing, text
 from mcencrypt.cli.settings import Settings, command, group, pass_settings
 from mcencrypt.control.client import NoDaemonError, request
 from mcencrypt.errors import OperatorError
@@ -138,7 +138,10 @@ def retire(settings: Settings, id_: str, force: bool) -> None:
         click.echo(f"next: {_replace(config, result['offered'])}", err=True)
 
 
-for _name, _command in (("list", list_), ("add", add), ("use", use), ("retire", retire)):
+for _name, _command in (
+    *(("list", list_), ("add", add), ("use", use), ("retire", retire)),
+    *(("seal", sealing.seal), ("open", sealing.open_)),
+):
     key.add_command(_command, _name)
 
 

@@ -11,6 +11,7 @@ import click
 
 from mcencrypt.cli import text
 from mcencrypt.cli.settings import Settings, command, group, pass_settings
+from mcencrypt.errors import OperatorError
 
 if TYPE_CHECKING:
     from mcencrypt.control.replies import Peer, Peers
@@ -56,7 +57,10 @@ def add(settings: Settings, name: str, key: str) -> None:
     from mcencrypt.store.peers import add_peer, parse_key
 
     config = settings.load()
-    add_peer(config.peers_path, name, parse_key(key))
+    _refuse_own(config, key)
+    if not add_peer(config.peers_path, name, parse_key(key)):
+        click.echo(f"{name} is listed in {config.peers_path} already, with that key")
+        return
     click.echo(f"{name} is listed in {config.peers_path}")
     _tell_daemon(config)
 
@@ -79,6 +83,21 @@ def remove(settings: Settings, name_or_key: str) -> None:
 peers.add_command(list_, "list")
 peers.add_command(add)
 peers.add_command(remove)
+
+
+def _refuse_own(config: Config, text: str) -> None:
+    """Secrets look as public keys do, and everybody sees the list. Raises OperatorError."""
+    from mcencrypt.store.own import whose
+
+    found = whose(config, text)
+    if found == "identity":
+        raise OperatorError("that is this node's own public key: list it on the others, and here theirs")
+    if found:
+        raise OperatorError(
+            f"that is {found}, a SECRET, and no peer's public key (`mcencrypt identity` there shows that): nothing was "
+            "written. It may be in the shell's history, and whoever lists processes has seen it: if others use this "
+            "machine, change it"
+        )
 
 
 def _tell_daemon(config: Config) -> None:

@@ -58,9 +58,9 @@ class SymmetricState:
 
     __slots__ = ("_ck", "_k", "_n", "h")
 
-    def __init__(self) -> None:
-        # The name is exactly HASHLEN bytes long, so it is the first hash as it stands (5.2).
-        self._ck = self.h = PROTOCOL_NAME
+    def __init__(self, name: bytes = PROTOCOL_NAME) -> None:
+        # The name is exactly HASHLEN bytes long, or filled up to that, so it is the first hash as it stands (5.2).
+        self._ck = self.h = name
         self._k = b""
         self._n = 0
 
@@ -119,7 +119,8 @@ def _exchange(own: KeyPair, remote: X25519PublicKey) -> bytes:
         raise NoiseError("low-order public key") from None
 
 
-def _dh(own: KeyPair, public: bytes) -> bytes:
+def exchange(own: KeyPair, public: bytes) -> bytes:
+    """DH of the two (4.1). Raises NoiseError if `public` is of low order."""
     return _exchange(own, X25519PublicKey.from_public_bytes(public))
 
 
@@ -166,7 +167,7 @@ class Initiator:
         symmetric.mix_key(_exchange(self._ephemeral, remote))
         symmetric.mix_key(_exchange(self._static, remote))
         static = symmetric.decrypt_and_hash(message[DH_LENGTH : 2 * DH_LENGTH + TAG_LENGTH])
-        symmetric.mix_key(_dh(self._ephemeral, static))
+        symmetric.mix_key(exchange(self._ephemeral, static))
         payload = symmetric.decrypt_and_hash(message[2 * DH_LENGTH + TAG_LENGTH :])
         self.remote_static = static
         sending, receiving = symmetric.split()
@@ -215,7 +216,7 @@ class Responder:
         symmetric.mix_hash(e)
         symmetric.mix_key(e)
         symmetric.mix_key(_exchange(ephemeral, remote))
-        symmetric.mix_key(_dh(ephemeral, self.remote_static))
+        symmetric.mix_key(exchange(ephemeral, self.remote_static))
         static = symmetric.encrypt_and_hash(self._static.public)
         symmetric.mix_key(_exchange(self._static, remote))
         message = e + static + symmetric.encrypt_and_hash(payload)

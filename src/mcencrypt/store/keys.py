@@ -53,12 +53,14 @@ class Identity:
         return base64.b64encode(self.public).decode()
 
 
-def create_network_key(file: Path) -> NetworkKey:
-    """Make a new network key and keep it in a new file (0600; its directory is made 0700 if missing).
+def create_network_key(file: Path, given: NetworkKey | None = None) -> NetworkKey:
+    """Make a new network key, or take the given one, and keep it in a new file.
+
+    The file is 0600, and its directory is made 0700 if missing.
 
     Raises OperatorError, also if the file exists: a key is never overwritten.
     """
-    key = secrets.token_bytes(KEY_SIZE)
+    key = given.secret if given is not None else secrets.token_bytes(KEY_SIZE)
     try:
         created = create_file(file, _encode(key))
     except OSError as error:
@@ -108,6 +110,11 @@ def load_identity(state_dir: Path) -> Identity:
         return _identity(file)
     except OSError as error:
         raise cannot(file, "be read or made", error) from None
+
+
+def fresh_key() -> X25519PrivateKey:
+    """A key to be used once."""
+    return X25519PrivateKey.generate()
 
 
 def _identity(file: Path) -> Identity:

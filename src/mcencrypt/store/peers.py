@@ -56,13 +56,18 @@ def load_peers(file: Path) -> dict[bytes, str]:
     return _check(file, _parse(file, _read(file)))
 
 
-def add_peer(file: Path, name: str, key: bytes) -> None:
-    """Write another peer into the file, which is made if missing. Raises OperatorError."""
+def add_peer(file: Path, name: str, key: bytes) -> bool:
+    """Write another peer into the file, which is made if missing; False if it is there already, with that name.
+
+    Raises OperatorError.
+    """
     import tomlkit
 
     check_name(name)
     with _editing(file) as text:
         peers = _check(file, _parse(file, text))
+        if peers.get(key) == name:
+            return False
         if key in peers:
             raise OperatorError(f"{file}: that key is there already, as {peers[key]}")
         if name in peers.values():
@@ -74,6 +79,7 @@ def add_peer(file: Path, name: str, key: bytes) -> None:
             document[_TABLE] = tomlkit.table()
         document[_TABLE][name] = base64.b64encode(key).decode()
         _write(file, tomlkit.dumps(document))
+    return True
 
 
 def remove_peer(file: Path, which: str) -> tuple[str, bytes, int]:

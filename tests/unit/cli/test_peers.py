@@ -84,3 +84,25 @@ def test_the_list_without_a_daemon_is_the_file(tmp_path: Path) -> None:
     assert "no daemon answers" in shown.stderr and "peers.toml says" in shown.stderr
     listed = json.loads(run("peers", "--json").stdout)["peers"]
     assert listed == [{"name": "org-a", "key": text(ONE), "connections": []}]
+
+
+def test_a_secret_is_never_listed(tmp_path: Path) -> None:
+    """`peers add org-b "$(cat network.key)"`, which shows it to everybody."""
+    assert run("keygen").exit_code == 0 and run("keygen", str(tmp_path / "new.key")).exit_code == 0
+    own = run("identity").stdout.strip()
+    assert run("key", "add", str(tmp_path / "new.key")).exit_code == 0
+    for file in ("network.key", "new.key", "state/identity.key"):
+        secret = (tmp_path / file).read_text()
+        refused = run("peers", "add", "org-b", secret)
+        fails(refused, 1, "a SECRET", "nothing was written")
+        assert secret.strip() not in refused.output
+    fails(run("peers", "add", "me", own), 1, "this node's own public key")
+    assert not (tmp_path / "state/peers.toml").exists()
+
+
+def test_the_same_entry_again_is_no_error(tmp_path: Path) -> None:
+    assert run("peers", "add", "org-a", text(ONE)).exit_code == 0
+    again = run("peers", "add", "org-a", text(ONE))
+    assert again.exit_code == 0 and "already, with that key" in again.stdout
+    fails(run("peers", "add", "org-b", text(ONE)), 1, "there already, as org-a")
+    fails(run("peers", "add", "org-a", text(TWO)), 1, "org-a is there already, with another key")

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,17 @@ SOURCE = str(Path(__file__).parents[3] / "src")
 
 
 @pytest.fixture
-def run_dir(tmp_path: Path) -> Iterator[Path]:
+def passable() -> Iterator[Path]:
+    """A folder that others can pass through; pytest's own are closed again and again."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+@pytest.fixture
+def run_dir(passable: Path) -> Iterator[Path]:
     """Of a daemon with both sockets."""
-    folder = tmp_path / "run"
+    folder = passable / "run"
     seen: list[str] = []
 
     def handler(command: str, arguments: Any) -> dict[str, Any]:
@@ -63,10 +72,7 @@ def test_the_folder_is_passed_through_and_not_looked_into(run_dir: Path) -> None
 
 @pytest.mark.subprocesses
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: asks as another user")
-def test_a_member_sees_and_cannot_change_and_others_neither(run_dir: Path, tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        if folder.owner() == "root" and folder != Path("/tmp"):
-            folder.chmod(folder.stat().st_mode | 0o011)
+def test_a_member_sees_and_cannot_change_and_others_neither(run_dir: Path) -> None:
     code = (
         f"import os, sys\nsys.path.insert(0, {SOURCE!r})\n"
         "from pathlib import Path\nfrom mcencrypt.control.client import request\n"

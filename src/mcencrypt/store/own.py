@@ -1,0 +1,40 @@
+"""This node's own keys, to be told from those of others: all are 32 bytes in base64."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+from typing import TYPE_CHECKING
+
+from mcencrypt.core.handshake import NetworkSecret
+from mcencrypt.errors import OperatorError
+from mcencrypt.store.keyring import StoredKeyring
+from mcencrypt.store.keys import load_identity, parse_network_key
+
+if TYPE_CHECKING:
+    from mcencrypt.store.config import Config
+
+
+def whose(config: Config, text: str) -> str:
+    """What of this node's a key in base64 is: "identity" for its public key, the secret in words, "" for nothing known.
+
+    What cannot be read is not known, and raises nothing.
+    """
+    try:
+        key = parse_network_key(text.encode(), "the key").secret
+    except OperatorError:
+        return ""
+    if (config.state_dir / "identity.key").exists():  # which loading would make
+        with contextlib.suppress(OperatorError):
+            identity = load_identity(config.state_dir)
+            if key == identity.public:
+                return "identity"
+            if hmac.compare_digest(key, identity.private.private_bytes_raw()):
+                return "this node's private key"
+    with contextlib.suppress(OperatorError):
+        base, key_id = config.network_key(), NetworkSecret(key).key_id
+        if hmac.compare_digest(base.secret, key):
+            return "the network key"
+        if key_id in StoredKeyring(config.state_dir, base).ring:
+            return f"network key {key_id.hex()}"
+    return ""
