@@ -13,12 +13,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab import Pair, direct_pair
+from lab import Pair, direct_pair, wait_for
 from lab.host import importable
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel import nftables
 from mcencrypt.kernel.fence import DEFAULT_MARK, Fence, NoFenceError, Standing
-from tests.helpers.netns import inside, namespace
+from tests.helpers.netns import inside, namespace, shell
 from tests.helpers.nodes import PLAIN_PORT, PORT, needs_lab
 
 PORTS = (PORT, 8571)
@@ -194,6 +194,49 @@ def test_an_older_one_is_replaced_whatever_it_was(common: Fence, monkeypatch: py
     successor.install()
     assert successor.look() is Standing.WHOLE
     successor.close()
+
+
+FLOOD = f"""
+import socket, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+p = struct.pack('!HHIIBBHHH', {PORT}, 50000, 1, 1, 0x50, 0x10, 99, 0, 0)
+while True:
+    try: s.sendto(p, ('192.0.2.2', 0))
+    except PermissionError: pass
+"""
+
+
+def test_replacing_it_never_lets_a_packet_pass(fence: Fence) -> None:
+    """Other ports, and the next process that takes it over, under a flood of packets without the bit."""
+    shell(
+        "ip link add name va type veth peer name vb; ip addr add 192.0.2.1/24 dev va;"
+        "ip link set va up; ip link set vb up; ip neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev va;"
+        "iptables -t mangle -A POSTROUTING -o va -p tcp"
+    )
+
+    def passed() -> int:
+        return int(shell("iptables -t mangle -nvxL POSTROUTING").splitlines()[2].split()[0])
+
+    flood = subprocess.Popen([sys.executable, "-c", FLOOD])
+    try:
+        wait_for(lambda: fence.dropped() > 0, "packets of the flood")
+        for number in range(20):
+            fence.with_ports(PORTS if number % 2 else (PORT, 9000))
+            fence.install()  # its counters begin anew
+            wait_for(lambda: fence.dropped() > 10, "more of them")
+        for _ in range(3):
+            fence.close()
+            fence = Fence(PORTS)
+            fence.install()
+            assert fence.look() is Standing.WHOLE
+            wait_for(lambda fence=fence: fence.dropped() > 10, "more of them")  # type: ignore[misc]
+        assert passed() == 0
+        fence.remove()
+        wait_for(lambda: passed() > 0, "packets that leave")
+    finally:
+        flood.kill()
+        flood.wait()
+        fence.close()
 
 
 # -- what passes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import time
@@ -434,12 +435,7 @@ def test_a_lock_that_another_program_holds_stops_no_packet(pair: EncryptedPair, 
             script = tmp_path / f"{family}tables-{verb}"
             script.write_text(f'#!/bin/sh\nXTABLES_LOCKFILE={lock} exec {family}tables-legacy-{verb} "$@"\n')
             script.chmod(0o755)
-    pair.a.kill()
-    pair.a.mcencrypt("off")
-    pair.a._env["MCENCRYPT_IPTABLES"] = str(tmp_path / "iptables")
-    try:
-        pair.a.start()
-        pair.a.mcencrypt("on")
+    with another_iptables(pair.a, str(tmp_path / "iptables")):
         with talking(pair) as (a, b), lock.open("a") as held:
             ready = event_count(a, "ready")
             fcntl.flock(held, fcntl.LOCK_EX)
@@ -453,13 +449,42 @@ def test_a_lock_that_another_program_holds_stops_no_packet(pair: EncryptedPair, 
             wait_for(lambda: reload.exit_code == 0, "the reload")
             assert 7339 in pair.a.status()["ports"]
             assert event_count(a, "ready") == ready
-        pair.a.mcencrypt("off", "--now")
-    finally:
-        pair.a.kill()
-        del pair.a._env["MCENCRYPT_IPTABLES"]
         pair.a.rewrite(ports=list(PORTS))
-        pair.a.start()
-        pair.a.mcencrypt("on")
+
+
+@contextlib.contextmanager
+def another_iptables(node: Node, command: str) -> Iterator[None]:
+    """Its daemon uses that one, and none of the rules that it puts in there is left."""
+    node.kill()
+    node.mcencrypt("off")
+    node._env["MCENCRYPT_IPTABLES"] = command
+    try:
+        node.start()
+        node.mcencrypt("on")
+        yield
+        node.mcencrypt("off", "--now")
+    finally:
+        node.kill()
+        del node._env["MCENCRYPT_IPTABLES"]
+        node.start()
+        node.mcencrypt("on")
+
+
+@pytest.mark.skipif(not shutil.which("iptables-legacy"), reason="needs iptables-legacy")
+def test_a_flush_that_nobody_announces_costs_a_pause_as_well(pair: EncryptedPair) -> None:
+    """iptables-legacy: the daemon looks by the clock."""
+    needs_owned_fence(pair)
+    with another_iptables(pair.a, "iptables-legacy"), talking(pair) as (a, b):
+        ready, lost = event_count(a, "ready"), pair.a.status()["rules_lost"]
+        with pair.wire() as wire:
+            for command in ("iptables-legacy", "ip6tables-legacy"):
+                for table in ("raw", "mangle"):
+                    pair.a.host.run([command, "-w", "-t", table, "-F"])
+            fence_drops(pair.a)
+            wait_for(lambda: pair.a.status()["rules_lost"] > lost, "the daemon to notice")
+            items_flow(b)
+        assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
+        assert event_count(a, "ready") == ready
 
 
 def waiting_for(lock: Path) -> str:
@@ -529,6 +554,9 @@ def reset_and_back(pair: EncryptedPair, flush: Callable[[Node], None]) -> Record
 def test_without_a_fence_rules_that_are_flushed_cost_the_connections(pair: EncryptedPair, tmp_path: Path) -> None:
     with lesser_kernel(tmp_path, pair, "none"):
         assert not any("MARK" in rule for rule in pair.a.rules())
+        found = json.loads(pair.a.mcencrypt("doctor", "--json", check=False).stdout)["findings"]
+        assert [one["severity"] for one in found if one["id"] == "fence.none"] == ["warning"]
+        assert "only watched" in pair.a.mcencrypt("status").stdout
         reset_and_back(pair, flush_tables)
         reset_and_back(pair, restore_a_file)
 

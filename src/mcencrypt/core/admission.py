@@ -391,11 +391,11 @@ class Admission:
             local, remote = endpoints(key)
             yield Connection(local, remote, State.HANDSHAKE, b"", now - attempt.begun)
 
-    def leave_all_but(self, ports: Collection[int]) -> None:
-        """Forget attempts on other ports, so that none becomes a connection by a packet that was on its way."""
-        for key in [key for key in self.dialling if not on_ports(key, ports)]:
+    def forget_attempts(self, but: Collection[int] = ()) -> None:
+        """Forget those on other ports, so that none becomes a connection by a packet that was on its way."""
+        for key in [key for key in self.dialling if not on_ports(key, but)]:
             self.dials.forget(key)
-        for key in [key for key in self.answering if not on_ports(key, ports)]:
+        for key in [key for key in self.answering if not on_ports(key, but)]:
             self.forget_answering(key)
 
     def expire(self, now: float) -> None:

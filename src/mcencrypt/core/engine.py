@@ -82,6 +82,8 @@ class Engine:
         self._plain, self._ghosts, self._unconfirmed = self.table.plain, self.table.ghosts, self.table.unconfirmed
         self._probes = self.probing.under_way
         self._dialling, self._answering = self.admission.dialling, self.admission.answering
+        #: The ports that are not being given up; None if none is.
+        self._staying: frozenset[int] | None = None
         self._look_ups = Budget(LOOK_UPS_PER_SECOND, LOOK_UPS_AT_ONCE)
         #: Handles what is common before `egress` and `ingress` are asked.
         self.express = Express(self._by_local, self._by_remote, self._dialling, self._answering, self.outcome)
@@ -102,6 +104,8 @@ class Engine:
         key = segment.source_first
         flow = self._by_local.get(key)
         if segment.flags & SYN:
+            if self._leaves(key):
+                return DROP
             if not segment.flags & ACK:
                 return self.admission.syn_out(segment, key, now)
             verdict = self.admission.syn_ack_out(segment, key, flow, now)
@@ -164,6 +168,8 @@ class Engine:
         if key in self._probes and self.probing.take(segment, key, now):
             return DROP
         if segment.flags & SYN:
+            if self._leaves(key):
+                return DROP
             if not segment.flags & ACK:
                 if flow is None and len(self._unconfirmed) >= MAX_UNCONFIRMED:
                     return self.outcome.drop("too-many-attempts")
@@ -256,15 +262,25 @@ class Engine:
     def leave_all_but(self, ports: Collection[int], now: float) -> list[bytes]:
         """Packets come here for these ports only from now on.  Returns the connections whose sockets must go.
 
-        What is encrypted on other ports is reset at the far side: nobody would translate it any more.
+        What is encrypted on other ports is reset at the far side: nobody would translate it any more. For the same
+        reason nothing begins there until `have_left`.
         """
-        self.admission.leave_all_but(ports)
+        self.admission.forget_attempts(ports)
+        self._staying = frozenset(ports)
         for key in [key for key in self._plain if not on_ports(key, ports)]:
             self.table.leave_alone(key)
         leaving = [key for key in self._by_local if not on_ports(key, ports)]
         for key in leaving:
             self.table.abort(key, now, "its port is not ours any more")
         return leaving
+
+    def have_left(self) -> None:
+        """The rules are for the ports that stay; or have not changed, and all ports stay."""
+        self._staying = None
+
+    def _leaves(self, key: bytes) -> bool:
+        """Whether it is on a port that is being given up. SYNs are sent again, and by then that is done."""
+        return self._staying is not None and not on_ports(key, self._staying)
 
     def routes_changed(self) -> None:
         """The route to a peer may be another one now."""

@@ -130,7 +130,10 @@ class Switch:
         if self.position is not Position.OFF:
             leaving = self._engine.leave_all_but(ports, self._loop.now())
             self._destroy_all(leaving)
-        yield from self.guard.take_ports(ports)
+        try:
+            yield from self.guard.take_ports(ports)
+        finally:
+            self._engine.have_left()
         if self.position is Position.ON:
             self._remember_ports()
         return len(leaving)
@@ -189,6 +192,8 @@ class Switch:
         """With the last encrypted connection rules and fence go. Raises OperatorError."""
         if self.position is not Position.DRAINING or self._left():
             return
+        # packets go on meanwhile, and what became a connection now would lose its rules in a moment
+        self._engine.admission.forget_attempts()
         yield from self.guard.remove()
         self._move(Cause.LAST_ENDED)
         for key in self._engine.table.plaintext_keys():

@@ -390,6 +390,20 @@ def test_a_port_that_is_given_up_takes_its_connections_with_it() -> None:
     assert a.engine.leave_all_but([7000], 0.0) == [] and a.states() == []
 
 
+def test_while_a_port_is_given_up_nothing_begins_there() -> None:
+    """Its rules go in a moment; whatever was encrypted by then would go on in plaintext, in the middle of a stream."""
+    a, b = connected()
+    a.engine.leave_all_but([9000], 0.0)
+    elsewhere: Host = (B[0], 9000)
+    for _ in range(2):
+        assert a.egress(make(SECOND, B, 5, 0, SYN)) is DROP
+        assert a.ingress(b.egress(make(B, SECOND, 5, 0, SYN))) is DROP
+        assert not list(a.engine.admission.keys())
+    assert a.egress(make(SECOND, elsewhere, 5, 0, SYN)) is not DROP
+    a.engine.have_left()
+    assert a.egress(make(SECOND, B, 5, 0, SYN)) is not DROP
+
+
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "MAX_FLOWS", 1)
     a, b = connected()

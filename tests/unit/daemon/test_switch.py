@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mcencrypt.core.engine import CSUM_NOT_READY, Engine
+from mcencrypt.core.verdict import DROP
 from mcencrypt.daemon.guard import LOOK_EVERY_ANNOUNCED
 from mcencrypt.daemon.switch import DIALS_AT_ONCE, DRAIN_EVERY, MOVES, Cause, Position, Switch
 from mcencrypt.errors import OperatorError
@@ -279,6 +280,20 @@ def test_draining_ends_in_its_turn_and_not_twice(bench: Bench) -> None:
     assert bench.switch.position is Position.ON
 
 
+def test_no_attempt_becomes_a_connection_while_the_rules_are_taken_out(bench: Bench) -> None:
+    """It would go on in plaintext, in the middle of a stream."""
+    bench.bring_to(Position.ON)
+    assert begins(bench, PORT)
+    assert list(bench.engine.admission.keys())
+    bench.kernel.do(bench.switch.off(now=False))
+    bench.kernel.held = True
+    bench.end_encrypted()
+    bench.loop.run(DRAIN_EVERY)
+    assert bench.kernel.acts == [] and not list(bench.engine.admission.keys())
+    bench.kernel.release()
+    assert bench.switch.position is Position.OFF
+
+
 # -- rules lost
 
 
@@ -348,6 +363,29 @@ def test_a_port_that_stays_keeps_its_connections(bench: Bench) -> None:
     assert bench.kernel.do(bench.switch.take_ports([OTHER_PORT, PORT])) == 0
     assert bench.kernel.acts == UP
     assert bench.engine.table.encrypted_keys() == [bench.encrypted]
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_nothing_begins_on_a_port_while_it_is_given_up(bench: Bench, fail: bool) -> None:
+    """What did would lose its rules in a moment, and go on in plaintext."""
+    bench.bring_to(Position.ON)
+    bench.kernel.held = True
+    answers: list[object] = []
+    bench.kernel.jobs.run(bench.switch.take_ports([OTHER_PORT]), answers.append, answers.append)
+    assert not begins(bench, PORT) and begins(bench, OTHER_PORT)
+    if fail:
+        bench.loop.run(SECONDS)
+        assert isinstance(answers[0], OperatorError)
+    else:
+        bench.kernel.release()
+        assert answers == [1]
+    assert begins(bench, PORT)
+
+
+def begins(bench: Bench, port: int) -> bool:
+    """Whether our socket's SYN on that port passes."""
+    syn = make((OWN, port), (PEER, 41000), 5, 0, SYN)
+    return bench.engine.egress(syn.build(), CSUM_NOT_READY, bench.loop.now()) is not DROP
 
 
 def test_ports_taken_while_off_are_for_the_next_time(bench: Bench) -> None:
