@@ -163,12 +163,18 @@ def test_a_node_on_another_port(pair, tmp_path):
         found = examine(pair.a)["nodes.port-not-taken"]
         assert found["severity"] == "problem"
         assert f"multichaind chain1 (pid {node.pid}) talks to peers on port 9876" in found["text"]
-        # seen from another network namespace
-        elsewhere = json.loads(pair.b.mcencrypt("doctor", "--json", check=False).stdout)["findings"]
-        texts = [one["text"] for one in elsewhere if one["id"] == "nodes.elsewhere"]
-        assert any(f"(pid {node.pid}) is in another network namespace" in text for text in texts)
+        # seen from another network namespace: with a daemon there, and without one
+        seen = {"nodes.served": ", with a mcencrypt of its own", "nodes.elsewhere": " (a container): from"}
+        for name, said in seen.items():
+            elsewhere = json.loads(pair.b.mcencrypt("doctor", "--json", check=False).stdout)["findings"]
+            texts = [one["text"] for one in elsewhere if one["id"] == name]
+            assert any(f"(pid {node.pid}) is in another network namespace{said}" in text for text in texts), elsewhere
+            if name == "nodes.served":
+                pair.a.kill()
     finally:
         node.stop()
+        if not pair.a.answers():
+            pair.a.start()
 
 
 def test_called_in_another_network_namespace_it_goes_to_the_daemons(pair):

@@ -106,6 +106,7 @@ def test_rules_that_cannot_be_put_back_are_not_healthy(node: Node, tmp_path: Pat
     restore = tmp_path / "iptables-restore"
     restore.write_text("#!/bin/sh\nexit 1\n")
     node.host.run(["iptables", "-w", "-t", "raw", "-F"])
-    wait_for(lambda: node.status()["rules_seen"] is None, "the daemon to notice that they are gone")
+    wait_for(lambda: node.status()["gate"]["trouble"], "the daemon to fail at putting them back")
     check(node, 1, "cannot be watched")
+    assert node.status()["rules_seen"] is None
     assert not node.status()["gate"]["rules_in_place"]
