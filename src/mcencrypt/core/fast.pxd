@@ -5,7 +5,7 @@ cimport mcencrypt.core.prim as prim
 from mcencrypt.core.egress cimport Egress, sizes
 from mcencrypt.core.flow cimport Flow
 from mcencrypt.core.ingress cimport Ingress
-from mcencrypt.core.ledger cimport Ledger, Run, unwrap
+from mcencrypt.core.ledger cimport Ledger, Run, run_of, unwrap
 
 cdef int tcp_header(const unsigned char *packet, int length) except -1
 cdef int payload_offset(const unsigned char *packet, int length, int tcp_at) except -1
@@ -35,5 +35,4 @@ cdef class Express:
     cdef bint take(self, const unsigned char *packet, int length, unsigned int skb_info, bint outgoing, double now,
                    prim.Reply reply) except -1
 
-    @cython.locals(packet=bytes, reply=prim.Reply)
-    cpdef object verdict(self, bytes packet, unsigned int skb_info, bint outgoing, double now)
+    cpdef object verdict(self, bytes packet, unsigned int skb_info, bint outgoing, double now, prim.Reply reply=*)

@@ -19,7 +19,7 @@ import mcencrypt.core.prim as prim
 
 from .egress import SMALL, sizes
 from .flow import Flow
-from .ledger import Run, unwrap
+from .ledger import run_of, unwrap
 from .verdict import Outcome
 
 #: FIN, SYN, RST and URG (RFC 9293 section 3.1), and the two flags that a common segment has.
@@ -103,7 +103,7 @@ def egress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, gso: bool,
             return False
         # From here on there is no way back.
         blob = prim.seal(sending.keys.current, start, ledger.plain_top, packet, payload_at, new, size)
-        run = Run(ledger.plain_top, start, new, size, blob, unit)
+        run = run_of(ledger.plain_top, start, new, size, blob, unit)
         ledger.append(run)
         sending.bytes_sealed += new
         sending.records_sealed += run.count
@@ -163,7 +163,7 @@ def ingress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, reply: pr
         if opened < 0:
             return False
         if not ledger.extend(plain, wire, opened, reply.first_size, reply.records) and not ledger.insert(
-            Run(plain, wire, opened, reply.first_size)
+            run_of(plain, wire, opened, reply.first_size, b"", 0)
         ):
             return False
     elif wire == receiving.acked:
@@ -230,11 +230,13 @@ class Express:
             taken = ingress(flow, packet, length, tcp_at, reply)
         if taken:
             flow.seen = now
-            if flow.positions is not None:
-                flow.positions(flow)
+            flow.note_positions()
         return taken
 
-    def verdict(self, packet: bytes, skb_info: int, outgoing: bool, now: float) -> bytes | None:
-        """`take` for who has no reply at hand: what goes in the packet's place, or None."""
-        reply = prim.Reply()
+    def verdict(
+        self, packet: bytes, skb_info: int, outgoing: bool, now: float, reply: prim.Reply | None = None
+    ) -> bytes | None:
+        """`take` for who wants one piece: what goes in the packet's place, or None."""
+        if reply is None:
+            reply = prim.Reply()
         return reply.whole() if self.take(packet, len(packet), skb_info, outgoing, now, reply) else None

@@ -140,8 +140,7 @@ class Flow(Receiving):
             if plain == seen and end - start <= room and egress.sent == start and end <= egress.right_edge:
                 # The usual case: all of it is new, fits and may go.
                 egress.sent = end
-                if self.positions is not None:
-                    self.positions(self)
+                self.note_positions()
                 return rebuild(segment, egress.seq(start), ack, sealed, options=options)
             if not gso and head + length + OVERHEAD > self.path_mtu:
                 self._tell(segment)
@@ -188,8 +187,7 @@ class Flow(Receiving):
                 verdict = packet
             else:
                 self.outcome.to_network(packet)
-        if self.positions is not None:
-            self.positions(self)
+        self.note_positions()
         return verdict
 
     def look_at_path(self) -> None:

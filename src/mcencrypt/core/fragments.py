@@ -65,13 +65,14 @@ class Pool:
 class Fragments:
     """Wire bytes of one flow by offset; of overlapping bytes the newer win."""
 
-    __slots__ = ("_ends", "_pages", "_pool", "_starts", "memory")
+    __slots__ = ("_ends", "_pages", "_pool", "_starts", "limit", "memory")
 
     #: Memory in bytes that one flow may take.
     LIMIT: Final = 2 << 20
 
-    def __init__(self, pool: Pool | None = None) -> None:
-        self._pool = pool or Pool()
+    def __init__(self, pool: Pool | None = None, limit: int = LIMIT) -> None:
+        """`limit`: bytes of memory at most."""
+        self._pool, self.limit = pool or Pool(), limit
         self._pages: dict[int, bytearray] = {}
         #: The spans [start, end) that are there, in order; neighbours are one span.
         self._starts: list[int] = []
@@ -165,7 +166,7 @@ class Fragments:
         new = sum(number not in self._pages for number in range(wire >> _PAGE_BITS, (end - 1 >> _PAGE_BITS) + 1))
         memory = new * PAGE_MEMORY + SPAN_MEMORY
         while True:
-            if self.memory + memory <= self.LIMIT and self._pool.make_room(self, memory):
+            if self.memory + memory <= self.limit and self._pool.make_room(self, memory):
                 return True
             if not self._ends or self._ends[-1] - 1 >> _PAGE_BITS <= end - 1 >> _PAGE_BITS:
                 return False

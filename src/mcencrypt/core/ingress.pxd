@@ -1,5 +1,6 @@
 # Types with which ingress.py is compiled.
 
+from mcencrypt.core.fragments cimport Fragments
 from mcencrypt.core.ledger cimport Ledger, Run
 from mcencrypt.core.record cimport Keys, Opened
 
@@ -8,7 +9,8 @@ cdef class Ingress:
     cdef public long long isn, acked, plain_acked, right_edge, plain_right_edge, auth_failures
     cdef public Keys keys
     cdef public Ledger ledger
-    cdef public object fragments, final_plain, final_wire, fin_claims
+    cdef public Fragments fragments
+    cdef public object final_plain, final_wire, fin_claims
     cdef public object _repeated_at
 
     cpdef object acknowledge(self, long long wire, long long plain, long long window)

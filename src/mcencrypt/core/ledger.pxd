@@ -1,5 +1,7 @@
 # Types with which ledger.py is compiled.
 
+cimport cython
+
 cpdef long long unwrap(long long number, long long near)
 
 
@@ -13,6 +15,10 @@ cdef class Run:
     cpdef bint takes(self, long long length)
     cpdef long long boundary(self, long long index)
     cpdef bint is_boundary(self, long long wire)
+
+
+@cython.locals(run=Run)
+cpdef Run run_of(long long plain, long long wire, long long length, long long size, bytes blob, long long segment)
 
 
 cdef class Ledger:

@@ -51,6 +51,17 @@ cdef class Reply:
     cdef const unsigned char *body(self) noexcept
 
 
+cdef class Region:
+    cdef Py_buffer _view
+
+
+cdef class Slot:
+    cdef Region _region
+    cdef unsigned char *_at
+
+    cpdef write(self, unsigned long long first, unsigned long long second)
+
+
 cpdef bytes sha256(bytes first, bytes second)
 cpdef bytes hkdf(bytes chaining_key, bytes material, int outputs)
 cpdef bytes encrypt(bytes key, unsigned long long number, bytes plaintext, bytes associated)

@@ -30,6 +30,7 @@ _u32 = Struct("!I").unpack_from
 put16 = Struct("!H").pack_into
 put32 = Struct("!I").pack_into
 _header = Struct("!HI")
+_slot = Struct("=QQ").pack_into
 _nonce = Struct("!IQ").pack
 
 
@@ -105,6 +106,31 @@ class Reply:
         """The packet in one piece, for those who cannot send two."""
         body = self.room if self.blob is None else self.blob
         return bytes(self.head[: self.head_length]) + bytes(body[: self.body_length])
+
+
+class Region:
+    """Writable memory of another object, such as a mapped file, which stays as long as this."""
+
+    __slots__ = ("view",)
+
+    def __init__(self, target: bytearray | memoryview) -> None:
+        self.view = memoryview(target)
+
+
+class Slot:
+    """Two numbers of 64 bits, in the machine's byte order, at one place of a region."""
+
+    __slots__ = ("_at", "_region")
+
+    def __init__(self, region: Region, at: int) -> None:
+        """`at`: bytes from the region's beginning. Raises ValueError if that is outside."""
+        if at < 0 or at + 16 > len(region.view):
+            raise ValueError("a slot is inside its region")
+        self._region, self._at = region, at
+
+    def write(self, first: int, second: int) -> None:
+        """Write both."""
+        _slot(self._region.view, self._at, first, second)
 
 
 def key_of(packet: Buffer, ipv6: bool) -> bytes:

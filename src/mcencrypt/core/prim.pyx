@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The compiled twin of prim.py, which says what each function means."""
 
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -244,6 +245,30 @@ cdef class Reply:
     def whole(self):
         return (PyBytes_FromStringAndSize(<char *>self.head, self.head_length)
                 + PyBytes_FromStringAndSize(<const char *>self.body(), self.body_length))
+
+
+cdef class Region:
+    """Writable memory of another object, which stays as long as this."""
+
+    def __cinit__(self, target not None):
+        PyObject_GetBuffer(target, &self._view, PyBUF_WRITABLE)
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self._view)
+
+
+cdef class Slot:
+    """Two numbers of 64 bits at one place of a region."""
+
+    def __cinit__(self, Region region not None, Py_ssize_t at):
+        if at < 0 or at + 16 > region._view.len:
+            raise ValueError("a slot is inside its region")
+        self._region = region
+        self._at = <unsigned char *>region._view.buf + at
+
+    cpdef write(self, unsigned long long first, unsigned long long second):
+        memcpy(self._at, &first, 8)
+        memcpy(self._at + 8, &second, 8)
 
 
 cdef bytes key_of(const unsigned char *packet, bint ipv6):

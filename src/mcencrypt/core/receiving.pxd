@@ -2,15 +2,18 @@
 
 from mcencrypt.core.egress cimport Egress
 from mcencrypt.core.ingress cimport Ingress
+from mcencrypt.core.prim cimport Slot
 
 
 cdef class Receiving:
     cdef public bytes key, identity
-    cdef public object outcome, positions
+    cdef public object outcome
+    cdef public Slot positions
     cdef public Egress egress
     cdef public Ingress ingress
     cdef public long long remote_scale, ts_recent, marked
     cdef public bint closing, confirmed
     cdef public long long _last_ack, _last_window
 
+    cpdef object note_positions(self)
     cpdef object heard(self, long long ack_wire, long long ack_plain, long long window, long long right, long long shown)

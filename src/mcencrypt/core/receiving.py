@@ -7,8 +7,9 @@ in wire space, and one that is refused stays refusable (`Ingress`, `Egress.plain
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
+
+import mcencrypt.core.prim as prim
 
 from .egress import Egress
 from .ingress import Delivery, Ingress
@@ -58,8 +59,8 @@ class Receiving:
         self.remote_scale = remote_scale
         #: A reset passed, and its number was exact.
         self.closing = False
-        #: Called with the flow after each packet that moved a position; set by whoever keeps the journal.
-        self.positions: Callable[[Any], None] | None = None
+        #: Where the journal, if one is kept, has both streams' positions.
+        self.positions: prim.Slot | None = None
         #: The newest timestamp of the far side that our socket has taken, as it echoes it (RFC 7323); 0: none known.
         self.ts_recent = 0
         self._last_ack = self._last_window = -1
@@ -117,6 +118,13 @@ class Receiving:
             flags &= ~FIN
         return rebuild(segment, ingress.seq(ingress.bare_plain(wire)), ack, flags=flags, window=shown, options=options)
 
+    def note_positions(self) -> None:
+        """Let the journal, if there is one, know where both streams stand on the network."""
+        if self.positions is not None:
+            self.positions.write(
+                self.egress.isn + 1 + self.egress.sent, self.ingress.isn + 1 + self.ingress.ledger.wire_edge
+            )
+
     def heard(self, ack_wire: int, ack_plain: int, window: int, right: int, shown: int) -> None:
         """The far side, believed, has everything before `ack_wire` (`ack_plain`) and offers room up to `right`, wire.
 
@@ -170,8 +178,7 @@ class Receiving:
         if deliveries:
             self.confirmed = True
             verdict = self._deliver(segment, deliveries, ack, flags, shown, options)
-            if self.positions is not None:
-                self.positions(self)
+            self.note_positions()
             return verdict
         if ingress.auth_failures > failures:
             self.outcome.events.append(Tampered(self.key, self.identity if self.confirmed else b""))

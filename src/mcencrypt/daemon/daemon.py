@@ -205,7 +205,6 @@ class Daemon:
         if self._metrics is not None:
             self._metrics.close()
         self._datapath.close()
-        self._journal.close()
         self._learnt.close()
         self._lock.release()
         self._state_lock.release()

@@ -12,6 +12,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 
+import mcencrypt.core.prim as prim
 from mcencrypt.core.flow import Flow
 from mcencrypt.core.table import MAX_FLOWS
 from mcencrypt.daemon.mapped import map_file
@@ -20,7 +21,7 @@ FILE_NAME: Final = "flows"
 _SLOT: Final = 64
 _SIZE: Final = MAX_FLOWS * _SLOT
 _who = Struct("=B3x36s")
-_where = Struct("=QQ")
+_where = Struct("=QQ")  # prim.Slot
 _WHERE_AT: Final = 40
 _MASK32: Final = 0xFFFFFFFF
 
@@ -41,6 +42,7 @@ class Journal:
         self._map = map_file(run_dir / FILE_NAME, _SIZE)
         #: What an earlier process left: its connections, which nobody can translate any more.
         self.remains = list(_remains(self._map))
+        self._region = prim.Region(memoryview(self._map))
         self._free = list(range(MAX_FLOWS - 1, -1, -1))
         self._slots: dict[bytes, int] = {}
 
@@ -61,20 +63,8 @@ class Journal:
         slot = self._slots[flow.key] = self._free.pop()
         at = slot * _SLOT
         _who.pack_into(self._map, at, len(flow.key), flow.key.ljust(36, b"\0"))
-        where, pack_into = self._map, _where.pack_into
-        at += _WHERE_AT
-
-        def positions(flow: Flow) -> None:
-            pack_into(
-                where, at, flow.egress.isn + 1 + flow.egress.sent, flow.ingress.isn + 1 + flow.ingress.ledger.wire_edge
-            )
-
-        flow.positions = positions
-        positions(flow)
-
-    def close(self) -> None:
-        """Leave the file as it is: whoever starts next needs it."""
-        self._map.close()
+        flow.positions = prim.Slot(self._region, slot * _SLOT + _WHERE_AT)
+        flow.note_positions()
 
 
 def _remains(table: mmap.mmap) -> list[Remains]:

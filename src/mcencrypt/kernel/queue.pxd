@@ -15,7 +15,8 @@ cdef class Queue:
     cdef nfq.Message _message
     cdef bint _logged
 
-    @cython.locals(message=nfq.Message, reply=Reply, express=Express, kind=cython.int, ready=cython.int, asked=cython.bint)
+    @cython.locals(message=nfq.Message, reply=Reply, express=Express, kind=cython.int, ready=cython.int, asked=cython.bint,
+                   alone=cython.bint, before=cython.double, now=cython.double)
     cpdef bint serve(self, int other, double seconds) except -1
 
     @cython.locals(message=nfq.Message)

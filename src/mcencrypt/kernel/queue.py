@@ -42,6 +42,8 @@ SOCKET_BUFFER: Final = 32 << 20
 #: Packets handled in one go before timers and the control socket get their turn.
 BURST: Final = 64
 _BUFFER: Final = 1 << 17
+#: Seconds without a packet after which the next one is taken to come alone: no look whether another is there already.
+ALONE: Final = 40e-6
 
 _native_i32 = Struct("=i").unpack_from
 _message_header = Struct("=IHHII")
@@ -120,9 +122,10 @@ class Queue:
         may follow from that. Whether `other` is readable.
         """
         message, reply, express = self._message, self._reply, self._express
-        asked = False
+        asked = alone = False
+        before = nfq.monotonic()
         for _ in range(BURST):
-            kind = nfq.receive(message)
+            kind = 0 if alone and not asked else nfq.receive(message)
             while not kind:
                 if asked:
                     return False
@@ -130,10 +133,13 @@ class Queue:
                 if ready != 1:
                     return ready > 1
                 kind = nfq.receive(message)
+            now = nfq.monotonic()
+            alone = now - before > ALONE
+            before = now
             if kind == 1:
                 try:
                     if express is not None and express.take(
-                        message.packet, message.length, message.skb_info, message.outgoing, nfq.monotonic(), reply
+                        message.packet, message.length, message.skb_info, message.outgoing, now, reply
                     ):
                         if not nfq.replace_by(self.number, message, reply):
                             self._failed()

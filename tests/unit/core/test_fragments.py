@@ -81,9 +81,8 @@ def test_bounded(actions: list[tuple[str, int, int, int]], room: int) -> None:
         assert pool.memory <= pool.limit + SPAN_MEMORY * index
 
 
-def test_what_comes_first_has_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Fragments, "LIMIT", 4 * PAGE_MEMORY)
-    fragments = Fragments()
+def test_what_comes_first_has_precedence() -> None:
+    fragments = Fragments(limit=4 * PAGE_MEMORY)
     assert all(fragments.add(number * PAGE, bytes(40)) for number in (5, 6, 7))
     assert not fragments.add(8 * PAGE, bytes(PAGE)), "nothing further on could give way"
     assert fragments.add(0, bytes(40))

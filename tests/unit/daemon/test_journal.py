@@ -5,25 +5,28 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
+from mcencrypt.core.flow import Flow
+from mcencrypt.core.paths import Paths
 from mcencrypt.core.table import MAX_FLOWS
+from mcencrypt.core.verdict import Outcome
 from mcencrypt.daemon.journal import FILE_NAME, Journal, Remains
 from mcencrypt.errors import OperatorError
+from tests.helpers.halves import make_flow
 
 SIZE = MAX_FLOWS * 64
 V4 = bytes((10, 0, 0, 1, 10, 0, 0, 2)) + (40000).to_bytes(2) + (7331).to_bytes(2)
 V6 = bytes(15) + b"\1" + bytes(15) + b"\2" + V4[-4:]
 
 
-def flow(key: bytes = V4, isn: int = 1000, sent: int = 5, peer_isn: int = 2**32 - 3, edge: int = 7) -> Any:
+def flow(key: bytes = V4, isn: int = 1000, sent: int = 5, peer_isn: int = 2**32 - 3, edge: int = 7) -> Flow:
     """As much of a flow as is kept."""
-    egress = SimpleNamespace(isn=isn, sent=sent)
-    ingress = SimpleNamespace(isn=peer_isn, ledger=SimpleNamespace(wire_edge=edge))
-    return SimpleNamespace(key=key, egress=egress, ingress=ingress, positions=None)
+    made = make_flow(True, Outcome(), Paths(lambda path: 1500))
+    made.key, made.egress.isn, made.egress.sent = key, isn, sent
+    made.ingress.isn, made.ingress.ledger.wire_edge = peer_isn, edge
+    return made
 
 
 def left(run_dir: Path) -> list[Remains]:
@@ -39,9 +42,8 @@ def test_flows_are_found_where_they_stood(tmp_path: Path) -> None:
     for one in (four, six, gone):
         journal.on_flow(one, True)
     four.egress.sent = 2**32 + 6
-    four.positions(four)
+    four.note_positions()
     journal.on_flow(gone, False)
-    journal.close()
     assert sorted(left(tmp_path)) == [Remains(V6, 1006, 5), Remains(V4, 1007, 5)]
 
 
