@@ -25,7 +25,7 @@ WORKERS ?= $(shell expr $$(nproc) \* 5 / 2)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all venv dev demo check units test lint format types fuzz bench dist deb clean
+.PHONY: all venv dev demo check units test lint format types fuzz sanitize bench dist deb clean
 all: venv
 
 venv: $(INSTALLED)
@@ -79,8 +79,8 @@ units: $(STAMP)
 lint: format types
 
 format: $(STAMP)
-	@$(BIN)/python -m ruff check . benchmarks/throughput benchmarks/compare benchmarks/garbage benchmarks/soak tools/drawings tools/schema
-	@$(BIN)/python -m ruff format --check . benchmarks/throughput benchmarks/compare benchmarks/garbage benchmarks/soak tools/drawings tools/schema
+	@$(BIN)/python -m ruff check . benchmarks/throughput benchmarks/compare benchmarks/garbage benchmarks/soak tools/drawings tools/sanitize tools/schema
+	@$(BIN)/python -m ruff format --check . benchmarks/throughput benchmarks/compare benchmarks/garbage benchmarks/soak tools/drawings tools/sanitize tools/schema
 
 types: $(STAMP)
 	@$(BIN)/python -m mypy
@@ -93,6 +93,11 @@ fuzz: $(STAMP)
 bench: $(STAMP)
 	@tools/prerequisites bench $(PYTHON)
 	@$(BIN)/python benchmarks/compare $(BENCH)
+
+# The compiled packet path under AddressSanitizer; SANITIZE: see tools/sanitize --help.
+SANITIZE ?=
+sanitize: $(STAMP)
+	@$(BIN)/python tools/sanitize $(SANITIZE)
 
 dist: $(STAMP)
 	@rm -f dist/mcencrypt-*

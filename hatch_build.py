@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ SOURCES = Path("src")
 SCRATCH = Path("build/compiled")
 #: Libraries that a module is linked with.
 LIBRARIES = {"mcencrypt.core.prim": ["crypto"]}
+#: What the compiler is told.
+FLAGS = ("-O3", "-g0")
 DIRECTIVES = {"annotation_typing": False, "language_level": 3}
 
 
@@ -31,14 +34,20 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def compile_into(target: Path, scratch: Path) -> list[Path]:
-    """Compile all modules below `target`; returns the files made."""
+def compile_into(target: Path, scratch: Path, flags: Sequence[str] = FLAGS) -> list[Path]:
+    """Compile all modules below `target`, with `flags` for the compiler and the linker; returns the files made."""
     from Cython.Build import cythonize
     from setuptools import Distribution, Extension
     from setuptools.command.build_ext import build_ext
 
     extensions = [
-        Extension(name, [str(source)], libraries=LIBRARIES.get(name, []), extra_compile_args=["-O3", "-g0"])
+        Extension(
+            name,
+            [str(source)],
+            libraries=LIBRARIES.get(name, []),
+            extra_compile_args=list(flags),
+            extra_link_args=list(flags),
+        )
         for name, source in modules().items()
     ]
     made = cythonize(
