@@ -31,13 +31,14 @@ class Asked:
         around = admission._around
         counted = replace(
             around,
-            random=self._counting("random", around.random),
             route_mtu=self._counting("route", around.route_mtu),
             path_of=self._counting("socket", around.path_of),
         )
         admission._around = counted
         admission.paths._route_mtu, admission.paths.of = counted.route_mtu, counted.path_of
-        monkeypatch.setattr(noise, "_dh", self._counting("exchange", noise._dh))
+        monkeypatch.setattr(noise, "_exchange", self._counting("exchange", noise._exchange))
+        keys = admission._ephemerals
+        monkeypatch.setattr(keys, "_random", self._counting("random", keys._random))
         monkeypatch.setattr(handshake, "Responder", self._counting("responder", handshake.Responder))
 
     def _counting(self, name, function):
