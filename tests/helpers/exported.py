@@ -12,7 +12,7 @@ from typing import Any
 
 from lab import PATIENCE
 from mcencrypt.metrics import exporter, supervisor
-from mcencrypt.store.config import Listen
+from mcencrypt.store.values import Listen
 from tests.helpers.loopback import free_port, own_address
 
 

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from mcencrypt.cli import cli
-from mcencrypt.store import config
+from mcencrypt.store import config, values
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -165,7 +165,7 @@ def test_every_command_is_in_the_readme() -> None:
 
 def test_every_setting_is_in_the_readme_and_no_other() -> None:
     table = re.findall(r"^\| `([a-z_0-9]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert sorted(table) == sorted(config._KEYS)
+    assert sorted(table) == sorted(values.KEYS)
 
 
 def test_defaults_in_the_readme_are_true() -> None:
@@ -178,7 +178,7 @@ def test_defaults_in_the_readme_are_true() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_variable_exists(document: Path) -> None:
-    known = {key.upper() for key in config._KEYS} | config._NOT_KEYS | {"FULL", "TEST_SCALE"}
+    known = {key.upper() for key in values.KEYS} | config._NOT_KEYS | {"FULL", "TEST_SCALE"}
     assert {name for name in _VARIABLE.findall(document.read_text()) if name != "KEY"} <= known
 
 
@@ -187,7 +187,7 @@ def test_every_setting_in_a_block_exists(document: Path) -> None:
     """Lines `key = value` in code, of which at least one key is ours: then all of that block must be."""
     found = [text for _, text in code(document)]
     assigned = {match[1] for text in found if (match := re.match(r"([a-z_]+) = [\"\[0-9]", text))}
-    assert assigned <= set(config._KEYS) | {"name", "key"}
+    assert assigned <= set(values.KEYS) | {"name", "key"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -71,10 +71,9 @@ def identity(settings: Settings) -> None:
 
     Other nodes show it in `mcencrypt status` as the identity of their connections with this one.
     """
-    from mcencrypt.store.keys import load_identity
     from mcencrypt.store.sealed import fingerprint
 
-    own = load_identity(settings.load().state_dir)
+    own = settings.load().identity()
     click.echo(own.public_base64)
     click.echo(f"fingerprint, to be compared by phone: {fingerprint(own.public)}", err=True)
     click.echo("next: compare it with what `mcencrypt status` shows on this node's peers", err=True)

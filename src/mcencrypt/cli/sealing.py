@@ -35,13 +35,13 @@ def seal(settings: Settings, to: str, out: Path | None, file: Path | None) -> No
     from mcencrypt.core.handshake import NetworkSecret
     from mcencrypt.core.noise import KeyPair
     from mcencrypt.store.files import cannot, create_file
-    from mcencrypt.store.keys import fresh_key, load_identity, load_network_key
+    from mcencrypt.store.keys import fresh_key, load_network_key
     from mcencrypt.store.sealed import fingerprint, seal_key
 
     config = settings.load()
     receiver = _public(config, to)
     key = config.network_key() if file is None else load_network_key(file)
-    sender = load_identity(config.state_dir)
+    sender = config.identity()
     text = seal_key(key, receiver, sender, KeyPair(fresh_key()), time.time())
     if out is None:
         click.echo(text, nl=False)
@@ -69,7 +69,7 @@ def open_(settings: Settings, file: str, out: Path | None) -> None:
     """
     from mcencrypt.core.handshake import NetworkSecret
     from mcencrypt.store.files import cannot
-    from mcencrypt.store.keys import create_network_key, load_identity
+    from mcencrypt.store.keys import create_network_key
     from mcencrypt.store.sealed import fingerprint, open_key
     from mcencrypt.store.texts import decode
 
@@ -79,7 +79,7 @@ def open_(settings: Settings, file: str, out: Path | None) -> None:
         data = sys.stdin.buffer.read(_LONGEST) if file == "-" else Path(file).read_bytes()[:_LONGEST]
     except OSError as error:
         raise cannot(Path(file), "be read", error) from None
-    own = load_identity(config.state_dir)
+    own = config.identity()
     opened = open_key(decode(data, source), source, own)
     path = (out or config.network_key_file).absolute()
     create_network_key(path, opened.key)

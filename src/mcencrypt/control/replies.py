@@ -21,7 +21,7 @@ from mcencrypt.interpreted import Build
 
 #: Who decided the mode: `mcencrypt mode`, or the configuration.
 ModeSource = Literal["command", "configuration"]
-#: Who is trusted; as `store.config.Trust`.
+#: Who is trusted; as `store.values.Trust`.
 Trust = Literal["network-key", "listed"]
 #: What is known of the fence, see `Gate`; as `daemon.guard.FenceState`.
 FenceState = Literal["off", "none", "broken", "standing", "owned"]

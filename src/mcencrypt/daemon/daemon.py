@@ -53,9 +53,9 @@ from mcencrypt.logs import fields
 from mcencrypt.metrics.supervisor import Metrics, listen
 from mcencrypt.nodes.proc import Proc
 from mcencrypt.nodes.sight import find_nodes
-from mcencrypt.store.config import Config, Listen
+from mcencrypt.store.config import Config
 from mcencrypt.store.keyring import StoredKeyring
-from mcencrypt.store.keys import load_identity
+from mcencrypt.store.values import Listen
 
 if TYPE_CHECKING:
     from mcencrypt.kernel.namespace import Namespace
@@ -94,7 +94,7 @@ class Daemon:
         if config.ports == "auto":
             remember(config.state_dir, find_nodes(Proc()))
         ports, peers, network_key = config.p2p_ports(), config.peers(), config.network_key()
-        identity = load_identity(config.state_dir)
+        identity = config.identity()
         self._lock = RunLock.acquire(config.run_dir)
         self._state_lock = RunLock.acquire(config.state_dir, STATE_LOCK_NAME, "state_dir")
         stored = StoredKeyring(config.state_dir, network_key)

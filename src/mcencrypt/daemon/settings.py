@@ -27,9 +27,10 @@ from mcencrypt.logs import fields
 from mcencrypt.nodes.automatic import follow
 from mcencrypt.nodes.node import Node
 from mcencrypt.store.autoports import read_ports, write_ports
-from mcencrypt.store.config import Config, Trust
+from mcencrypt.store.config import Config
 from mcencrypt.store.peers import load_peers
 from mcencrypt.store.position import read_mode, write_mode
+from mcencrypt.store.values import Trust
 
 log = logging.getLogger(__name__)
 

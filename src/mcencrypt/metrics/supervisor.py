@@ -21,7 +21,7 @@ from typing import Final, Protocol
 from mcencrypt.errors import OperatorError
 from mcencrypt.logs import fields
 from mcencrypt.metrics.snapshot import Snapshot
-from mcencrypt.store.config import Listen
+from mcencrypt.store.values import Listen
 
 log = logging.getLogger(__name__)
 

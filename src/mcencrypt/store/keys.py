@@ -117,6 +117,22 @@ def fresh_key() -> X25519PrivateKey:
     return X25519PrivateKey.generate()
 
 
+def read_identity(file: Path) -> Identity:
+    """A node's identity from a file that somebody else put there, such as a Secret. Raises OperatorError.
+
+    It is not made if it is missing: a node that changes its key without anybody noticing is nobody's peer.
+    """
+    try:
+        return _identity(file)
+    except FileNotFoundError:
+        raise OperatorError(
+            f"{file}: not found: make one for this node alone with `mcencrypt keygen {file}`, or leave identity_file "
+            "out"
+        ) from None
+    except OSError as error:
+        raise cannot(file, "be read", error) from None
+
+
 def _identity(file: Path) -> Identity:
     return Identity(X25519PrivateKey.from_private_bytes(_load(file)))
 

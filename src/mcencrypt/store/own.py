@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.keyring import StoredKeyring
-from mcencrypt.store.keys import load_identity, parse_network_key
+from mcencrypt.store.keys import parse_network_key
 
 if TYPE_CHECKING:
     from mcencrypt.store.config import Config
@@ -24,9 +24,9 @@ def whose(config: Config, text: str) -> str:
         key = parse_network_key(text.encode(), "the key").secret
     except OperatorError:
         return ""
-    if (config.state_dir / "identity.key").exists():  # which loading would make
+    if config.identity_file or (config.state_dir / "identity.key").exists():  # which loading would make
         with contextlib.suppress(OperatorError):
-            identity = load_identity(config.state_dir)
+            identity = config.identity()
             if key == identity.public:
                 return "identity"
             if hmac.compare_digest(key, identity.private.private_bytes_raw()):

@@ -17,8 +17,8 @@ from mcencrypt.core.addresses import Ends
 from mcencrypt.core.status import Connection, Counters, State
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.sockets import Tcp
-from mcencrypt.store.config import Trust
 from mcencrypt.store.keys import NetworkKey
+from mcencrypt.store.values import Trust
 from tests.helpers.station import Station
 
 ROOT = Path(__file__).parents[3]

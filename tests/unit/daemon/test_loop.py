@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -97,10 +97,10 @@ def test_a_descriptor_is_forgotten(bench: Bench) -> None:
 
 
 class Pieces:
-    """Spare work that is done after a number of pieces."""
+    """Spare work that is done after a number of pieces, and what then happens."""
 
-    def __init__(self, bench: Bench, count: int) -> None:
-        self.bench, self.count = bench, count
+    def __init__(self, bench: Bench, count: int, done: Callable[[], None] = lambda: None) -> None:
+        self.bench, self.count, self.done = bench, count, done
 
     def wanting(self) -> bool:
         return self.count > 0
@@ -108,6 +108,8 @@ class Pieces:
     def make(self) -> None:
         self.count -= 1
         self.bench.act("piece")
+        if not self.count:
+            self.done()
 
 
 def test_spare_work_waits_for_everything_else_and_then_is_done_piece_by_piece(bench: Bench) -> None:
@@ -119,8 +121,7 @@ def test_spare_work_waits_for_everything_else_and_then_is_done_piece_by_piece(be
     bench.loop.add_reader(bench.near.fileno(), readable)
     bench.far.send(b"xy")
     bench.loop.call_at(0.0, lambda: bench.act("timer"))
-    bench.loop.spare = Pieces(bench, 3)
-    bench.loop.call_at(bench.loop.now() + 0.02, bench.stop)
+    bench.loop.spare = Pieces(bench, 3, lambda: bench.loop.call_at(0.0, bench.stop))
     bench.loop.run()
     assert bench.acts == ["timer", "read", "read", "piece", "piece", "piece", "stop"]
 

@@ -20,7 +20,8 @@ from lab import PATIENCE
 from mcencrypt.daemon.loop import Loop
 from mcencrypt.errors import OperatorError
 from mcencrypt.metrics import exporter, supervisor
-from mcencrypt.store.config import Listen, load
+from mcencrypt.store.config import load
+from mcencrypt.store.values import Listen
 from tests.helpers.exported import get
 from tests.helpers.loopback import free_port, own_address
 from tests.helpers.standins import FakeLoop

@@ -11,6 +11,7 @@ import pytest
 from mcencrypt.errors import OperatorError
 from mcencrypt.store import config
 from mcencrypt.store.config import Config, load
+from mcencrypt.store.keys import create_network_key
 from mcencrypt.store.peers import add_peer, remove_peer
 from mcencrypt.target import Kind, Target
 from tests.helpers.sides import identity
@@ -43,6 +44,7 @@ ports = [7331, 8571]
 chains = ["chain1"]
 multichain_dir = "/srv/multichain"
 network_key_file = "/etc/key"
+identity_file = "/etc/identity"
 mode = "prefer"
 allow_plaintext = ["10.1.0.0/16", "2001:db8::/32", "192.0.2.7"]
 state_dir = "/s"
@@ -60,6 +62,7 @@ def everything(file: Path | None) -> Config:
         chains=("chain1",),
         multichain_dir=Path("/srv/multichain"),
         network_key_file=Path("/etc/key"),
+        identity_file=Path("/etc/identity"),
         mode="prefer",
         allow_plaintext=(ip_network("10.1.0.0/16"), ip_network("2001:db8::/32"), ip_network("192.0.2.7")),
         state_dir=Path("/s"),
@@ -82,6 +85,7 @@ def test_every_key_from_the_environment() -> None:
         "MCENCRYPT_CHAINS": "chain1",
         "MCENCRYPT_MULTICHAIN_DIR": "/srv/multichain",
         "MCENCRYPT_NETWORK_KEY_FILE": "/etc/key",
+        "MCENCRYPT_IDENTITY_FILE": "/etc/identity",
         "MCENCRYPT_MODE": "prefer",
         "MCENCRYPT_ALLOW_PLAINTEXT": "10.1.0.0/16,2001:db8::/32,192.0.2.7",
         "MCENCRYPT_STATE_DIR": "/s",
@@ -249,6 +253,23 @@ def test_key_errors_name_the_key_and_the_file(tmp_path: Path) -> None:
         made.network_key()
     key.chmod(0o600)
     assert made.network_key().secret == bytes(32)
+
+
+def test_an_identity_may_come_from_elsewhere_and_is_then_never_made(tmp_path: Path) -> None:
+    """As from a Secret, so that a node without a disk keeps its own; and no node has what every node has."""
+    own, shared = tmp_path / "identity", tmp_path / "network.key"
+    create_network_key(shared)
+    made = Config(identity_file=own, network_key_file=shared, state_dir=tmp_path / "state")
+    with pytest.raises(OperatorError, match=rf"identity_file: {own}: not found: make one for this node alone"):
+        made.identity()
+    create_network_key(own)
+    assert made.identity().public == made.identity().public and not (tmp_path / "state").exists()
+    own.chmod(0o640)
+    with pytest.raises(OperatorError, match=rf"identity_file: {own}: other users can reach it"):
+        made.identity()
+    with pytest.raises(OperatorError, match="holds the network key, which every node has"):
+        Config(identity_file=shared, network_key_file=shared).identity()
+    assert Config(state_dir=tmp_path / "state").identity().public != Config(state_dir=tmp_path / "s2").identity().public
 
 
 def test_a_systemd_credential_is_the_network_key_unless_one_is_set(tmp_path):
