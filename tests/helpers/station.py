@@ -12,6 +12,7 @@ from mcencrypt.control.server import Later
 from mcencrypt.core.engine import Engine
 from mcencrypt.daemon.commands import Commands
 from mcencrypt.daemon.lookout import Lookout
+from mcencrypt.daemon.memory import Memory
 from mcencrypt.daemon.notify import Notifier
 from mcencrypt.daemon.prober import Prober
 from mcencrypt.daemon.rotation import Rotation
@@ -57,10 +58,13 @@ class Station:
             self.live.follower(jobs),
         )  # fmt: skip
         public = "A" * 43 + "="
+        self.memory = memory = Memory(self.engine, self.live, self.loop, jobs, state_dir)
         self.snapshots = Snapshots(
-            public, self.engine, self.switch, self.live, rotation, lambda: QUEUE.copy(), self.loop, self.lookout
+            public, self.engine, self.switch, self.live, rotation, lambda: QUEUE.copy(), self.loop, self.lookout, memory
         )
-        self.commands = Commands(self.switch, self.live, self.prober, rotation, self.snapshots, Notifier({}), jobs)
+        self.commands = Commands(
+            self.switch, self.live, self.prober, rotation, self.snapshots, Notifier({}), jobs, memory
+        )
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Carry out a command, with the time that it takes. Raises OperatorError, AssertionError if it failed later."""

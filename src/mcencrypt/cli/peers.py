@@ -14,11 +14,12 @@ from mcencrypt.cli.settings import Settings, command, group, pass_settings
 from mcencrypt.errors import OperatorError
 
 if TYPE_CHECKING:
-    from mcencrypt.control.replies import Peer, Peers
+    from mcencrypt.control.replies import Answered, Peer, Peers
     from mcencrypt.store.config import Config
 
 #: What leaves first where the terminal is narrow.
 _LEAVE = (("LOCAL",), ("SINCE",))
+_ANSWERED = ("ANSWERED AT", "WITH KEY", "SINCE", "LAST", "")
 _HEAD = ("NAME", "KEY", "PEER", "LOCAL", "SINCE", "SENT", "RECEIVED")
 _KEY = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
 _TIMEOUT = 30.0  # seconds
@@ -45,11 +46,18 @@ def list_(settings: Settings, as_json: bool) -> None:
     _show(settings, as_json)
 
 
-@command(f"mcencrypt peers add org-b {_KEY}")
+@command(f"mcencrypt peers add org-b {_KEY}\nmcencrypt peers add org-c {_KEY} --address 192.0.2.7")
 @click.argument("name")
 @click.argument("key")
+@click.option(
+    "--address",
+    "addresses",
+    multiple=True,
+    metavar="ADDRESS[:PORT]",
+    help="Where no other key may answer, on one port or on all; may be given several times.",
+)
 @pass_settings
-def add(settings: Settings, name: str, key: str) -> None:
+def add(settings: Settings, name: str, key: str, addresses: tuple[str, ...]) -> None:
     """List a peer: NAME is yours to choose, KEY is what `mcencrypt identity` shows there.
 
     Writes peers_file, and a running daemon knows it at once.
@@ -58,7 +66,7 @@ def add(settings: Settings, name: str, key: str) -> None:
 
     config = settings.load()
     _refuse_own(config, key)
-    if not add_peer(config.peers_path, name, parse_key(key)):
+    if not add_peer(config.peers_path, name, parse_key(key), addresses):
         click.echo(f"{name} is listed in {config.peers_path} already, with that key")
         return
     click.echo(f"{name} is listed in {config.peers_path}")
@@ -80,7 +88,44 @@ def remove(settings: Settings, name_or_key: str) -> None:
         click.echo("warning: nobody is listed now, so no peer can connect, and no daemon can start", err=True)
 
 
+@command("mcencrypt peers forget 192.0.2.7:7331")
+@click.argument("address", metavar="ADDRESS[:PORT]")
+@pass_settings
+def forget(settings: Settings, address: str) -> None:
+    """Forget which key answered at an address, on one port or on all: the next one that answers there is believed.
+
+    For a peer that got a new key. Compare that first with `mcencrypt identity` there.
+    """
+    from mcencrypt.control.client import NoDaemonError, request
+
+    try:
+        forgotten = request(settings.load().run_dir, "peers-forget", address=address)["forgotten"]
+    except NoDaemonError:
+        forgotten = _forget(settings.load(), address)
+    for one in forgotten:
+        click.echo(f"{one} is forgotten")
+
+
+def _forget(config: Config, address: str) -> list[str]:
+    """The same where no daemon runs, which would write the file anew."""
+    from mcencrypt.control.runlock import STATE_LOCK_NAME, RunLock
+    from mcencrypt.core.answers import Answers
+    from mcencrypt.errors import OperatorError
+    from mcencrypt.store.answers import read_answers, write_answers
+    from mcencrypt.store.endpoints import endpoint_text, parse_endpoint
+
+    endpoint, answers = parse_endpoint(address), Answers()
+    with RunLock.acquire(config.state_dir, STATE_LOCK_NAME, "state_dir"):
+        answers.take_over(read_answers(config.state_dir).items())
+        gone = answers.forget(endpoint)
+        if not gone:
+            raise OperatorError(f"nothing is remembered of {endpoint_text(endpoint)}")
+        write_answers(config.state_dir, answers.known)
+    return [endpoint_text(one) for one in gone]
+
+
 peers.add_command(list_, "list")
+peers.add_command(forget)
 peers.add_command(add)
 peers.add_command(remove)
 
@@ -125,18 +170,19 @@ def _show(settings: Settings, as_json: bool) -> None:
 
 def _listed(config: Config) -> Peers:
     """What the file says, where no daemon knows who is connected."""
-    from mcencrypt.store.peers import load_peers
+    from mcencrypt.store.peers import ListedPeers, load_peers
 
     try:
         peers = load_peers(config.peers_path)
     except FileNotFoundError:
-        peers = {}
+        peers = ListedPeers()
     return {
         "trust": config.trust,
         "file": str(config.peers_path),
         "peers": [
             {"name": name, "key": base64.b64encode(key).decode(), "connections": []} for key, name in peers.items()
         ],
+        "answered": [],
     }
 
 
@@ -148,7 +194,19 @@ def describe(result: Peers, width: int | None = None) -> list[str]:
     }
     rows, short = ([row for peer in result["peers"] for row in _rows(peer, brief)] for brief in (False, True))
     shown = text.fitting(_HEAD, rows, short, _LEAVE, ("SENT", "RECEIVED"), width) if rows else ["no peers"]
-    return [*text.wrapped("", trusted[result["trust"]], width, 0), "", *shown]
+    lines = [*text.wrapped("", trusted[result["trust"]], width, 0), "", *shown]
+    if result["answered"]:
+        answered, short = ([_answered(one, brief) for one in result["answered"]] for brief in (False, True))
+        lines += ["", *text.fitting(_ANSWERED, answered, short, (("SINCE",), ("LAST",)), (), width)]
+    return lines
+
+
+def _answered(one: Answered, brief: bool) -> tuple[str, ...]:
+    shown = text.key if brief else str
+    note = "pinned" if one["pinned"] else ""
+    if one["other_key"]:
+        note = f"CHANGED: {one['other_name'] or shown(one['other_key'])}" + (", refused" if one["pinned"] else "")
+    return (one["address"], one["name"] or shown(one["key"]), one["since"][:10], one["last"][:10], note)
 
 
 def _rows(peer: Peer, brief: bool) -> list[tuple[str, ...]]:

@@ -63,6 +63,7 @@ def describe(result: Status, width: int | None = None) -> list[str]:
         lines.append("no connections")
     lines += plaintext(result["plaintext_peers"], width)
     lines += uncovered(result, width)
+    lines += changed_keys(result, width)
     totals = result["totals"]
     lines += [
         "",
@@ -119,6 +120,16 @@ def uncovered(result: Status, width: int | None = None) -> list[str]:
     for one in result["uncovered"]:
         lines += text.wrapped("", _uncovered(one) + ("" if one["sure"] else " (if that is the node)"), width)
     return [*lines, *text.wrapped("", _ADD, width)]
+
+
+def changed_keys(result: Status, width: int | None = None) -> list[str]:
+    """Lines that name the addresses at which another key answers than before; none if there are none."""
+    lines = []
+    for one in result["changed_keys"]:
+        now, before = one["other_name"] or one["other_key"], one["name"] or one["key"]
+        what = "refused" if one["pinned"] else "believed"
+        lines += text.wrapped("KEY CHANGED", f"{one['address']}: {before} before, now {now}, {what}", width)
+    return ["", *lines] if lines else []
 
 
 _ADD = "add the port to ports, or to other_ports if it is another program's"

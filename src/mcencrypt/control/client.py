@@ -83,6 +83,10 @@ def request(run_dir: Path, command: Literal["peers"], timeout: float = ...) -> r
 def request(run_dir: Path, command: Literal["peers-changed"], timeout: float = ...) -> replies.PeersChanged: ...
 @overload
 def request(
+    run_dir: Path, command: Literal["peers-forget"], timeout: float = ..., *, address: str
+) -> replies.PeersForgotten: ...
+@overload
+def request(
     run_dir: Path,
     command: Literal["probe"],
     timeout: float = ...,

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, NotRequired, TypedDict
 
+from mcencrypt.control.answered import Answered as Answered
+from mcencrypt.control.answered import PeersForgotten as PeersForgotten
 from mcencrypt.core.policy import Mode
 from mcencrypt.core.probing import ProbeOutcome
 from mcencrypt.core.reasons import Reason
@@ -225,6 +227,8 @@ class Status(Keys):
     connections: list[Connection]
     #: What encrypted connections carried since the daemon's start.
     totals: Totals
+    #: Addresses at which another key answered than the one that is remembered.
+    changed_keys: list[Answered]
     #: Packets dropped and connections refused since the daemon's start, by reason; what never occurred is left out.
     refused: dict[Reason, int]
     #: Seconds since counters last grew, as far as they did: "refused.REASON", "rules_lost", "fence_lost",
@@ -314,6 +318,8 @@ class Peers(TypedDict):
     #: The peers file.
     file: str
     peers: list[Peer]
+    #: Who answered where; empty if no daemon was asked.
+    answered: list[Answered]
 
 
 class PeersChanged(TypedDict):
@@ -391,6 +397,7 @@ REPLIES: Final[Mapping[str, type]] = {
     "reload": Reloaded,
     "peers": Peers,
     "peers-changed": PeersChanged,
+    "peers-forget": PeersForgotten,
     "probe": Probed,
     "key-add": KeyAdded,
     "key-use": KeyUsed,

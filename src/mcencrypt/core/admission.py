@@ -75,7 +75,7 @@ class Admission:
         self._ring, self._static, self._ephemerals, self._around = ring, static, ephemerals, surroundings
         self._outcome, self._table, self._epoch_bits = outcome, table, epoch_bits
         self._replays = ReplayCache()
-        self.identities = Identities(static.public)
+        self.identities = Identities(static.public, outcome)
         #: How long packets to peers may be.
         self.paths = Paths(surroundings.route_mtu, surroundings.path_of)
         #: What peers were seen to offer, and what those offered that were refused for it.
@@ -260,7 +260,7 @@ class Admission:
             if acked != HELLO_LENGTH:
                 raise Refused("not-a-handshake", "it does not answer the handshake: is mcencrypt running there?")
             session = attempt.dial.finish(hello)
-            self.identities.check(self.policy, session.remote_static)
+            self.identities.check_answer(self.policy, key, session.remote_static, self._around.unix_ms())
         except Refused as refused:
             if not acked and not len(hello) and self.policy.plaintext_allowed(address):
                 self.dials.forget(key)
@@ -268,7 +268,7 @@ class Admission:
                 return ACCEPT
             self._outcome.reject(key, refused.reason, str(refused))
             self.dials.forget(key)
-            if refused.reason in ("not-listed", "own-key"):
+            if refused.reason in ("not-listed", "own-key", "key-changed"):
                 # It is a peer, so it can be told: its half-open connection ends at once.
                 reset = bare(key, attempt.isn + 1 + HELLO_LENGTH, 0, RST)
                 self._outcome.to_network(reset)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Final
 
+from .addresses import endpoints, is_link_local
+from .answers import Answers
 from .handshake import Refused
 from .policy import Policy
+from .verdict import KeyChanged, Outcome
 
 _OURS: Final = (
     "it has this node's own key: an address that was dialled leads back here (then nothing is wrong), or another node "
@@ -17,11 +20,12 @@ _OURS: Final = (
 class Identities:
     """What is believed of peers' keys, besides what handshakes prove."""
 
-    __slots__ = ("_own",)
+    __slots__ = ("_outcome", "_own", "answers")
 
-    def __init__(self, own: bytes) -> None:
+    def __init__(self, own: bytes, outcome: Outcome) -> None:
         """`own`: our public key."""
-        self._own = own
+        self._own, self._outcome = own, outcome
+        self.answers = Answers()
 
     def check(self, policy: Policy, identity: bytes) -> None:
         """Raises Refused for a peer that is not trusted.
@@ -31,9 +35,43 @@ class Identities:
         if identity == self._own:
             raise Refused("own-key", _OURS)
         if not policy.trusts(identity):
-            key = b64encode(identity).decode()
+            key = _text(identity)
             raise Refused(
                 "not-listed",
                 f"its key {key} is not listed: to trust it, compare it with `mcencrypt identity` there, then "
                 f"`mcencrypt peers add NAME {key}`",
             )
+
+    def check_answer(self, policy: Policy, key: bytes, identity: bytes, unix_ms: int) -> None:
+        """A peer has answered our dial (its key, ours first) and proven this key.
+
+        Raises Refused if it is not the one that must answer there; reports one that only is another than before.
+        """
+        self.check(policy, identity)
+        endpoint = endpoints(key)[1]
+        pinned = policy.pinned_at(endpoint)
+        if pinned is not None:
+            if identity not in pinned:
+                raise Refused(
+                    "key-changed",
+                    f"its key {_text(identity)} is not the one that the peers file has for this address",
+                )
+            return
+        if is_link_local(endpoint[:-2]):
+            return  # each link has another host there
+        before = self.answers.expected(endpoint, identity)
+        news = self.answers.note(endpoint, identity, unix_ms // 1000)
+        if before is None:
+            return
+        if policy.pin:
+            raise Refused(
+                "key-changed",
+                f"its key {_text(identity)} is another than {_text(before)}, which answered there before: compare it "
+                "with `mcencrypt identity` there, then `mcencrypt peers forget ADDRESS`",
+            )
+        if news:
+            self._outcome.events.append(KeyChanged(key, before, identity))
+
+
+def _text(identity: bytes) -> str:
+    return b64encode(identity).decode()

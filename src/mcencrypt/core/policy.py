@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final, Literal, get_args
 
@@ -25,6 +25,10 @@ class Policy:
     allow_plaintext: tuple[Network, ...] = ()
     #: Public keys of the peers that may talk to us; None: whoever holds the network key.
     listed: frozenset[bytes] | None = None
+    #: Whether a dial is refused where another key answers than before.
+    pin: bool = False
+    #: The keys that may answer at a packed address, or address + port, as the operator has written them down.
+    pinned: Mapping[bytes, frozenset[bytes]] = field(default_factory=dict)
     #: False while switched off: new connections are plaintext, encrypted ones go on until they close.
     enabled: bool = True
 
@@ -35,6 +39,10 @@ class Policy:
     def trusts(self, identity: bytes) -> bool:
         """Whether a peer with this public key may talk to us; whether it has it is for the handshake to show."""
         return self.listed is None or identity in self.listed
+
+    def pinned_at(self, endpoint: bytes) -> frozenset[bytes] | None:
+        """The keys that may answer at a packed address + port; None if nobody has written any down."""
+        return self.pinned.get(endpoint) or self.pinned.get(endpoint[:-2])
 
     def exempts(self, address: bytes) -> bool:
         """Whether `allow_plaintext` names `address` (packed)."""

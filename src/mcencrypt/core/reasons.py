@@ -27,6 +27,7 @@ Reason = Literal[
     "replayed",
     "not-listed",
     "own-key",
+    "key-changed",
     "simultaneous-open",
     "signed-tcp",
     # a full table

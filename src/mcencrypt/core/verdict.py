@@ -54,6 +54,16 @@ class Encrypted:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyChanged:
+    """We dialled, and another key answered than the one that did so before at that address and port."""
+
+    key: bytes
+    #: The public key of before, and the one that has been proven now.
+    before: bytes
+    identity: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class InPlaintext:
     """A connection runs in plaintext, as the policy allows."""
 
@@ -96,7 +106,7 @@ class Ended:
     why: str
 
 
-Event = Encrypted | InPlaintext | Closed | Rejected | Tampered | Ended
+Event = Encrypted | KeyChanged | InPlaintext | Closed | Rejected | Tampered | Ended
 
 
 @dataclass(slots=True)

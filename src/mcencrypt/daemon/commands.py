@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from mcencrypt.control import replies
 from mcencrypt.control.server import Arguments, Later, Result
 from mcencrypt.daemon.jobs import Jobs
+from mcencrypt.daemon.memory import Memory
 from mcencrypt.daemon.names import endpoint
 from mcencrypt.daemon.notify import Notifier
 from mcencrypt.daemon.prober import Prober
@@ -35,8 +36,10 @@ class Commands:
         snapshots: Snapshots,
         notifier: Notifier,
         jobs: Jobs,
+        memory: Memory,
     ) -> None:
         self._switch, self._live, self._snapshots, self._notifier = switch, live, snapshots, notifier
+        self._memory = memory
         self._jobs = jobs
         self._known: dict[str, Callable[[Arguments], Result | Later[Any]]] = {
             "ping": self._ping,
@@ -47,6 +50,7 @@ class Commands:
             "reload": lambda arguments: self.reload(),
             "peers": self._peers,
             "peers-changed": live.command_peers_changed,
+            "peers-forget": memory.command_forget,
             "probe": prober.command,
             "key-add": rotation.add,
             "key-use": rotation.use,
@@ -102,4 +106,4 @@ class Commands:
         return self._snapshots.status()
 
     def _peers(self, arguments: Arguments) -> replies.Peers:
-        return self._live.command_peers(self._snapshots.connections(), time.time())
+        return self._live.command_peers(self._snapshots.connections(), self._memory.describe(), time.time())

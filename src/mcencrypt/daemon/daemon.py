@@ -31,6 +31,7 @@ from mcencrypt.daemon.journal import Journal
 from mcencrypt.daemon.learnt import Learnt
 from mcencrypt.daemon.lookout import Lookout
 from mcencrypt.daemon.loop import Loop
+from mcencrypt.daemon.memory import Memory
 from mcencrypt.daemon.notify import Heartbeat, Notifier
 from mcencrypt.daemon.prober import Prober
 from mcencrypt.daemon.readiness import announce, withdraw
@@ -134,14 +135,16 @@ class Daemon:
         prober = Prober(engine, switch, self._loop)
         rotation = Rotation(engine, stored, prober, self._loop, lambda: switch.ports, live.name_of)
 
+        self._memory = memory = Memory(engine, live, self._loop, Jobs(self._loop), config.state_dir)
+
         # Last, what answers.
         shown_as, queue = identity.public_base64, self._datapath.numbers
         self._lookout = Lookout(
             Proc(), sockets, self._loop, lambda: switch.ports, lambda: live.other_ports, live.follower(jobs)
         )
-        self._snapshots = Snapshots(shown_as, engine, switch, live, rotation, queue, self._loop, self._lookout)
+        self._snapshots = Snapshots(shown_as, engine, switch, live, rotation, queue, self._loop, self._lookout, memory)
         self._metrics = Metrics(listener, self._snapshots.metrics, config.log_format) if listener else None
-        self._commands = Commands(switch, live, prober, rotation, self._snapshots, self._notifier, jobs)
+        self._commands = Commands(switch, live, prober, rotation, self._snapshots, self._notifier, jobs, memory)
         self._control = ControlServer(config.control_socket, self._commands, self._lock)
         self._shown = (
             status_server(config.run_dir, self._commands, self._lock, config.status_group)
@@ -206,6 +209,7 @@ class Daemon:
             self._metrics.close()
         self._datapath.close()
         self._learnt.close()
+        self._memory.close()
         self._lock.release()
         self._state_lock.release()
         if not self.homeless:

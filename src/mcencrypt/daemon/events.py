@@ -9,7 +9,17 @@ from typing import Any
 
 from mcencrypt.core.addresses import endpoints
 from mcencrypt.core.reasons import Reason
-from mcencrypt.core.verdict import FROM_BEFORE, Closed, Encrypted, Ended, Event, InPlaintext, Rejected, Tampered
+from mcencrypt.core.verdict import (
+    FROM_BEFORE,
+    Closed,
+    Encrypted,
+    Ended,
+    Event,
+    InPlaintext,
+    KeyChanged,
+    Rejected,
+    Tampered,
+)
 from mcencrypt.daemon.names import endpoint, identity
 from mcencrypt.logs import RateLimit, fields
 
@@ -57,7 +67,7 @@ class Reporter:
             return
         local, remote = endpoints(event.key)
         details: dict[str, Any] = {"peer": endpoint(remote), "local": endpoint(local)}
-        if isinstance(event, Encrypted | Closed | Tampered) and event.identity:
+        if isinstance(event, Encrypted | KeyChanged | Closed | Tampered) and event.identity:
             details["name"] = self._name_of(event.identity)
         missed = limit.take_suppressed()
         if missed:
@@ -65,6 +75,16 @@ class Reporter:
         match event:
             case Encrypted():
                 log.info("connection encrypted", extra=fields(**details, identity=identity(event.identity)))
+            case KeyChanged():
+                log.warning(
+                    "another key answers at this address",
+                    extra=fields(
+                        **details,
+                        identity=identity(event.identity),
+                        before=identity(event.before),
+                        detail="compare it with `mcencrypt identity` there, then `mcencrypt peers forget ADDRESS`",
+                    ),
+                )
             case InPlaintext():
                 log.warning("connection in plaintext", extra=fields(**details))
             case Closed():

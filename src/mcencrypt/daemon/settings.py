@@ -28,7 +28,7 @@ from mcencrypt.nodes.automatic import follow
 from mcencrypt.nodes.node import Node
 from mcencrypt.store.autoports import read_ports, write_ports
 from mcencrypt.store.config import Config
-from mcencrypt.store.peers import load_peers
+from mcencrypt.store.peers import ListedPeers, load_peers
 from mcencrypt.store.position import read_mode, write_mode
 from mcencrypt.store.values import Trust
 
@@ -36,11 +36,22 @@ log = logging.getLogger(__name__)
 
 #: What a reload applies; every other key needs a restart.
 _LIVE: Final = frozenset(
-    {"ports", "other_ports", "chains", "multichain_dir", "mode", "allow_plaintext", "trust", "peers_file", "log_level"}
+    {
+        "ports",
+        "other_ports",
+        "chains",
+        "multichain_dir",
+        "mode",
+        "allow_plaintext",
+        "trust",
+        "pin",
+        "peers_file",
+        "log_level",
+    }
 )
 
 
-def first_policy(config: Config, peers: Mapping[bytes, str]) -> Policy:
+def first_policy(config: Config, peers: ListedPeers) -> Policy:
     """The policy with which a daemon starts.  Raises OperatorError."""
     return _policy(config, read_mode(config.state_dir), peers)
 
@@ -54,8 +65,10 @@ def remember(state_dir: Path, nodes: list[Node]) -> bool:
     return now != known
 
 
-def _policy(config: Config, remembered: Mode | None, peers: Mapping[bytes, str]) -> Policy:
-    return Policy(remembered or config.mode, tuple(config.allow_plaintext), _listed(config, peers))
+def _policy(config: Config, remembered: Mode | None, peers: ListedPeers) -> Policy:
+    return Policy(
+        remembered or config.mode, tuple(config.allow_plaintext), _listed(config, peers), config.pin, peers.pinned
+    )
 
 
 def _listed(config: Config, peers: Mapping[bytes, str]) -> frozenset[bytes] | None:
@@ -84,9 +97,7 @@ class Switch(Protocol):
 class Live:
     """The configuration in force, and what of the policy follows from it."""
 
-    def __init__(
-        self, config: Config, reread: Callable[[], Config], switch: Switch, peers: Mapping[bytes, str]
-    ) -> None:
+    def __init__(self, config: Config, reread: Callable[[], Config], switch: Switch, peers: ListedPeers) -> None:
         """`switch` has the policy in force, which began as `first_policy`.  `peers`: names by public key.
 
         Raises OperatorError.
@@ -183,7 +194,7 @@ class Live:
         if set(ports) != set(self._switch.ports):
             differing = list(dict.fromkeys([*differing, "ports"]))  # a chain's files may say something else now
             reset = yield from self._switch.take_ports(ports)
-        if peers != self._peers:
+        if peers != self._peers or peers.pinned != self._peers.pinned:
             differing.append("peers")
         policy = _policy(config, self._remembered, peers)
         ended = self._switch.take_policy(replace(policy, enabled=self._switch.policy.enabled))
@@ -263,20 +274,21 @@ class Live:
         try:
             peers = load_peers(self._config.peers_path)
         except FileNotFoundError:
-            peers = {}
+            peers = ListedPeers()
         except OperatorError as problem:
             log.error("peers file not reloaded, the old list stays", extra=fields(error=str(problem)))
             raise OperatorError(f"the old list stays: {problem}") from None
         listed = _listed(self._config, peers)
-        ended = len(self._switch.take_policy(replace(self._switch.policy, listed=listed)).distrusted)
+        policy = replace(self._switch.policy, listed=listed, pinned=peers.pinned)
+        ended = len(self._switch.take_policy(policy).distrusted)
         self._peers = peers
         if not peers and listed is not None:
             log.warning("nobody is trusted: the peers file lists nobody")
         log.info("peers file reloaded", extra=fields(peers=len(peers), ended=ended))
         return {"trust": self._config.trust, "peers": len(peers), "ended": ended}
 
-    def command_peers(self, shown: list[Connection], now: float) -> replies.Peers:
-        """The control command ``peers``: who is connected, proven, and which listed peers are not.
+    def command_peers(self, shown: list[Connection], answered: list[replies.Answered], now: float) -> replies.Peers:
+        """The control command ``peers``: who is connected, proven, and which listed peers are not; who answered where.
 
         `now`: seconds since 1970.
         """
@@ -296,6 +308,7 @@ class Live:
                 }
                 for key in [*connected, *absent]
             ],
+            "answered": answered,
         }
 
 

@@ -13,6 +13,7 @@ from mcencrypt.core.status import Connection, Counters, State
 from mcencrypt.daemon.growth import Growth
 from mcencrypt.daemon.interfaces import Timers
 from mcencrypt.daemon.lookout import Lookout
+from mcencrypt.daemon.memory import Memory
 from mcencrypt.daemon.names import endpoint, identity
 from mcencrypt.daemon.rotation import Rotation
 from mcencrypt.daemon.settings import Live
@@ -35,6 +36,7 @@ class Snapshots:
         queue: Callable[[], replies.Queue],
         timers: Timers,
         lookout: Lookout,
+        memory: Memory,
     ) -> None:
         """`public`: this node's public key, as people see it; `queue` gives the numbers of the netfilter queue.
 
@@ -42,7 +44,7 @@ class Snapshots:
         """
         self._public, self._engine, self._switch, self._live = public, engine, switch, live
         self._rotation, self._queue, self._timers = rotation, queue, timers
-        self._lookout = lookout
+        self._lookout, self._memory = lookout, memory
         self._growth = Growth()
         self._started, self._started_at = timers.now(), time.time()
 
@@ -86,6 +88,7 @@ class Snapshots:
             **self._rotation.describe(now),
             "connections": [connection(one, self._live.name_of) for one in shown],
             "totals": totals(self._engine, shown),
+            "changed_keys": self._memory.changes(),
             "refused": dict(self._engine.outcome.refused),
             "grew": self._grown(now),
             "queue": self._queue(),
@@ -138,6 +141,7 @@ class Snapshots:
             "carried": counters(summary.carried),
             "plaintext": summary.plaintext,
             "plaintext_carried": counters(summary.plaintext_carried),
+            "changed_keys": self._engine.admission.identities.answers.differing(),
             "refused": dict(self._engine.outcome.refused),
             "queue": self._queue(),
             "gate": self._gate(self._timers.now()),

@@ -32,6 +32,10 @@ _REASONS = {
         "this node dialled an address that leads back to itself, or met a copy of itself",
         "nothing, if it dials its own published address; a copied node needs a state_dir of its own",
     ),
+    "key-changed": (
+        "another key answered a dial than the one that is pinned to the address",
+        "compare it with `mcencrypt identity` there, then `mcencrypt peers forget ADDRESS`, or correct the peers file",
+    ),
     "forged-handshake": ("a handshake was not authentic", "capture at both ends: somebody experiments, or a middlebox"),
     "malformed-handshake": ("a handshake was malformed", "capture at both ends: somebody experiments, or a middlebox"),
     "replayed": ("a handshake was seen before", "somebody replays recordings; nothing got in"),
@@ -65,6 +69,12 @@ def check_daemon(case: Case) -> Iterator[Finding]:
             "daemon.rules-lost",
             f"another program removed the rules {_times(status['rules_lost'])}; they were put back within seconds",
             "the log says when; have that program leave the tables raw and mangle alone",
+        )
+    for one in status["changed_keys"][:_SHOWN]:
+        yield warning(
+            "daemon.key-changed",
+            f"another key answers at {one['address']}: {one['other_key']} since {one['other_at']}, {one['key']} before",
+            f"compare it with `mcencrypt identity` there; if it is right: mcencrypt peers forget {one['address']}",
         )
     bad = status["queue"]["bad_verdicts"]
     if bad:

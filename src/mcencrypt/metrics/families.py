@@ -87,6 +87,9 @@ def _trouble(snapshot: Snapshot) -> Iterator[Metric]:
         "Records of encrypted connections that did not verify and were dropped.",
         snapshot["carried"]["auth_failures"],
     )
+    yield _gauge(
+        "changed_keys", "Addresses at which another key answers than the one remembered.", snapshot["changed_keys"]
+    )
     reasons: dict[str, int] = {reason: refused.get(reason, 0) for reason in REASONS}
     yield _counters("refused", "Packets dropped and connections refused; docs/operations.md.", "reason", reasons)
     yield _gauge("queue_waiting_packets", "Packets that wait in the kernel for the daemon.", queue["waiting"])

@@ -55,6 +55,8 @@ class Snapshot(TypedDict):
     #: Connections that ever ran in plaintext, and what they carried.
     plaintext: int
     plaintext_carried: Counters
+    #: Addresses at which another key answered than the one that is remembered.
+    changed_keys: int
     #: Packets dropped and connections refused, by reason.
     refused: dict[Reason, int]
     queue: Queue

@@ -17,7 +17,7 @@ from mcencrypt.errors import OperatorError
 from mcencrypt.store.autoports import read_ports
 from mcencrypt.store.keys import Identity, NetworkKey, load_identity, load_network_key, read_identity
 from mcencrypt.store.multichain import chain_ports
-from mcencrypt.store.peers import load_peers
+from mcencrypt.store.peers import ListedPeers, load_peers
 from mcencrypt.store.texts import parse_toml
 from mcencrypt.store.values import FROM_TEXT, KEYS, Listen, Network, Source, Trust, meant, same
 from mcencrypt.target import Target
@@ -52,6 +52,8 @@ class Config:
     allow_plaintext: tuple[Network, ...] = ()
     #: "network-key": every peer that has the network key. "listed": only those in the peers file.
     trust: Trust = "network-key"
+    #: Whether a dial is refused where another key answers than before.
+    pin: bool = False
     #: Not set: `peers.toml` in `state_dir`. See `peers_path`.
     peers_file: Path | None = None
     state_dir: Path = Path("/var/lib/mcencrypt")
@@ -103,8 +105,8 @@ class Config:
         """The file that lists the peers."""
         return self.peers_file or self.state_dir / "peers.toml"
 
-    def peers(self) -> dict[bytes, str]:
-        """Names of the peers by public key.
+    def peers(self) -> ListedPeers:
+        """Names of the peers by public key, and the addresses that are theirs alone.
 
         Raises OperatorError: the file is wrong; or only listed peers are trusted, and none is listed.
         """
@@ -119,7 +121,7 @@ class Config:
                 ) from None
             if self.peers_file:
                 raise OperatorError(f"peers_file: {file}: not found: create it, or leave peers_file out") from None
-            return {}
+            return ListedPeers()
         if not peers and self.trust == "listed":
             raise OperatorError(
                 f'peers_file: {file}: lists nobody, and trust = "listed" trusts nobody else: '

@@ -2,7 +2,9 @@
 
     [peers]
     org-a = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="    # as `mcencrypt identity` shows it there
+    org-b = { key = "3q2+7w...=", address = "192.0.2.7" }     # and at this address no other key may answer
 
+`address` is one or a list, each with a port ("192.0.2.7:7331", "[2001:db8::7]:7331") or for all ports.
 Read by the daemon, written by `mcencrypt peers`, which leaves comments and order as they are. Names are unique because
 TOML's keys are; each key has one name. No name can be taken for a key, which ends in "=".
 """
@@ -16,10 +18,11 @@ import fcntl
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mcencrypt.errors import OperatorError
+from mcencrypt.store.endpoints import parse_endpoint
 from mcencrypt.store.files import replace_file
 from mcencrypt.store.keys import KEY_SIZE
 from mcencrypt.store.texts import decode, parse_toml
@@ -51,23 +54,40 @@ def check_name(name: str) -> str:
     return name
 
 
-def load_peers(file: Path) -> dict[bytes, str]:
-    """Names by public key. Raises OperatorError: what is wrong, and where; FileNotFoundError if there is no file."""
+class ListedPeers(dict[bytes, str]):
+    """Names by public key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: The keys that alone may answer at a packed address, or address + port.
+        self.pinned: dict[bytes, frozenset[bytes]] = {}
+
+
+def load_peers(file: Path) -> ListedPeers:
+    """Names by public key, and their addresses.
+
+    Raises OperatorError: what is wrong, and where; FileNotFoundError if there is no file.
+    """
     return _check(file, _parse(file, _read(file)))
 
 
-def add_peer(file: Path, name: str, key: bytes) -> bool:
-    """Write another peer into the file, which is made if missing; False if it is there already, with that name.
+def add_peer(file: Path, name: str, key: bytes, addresses: Sequence[str] = ()) -> bool:
+    """Write another peer, with addresses that are its alone, into the file, which is made if missing.
+
+    False if all of that is there already.
 
     Raises OperatorError.
     """
     import tomlkit
 
     check_name(name)
+    endpoints = {parse_endpoint(address) for address in addresses}
     with _editing(file) as text:
         peers = _check(file, _parse(file, text))
         if peers.get(key) == name:
-            return False
+            if endpoints == {endpoint for endpoint, keys in peers.pinned.items() if key in keys}:
+                return False
+            raise OperatorError(f"{file}: {name} is there already, with other addresses: remove it first")
         if key in peers:
             raise OperatorError(f"{file}: that key is there already, as {peers[key]}")
         if name in peers.values():
@@ -77,7 +97,13 @@ def add_peer(file: Path, name: str, key: bytes) -> bool:
         document = tomlkit.parse(text or _HEADER)
         if _TABLE not in document:
             document[_TABLE] = tomlkit.table()
-        document[_TABLE][name] = base64.b64encode(key).decode()
+        encoded = base64.b64encode(key).decode()
+        if addresses:
+            entry = tomlkit.inline_table()
+            entry.update({"key": encoded, "address": addresses[0] if len(addresses) == 1 else list(addresses)})
+            document[_TABLE][name] = entry
+        else:
+            document[_TABLE][name] = encoded
         _write(file, tomlkit.dumps(document))
     return True
 
@@ -148,22 +174,37 @@ def _parse(file: Path, text: str) -> Mapping[str, object]:
     return table
 
 
-def _check(file: Path, table: Mapping[str, object]) -> dict[bytes, str]:
+def _check(file: Path, table: Mapping[str, object]) -> ListedPeers:
     if len(table) > MAX_PEERS:
         raise OperatorError(f"{file}: {len(table)} peers are more than {MAX_PEERS}")
-    peers: dict[bytes, str] = {}
-    for name, text in table.items():
+    peers = ListedPeers()
+    for name, value in table.items():
         try:
             check_name(name)
-            if not isinstance(text, str):
-                raise OperatorError("a key is a string in quotes")
-            key = parse_key(text)
+            key, endpoints = _entry(value)
         except OperatorError as error:
             raise OperatorError(f"{file}: {name[:80]}: {error}") from None
         if key in peers:
             raise OperatorError(f"{file}: {name}: has the key of {peers[key]}: remove one of them")
         peers[key] = name
+        for endpoint in endpoints:
+            peers.pinned[endpoint] = peers.pinned.get(endpoint, frozenset()) | {key}
     return peers
+
+
+def _entry(value: object) -> tuple[bytes, list[bytes]]:
+    """The key of a peer, and the addresses that are its alone."""
+    if not isinstance(value, dict):
+        if not isinstance(value, str):
+            raise OperatorError("a key is a string in quotes")
+        return parse_key(value), []
+    key, addresses = value.get("key"), value.get("address", [])
+    addresses = [addresses] if isinstance(addresses, str) else addresses
+    if set(value) - {"key", "address"} or not isinstance(key, str) or not isinstance(addresses, list):
+        raise OperatorError('must be { key = "...", address = "..." }')
+    if not all(isinstance(one, str) for one in addresses):
+        raise OperatorError("an address is a string in quotes")
+    return parse_key(key), [parse_endpoint(one) for one in addresses]
 
 
 def _write(file: Path, text: str) -> None:

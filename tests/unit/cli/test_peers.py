@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from mcencrypt.core.answers import Answered
+from mcencrypt.store.answers import read_answers, write_answers
 from mcencrypt.store.peers import load_peers
 from tests.helpers.commands import fails, run
 from tests.helpers.served import serving
@@ -20,13 +22,20 @@ def text(key: bytes) -> str:
     return base64.b64encode(key).decode()
 
 
+ANSWERED = {
+    "address": "192.0.2.7:7331", "key": text(ONE), "name": "org-a", "since": "2026-03-01T10:00:00Z",
+    "last": "2026-03-09T10:00:00Z", "other_key": text(TWO), "other_name": None, "other_at": "2026-03-09T10:00:00Z",
+    "pinned": False,
+}  # fmt: skip
+
+
 def test_peers_for_people_and_for_programs(tmp_path: Path) -> None:
     one = {"peer": "10.0.0.1:40000", "local": "10.0.0.2:7331", "state": "encrypted", "since": 940.0, "bytes_out": 7000,
            "bytes_in": 8}  # fmt: skip
     result = {"trust": "listed", "file": "/x/peers.toml", "peers": [
         {"name": "org-b", "key": text(TWO), "connections": [one, one]},
         {"name": "org-a", "key": text(ONE), "connections": []},
-    ]}  # fmt: skip
+    ], "answered": [ANSWERED]}  # fmt: skip
     with serving(tmp_path / "run", lambda command, arguments: result if command == "peers" else {}):
         shown = run("peers").stdout.splitlines()
         assert run("peers", "list").stdout.splitlines() == shown
@@ -35,6 +44,36 @@ def test_peers_for_people_and_for_programs(tmp_path: Path) -> None:
     assert [line.split()[:3] for line in shown[3:5]] == [["org-b", text(TWO), "10.0.0.1:40000"]] * 2
     assert shown[3].split()[-4:] == ["7.0", "kB", "8", "B"]
     assert shown[5].split() == ["org-a", text(ONE), "not", "connected"]
+    assert shown[8].split() == ["192.0.2.7:7331", "org-a", "2026-03-01", "2026-03-09", "CHANGED:", text(TWO)]
+
+
+def test_adding_with_an_address_pins_it(tmp_path: Path) -> None:
+    assert run("peers", "add", "org-a", text(ONE), "--address", "192.0.2.7", "--address", "[::7]:1").exit_code == 0
+    assert len(load_peers(tmp_path / "state" / "peers.toml").pinned) == 2
+    fails(run("peers", "add", "org-b", text(TWO), "--address", "node-b"), 1, "'node-b' is not an address")
+
+
+def test_forgetting_asks_the_daemon(tmp_path: Path) -> None:
+    seen = []
+
+    def daemon(command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        seen.append((command, arguments["address"]))
+        return {"forgotten": ["192.0.2.7:7331", "192.0.2.7:7332"]}
+
+    with serving(tmp_path / "run", daemon):
+        shown = run("peers", "forget", "192.0.2.7")
+    assert shown.stdout.splitlines() == ["192.0.2.7:7331 is forgotten", "192.0.2.7:7332 is forgotten"]
+    assert seen == [("peers-forget", "192.0.2.7")]
+
+
+def test_without_a_daemon_the_file_is_edited(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    endpoint = b"\xc0\0\2\7\x1c\xa3"
+    write_answers(state, {endpoint: Answered(ONE, 1, 2), endpoint[:-1] + b"\0": Answered(TWO, 1, 2)})
+    assert run("peers", "forget", "192.0.2.7:7331").stdout == "192.0.2.7:7331 is forgotten\n"
+    assert list(read_answers(state)) == [endpoint[:-1] + b"\0"]
+    fails(run("peers", "forget", "192.0.2.7:7331"), 1, "nothing is remembered of 192.0.2.7:7331")
+    fails(run("peers", "forget", "node-b"), 1, "is not an address")
 
 
 def test_adding_and_removing_tells_the_daemon(tmp_path: Path) -> None:
@@ -67,10 +106,11 @@ def test_errors_of_peers() -> None:
     fails(run("peers", "add", "org a", text(ONE)), 1, "is not a name")
     fails(run("peers", "remove", "org-a"), 1, "no peer 'org-a'")
     fails(run("peers", "add", "org-a"), 2, "KEY")
-    fails(run("peers", "forget"), 2, "forget")
+    fails(run("peers", "lose"), 2, "lose")
+    fails(run("peers", "forget"), 2, "ADDRESS")
 
 
-@pytest.mark.parametrize("name", ["list", "add", "remove"])
+@pytest.mark.parametrize("name", ["list", "add", "remove", "forget"])
 def test_every_command_of_peers_explains_itself_with_an_example(name: str) -> None:
     result = run("peers", name, "--help")
     assert result.exit_code == 0 and "Example" in result.stdout and f"mcencrypt peers {name}" in result.stdout

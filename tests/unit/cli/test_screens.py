@@ -85,10 +85,16 @@ def test_peers(width: int) -> None:
             {"name": "organisation-of-" + "words-" * 8, "key": IDENTITY, "connections": [connection]},
             {"name": "absent", "key": IDENTITY, "connections": []},
         ],
-    }
+        "answered": [
+            {"address": SIX, "key": IDENTITY, "name": None, "since": "2026-03-01T10:00:00Z",
+             "last": "2026-03-09T10:00:00Z", "other_key": IDENTITY, "other_name": None,
+             "other_at": "2026-03-09T10:00:00Z", "pinned": True},
+        ],
+    }  # fmt: skip
     lines = peers.describe(shown, width)
     fit(lines, width)
     assert any("not connected" in line for line in lines)
+    assert any("CHANGED" in line and "refused" in line for line in lines)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

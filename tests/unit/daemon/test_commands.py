@@ -42,6 +42,7 @@ def station(tmp_path: Path) -> Iterator[Station]:
         shown.append(Connection(local, remote, state, IDENTITY if known else b"", 2.5, Counters(1, 2, 3, 4), key_id))
     made.engine.connections = lambda now: iter(shown)  # type: ignore[method-assign]
     made.engine.outcome.drop("replayed")
+    made.engine.admission.identities.answers.note(bytes((192, 0, 2, 7, 0, 1)), IDENTITY, 0)
     made.kernel.do(made.switch.on())
     yield made
 
@@ -63,6 +64,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("ping", {}), ("status", {}), ("on", {}), ("off", {}), ("off", {"now": True}), ("mode", {}),
     ("mode", {"mode": "require"}), ("mode", {"mode": "require", "confirmed": True}), ("mode", {"from_config": True}),
     ("reload", {}), ("peers", {}), ("peers-changed", {}),
+    ("peers-forget", {"address": "192.0.2.7"}),
     ("probe", {"address": NEIGHBOUR, "port": 7331, "seconds": 1}), ("key-add", {"key": NEW.text()}),
 ]  # fmt: skip
 

@@ -7,7 +7,17 @@ import logging
 import pytest
 
 from mcencrypt.core.status import Counters
-from mcencrypt.core.verdict import FROM_BEFORE, Closed, Encrypted, Ended, Event, InPlaintext, Rejected, Tampered
+from mcencrypt.core.verdict import (
+    FROM_BEFORE,
+    Closed,
+    Encrypted,
+    Ended,
+    Event,
+    InPlaintext,
+    KeyChanged,
+    Rejected,
+    Tampered,
+)
 from mcencrypt.daemon.events import BURST, LATELY, LINES_PER_SECOND, REMEMBERED, Reporter
 from mcencrypt.daemon.names import identity as shown
 from tests.helpers.sides import A6, B6, A, B, identity, key_of
@@ -44,6 +54,12 @@ def reporter() -> Reporter:
             {"reason": "wrong-key", "detail": "it uses another"},
         ),
         (Tampered(KEY, ONE), logging.WARNING, "packet not authentic", {"name": "org-a"}),
+        (
+            KeyChanged(KEY, bytes(32), identity(2)),
+            logging.WARNING,
+            "another key answers at this address",
+            {"identity": shown(identity(2)), "before": "A" * 43 + "="},
+        ),
         (Ended(KEY, "its port is not ours"), logging.INFO, "local socket reset", {"detail": "its port is not ours"}),
     ],
 )  # fmt: skip

@@ -155,6 +155,19 @@ def test_a_changed_list_is_taken_even_if_it_is_empty(tmp_path: Path, caplog: pyt
     assert "old list stays" in caplog.text
 
 
+def test_pins_are_applied_while_connections_live(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    assert not bench.policy.pin and bench.policy.pinned == {}
+    assert bench.reload(pin=True)["changed"] == ["pin"] and bench.policy.pin
+    add_peer(tmp_path / "peers.toml", "org-a", ONE, ["192.0.2.7"])
+    bench.live.command_peers_changed({})
+    assert bench.policy.pinned == {b"\xc0\0\2\7": {ONE}} and bench.policy.pin
+    remove_peer(tmp_path / "peers.toml", "org-a")
+    add_peer(tmp_path / "peers.toml", "org-a", ONE, ["192.0.2.8"])
+    assert bench.reload_again()["changed"] == ["peers"], "the same peer at another address"
+    assert bench.policy.pinned == {b"\xc0\0\2\x08": {ONE}}
+
+
 def test_peers_are_those_proven_and_those_listed(tmp_path: Path) -> None:
     add_peer(tmp_path / "peers.toml", "org-b", TWO)
     add_peer(tmp_path / "peers.toml", "org-a", ONE)
@@ -165,7 +178,7 @@ def test_peers_are_those_proven_and_those_listed(tmp_path: Path) -> None:
         Connection(local, remote, State.UNCONFIRMED, b"", 60.0),
         Connection(local, remote, State.ENCRYPTED, TWO, 5.0, counters=Counters(1, 2)),
     ]
-    result = bench.live.command_peers(shown, 1000.0)
+    result = bench.live.command_peers(shown, [], 1000.0)
     assert [(one["name"], one["key"], len(one["connections"])) for one in result["peers"]] == [
         (None, text(identity(3)), 1), ("org-b", text(TWO), 1), ("org-a", text(ONE), 0),
     ]  # fmt: skip

@@ -13,6 +13,12 @@ from mcencrypt.doctor.running import _REASONS, check_daemon, check_refusals
 from tests.helpers import replies
 from tests.helpers.recorded_machine import PROC_STATUS, Recorded, by_id, case, status, worst
 
+CHANGED = {
+    "address": "192.0.2.7:7331", "key": replies.OURS, "name": None, "since": "2026-03-01T10:00:00Z",
+    "last": "2026-03-09T10:00:00Z", "other_key": replies.THEIRS, "other_name": None,
+    "other_at": "2026-03-09T10:00:00Z", "pinned": False,
+}  # fmt: skip
+
 
 def test_a_healthy_daemon(machine: Recorded) -> None:
     examined = case(machine, status())
@@ -38,6 +44,7 @@ def test_no_daemon(machine: Recorded) -> None:
     [
         ({"version": "0.0.1"}, "daemon.version"),
         ({"rules_lost": 3}, "daemon.rules-lost"),
+        ({"changed_keys": [CHANGED]}, "daemon.key-changed"),
         ({"queue": replies.queue(bad_verdicts=2)}, "daemon.errors"),
         (
             {"connections": [replies.connection(peer=f"192.0.2.{n}:7331", state="plaintext") for n in range(30)]},

@@ -363,3 +363,19 @@ def test_another_encoding_and_a_folder_are_named(tmp_path: Path) -> None:
         load(made, {})
     with pytest.raises(OperatorError, match="is a folder, as Docker makes"):
         load(tmp_path, {})
+
+
+@pytest.mark.parametrize(("text", "expected"), [("true", True), ("false", False), (" True ", True)])
+def test_pin_in_the_environment(text: str, expected: bool) -> None:
+    assert load(None, {"MCENCRYPT_PIN": text}).pin is expected
+
+
+def test_pin_is_true_or_false(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    for line, expected in (("pin = true", True), ("pin = false", False), ("", False)):
+        file.write_text(line)
+        assert load(file, {}).pin is expected
+    for wrong in ('pin = "yes"', "pin = 1", "pin = []"):
+        file.write_text(wrong)
+        with pytest.raises(OperatorError, match=r"pin: .* is not one of true, false"):
+            load(file, {})

@@ -116,3 +116,43 @@ def test_what_an_editor_leaves_is_taken_and_a_name_that_is_there_twice_is_named(
 
 def test_blanks_around_a_key_are_taken() -> None:
     assert parse_key(f" {base64.b64encode(bytes(32)).decode()}\r\n") == bytes(32)
+
+
+def test_addresses_that_are_a_peers_alone(tmp_path: Path) -> None:
+    file = tmp_path / "peers.toml"
+    add_peer(file, "org-a", ONE, ["192.0.2.7"])
+    add_peer(file, "org-b", TWO, ["192.0.2.7:7331", "2001:db8::7"])
+    peers = load_peers(file)
+    assert peers == {ONE: "org-a", TWO: "org-b"}
+    assert peers.pinned == {
+        b"\xc0\0\2\7": {ONE},
+        b"\xc0\0\2\7\x1c\xa3": {TWO},
+        bytes.fromhex("20010db8") + bytes(11) + b"\7": {TWO},
+    }
+    assert not add_peer(file, "org-a", ONE, ["192.0.2.7"])
+    for others in ([], ["192.0.2.8"]):
+        with pytest.raises(OperatorError, match="with other addresses"):
+            add_peer(file, "org-a", ONE, others)
+    assert remove_peer(file, "org-b")[2] == 1
+    assert load_peers(file).pinned == {b"\xc0\0\2\7": {ONE}}
+    with pytest.raises(OperatorError, match="'node-b' is not an address"):
+        add_peer(file, "org-c", TWO, ["node-b"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ('{ key = "KEY", addres = "192.0.2.7" }', "must be { key"),
+        ('{ address = "192.0.2.7" }', "must be { key"),
+        ('{ key = "KEY", address = 7 }', "must be { key"),
+        ('{ key = "KEY", address = [7] }', "an address is a string"),
+        ('{ key = "KEY", address = "10.1.0.0/16" }', "is not an address"),
+        ('{ key = "AAAA" }', "is not a public key"),
+    ],
+)
+def test_what_is_no_entry_with_an_address(tmp_path: Path, entry: str, problem: str) -> None:
+    file = tmp_path / "peers.toml"
+    file.write_text(f"[peers]\norg-a = {entry}\n".replace("KEY", text(ONE)))
+    file.chmod(0o600)
+    with pytest.raises(OperatorError, match=f"org-a: .*{problem}"):
+        load_peers(file)
