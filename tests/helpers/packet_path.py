@@ -50,7 +50,7 @@ class FakeInjector:
         self.sent = self.failed = 0
 
     def send(self, injection: Injection, now: float) -> None:
-        self._acts.append(f"{injection.packet.decode()} to {injection.toward}")
+        self._acts.append(f"{injection.packet.decode(errors='replace')} to {injection.toward}")
 
     def is_ours(self, packet: Buffer) -> bool:
         return bytes(packet).startswith(b"ours")

@@ -140,9 +140,9 @@ class Side:
         found, self.outcome.sockets = self.outcome.sockets, set()
         return found
 
-    def suspects(self) -> set[bytes]:
-        """Sockets that a stranger named since the last call."""
-        found, self.outcome.suspects = self.outcome.suspects, set()
+    def suspects(self) -> dict[bytes, int | None]:
+        """Sockets that a stranger named since the last call, with the number of the reset that answers it."""
+        found, self.outcome.suspects = self.outcome.suspects, {}
         return found
 
     def rejected(self) -> Rejected:

@@ -41,7 +41,7 @@ GSO: Final = 2
 CSUM_NOT_VERIFIED: Final = 4
 
 #: Sockets that are looked up because a packet from the network named them: a second, and at once.  Whoever has such a
-#: socket sends as well, and what it sends is always believed.
+#: socket sends as well, and what it sends is always believed.  No more of these packets are answered, with a reset.
 LOOK_UPS_PER_SECOND: Final = 64.0
 LOOK_UPS_AT_ONCE: Final = 64
 
@@ -239,7 +239,7 @@ class Engine:
         if self.policy.plaintext_allowed(address_of(segment.source_first)):
             return ACCEPT  # anybody can send it: whether there is a connection our own kernel's answer shows
         if not segment.flags & RST and self._look_ups.take(now):
-            self.outcome.suspects.add(key)
+            self.outcome.suspects[key] = segment.ack if segment.flags & ACK else None
         return self.outcome.drop("unknown-connection")
 
     # -- what others decide

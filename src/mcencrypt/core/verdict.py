@@ -120,8 +120,9 @@ class Outcome:
     injections: list[Injection] = field(default_factory=list)
     #: Connections, ours first, whose local sockets must go.
     sockets: set[bytes] = field(default_factory=set)
-    #: Connections, ours first, that a stranger's packet named: if there are such sockets, they must go.
-    suspects: set[bytes] = field(default_factory=set)
+    #: Connections, ours first, that a stranger's packet named: if there are such sockets, they must go. With each the
+    #: sequence number of the reset that any host has for such a packet, None where it has none.
+    suspects: dict[bytes, int | None] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     #: Connections, ours first, whose path will be asked for when the peer answers: it can be looked up meanwhile.
     ahead: list[bytes] = field(default_factory=list)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from mcencrypt.control import replies
+from mcencrypt.core.packet import RST, bare
 from mcencrypt.core.verdict import ACCEPT, FROM_BEFORE, Ended, Verdict
 from mcencrypt.daemon.interfaces import Decider, Injector, Queue, Reporter
 from mcencrypt.kernel.queue import Decide, statistics
@@ -58,9 +59,13 @@ class Datapath:
         while outcome.sockets:
             self._destroy(outcome.sockets.pop())
         while outcome.suspects:
-            key = outcome.suspects.pop()
+            key, number = outcome.suspects.popitem()
             if self._destroy_suspect(key):
                 outcome.events.append(Ended(key, FROM_BEFORE))
+            if number is not None:
+                # A far side whose connection this host knows nothing of, since a reboot, has to hear of it.
+                outcome.to_network(bare(key, number, 0, RST))
+                self._inject()
         if outcome.events:
             events, untold = outcome.take_events()
             now = time.monotonic()

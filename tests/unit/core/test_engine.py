@@ -53,7 +53,7 @@ def test_unknown_connections_are_ended(flags: int) -> None:
     assert a.refused == {"unknown-connection": 1}
     assert a.injected() == []
     assert a.events() == [] and a.sockets() == set(), "anybody can send it"
-    assert a.suspects() == {key_of(A, B)}
+    assert a.suspects() == {key_of(A, B): 800}, "whoever looks it up answers as any host does"
 
     assert a.egress(make(A, B, 800, 709, flags, b"plaintext")) is DROP
     assert a.kinds() == [Ended] and a.sockets() == {key_of(A, B)}

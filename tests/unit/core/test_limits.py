@@ -78,7 +78,7 @@ def test_garbage_in_a_syn_asks_the_kernel_nothing_and_computes_with_no_key(
         assert b.ingress(make(peer, local, ISN_A, 0, SYN, payload, options)) is DROP
     assert asked.count == {}
     b.untouched()
-    assert b.suspects() == set() and b.sockets() == set()
+    assert b.suspects() == {} and b.sockets() == set()
 
 
 def test_what_is_counted_here_is_asked_for_a_valid_syn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,10 +60,19 @@ def test_packets_then_sockets_then_the_log(bench: Bench) -> None:
 def test_a_socket_that_a_stranger_named_is_reported_if_there_was_one(bench: Bench) -> None:
     outcome = bench.engine.outcome
     bench.existing.add(OTHER)
-    outcome.suspects |= {KEY, OTHER}
+    outcome.suspects |= {KEY: None, OTHER: None}
     bench.datapath.carry_out()
     assert sorted(bench.acts) == ["reported", "suspect 0 looked up", "suspect 1 looked up"]
     assert bench.reported == [Ended(OTHER, FROM_BEFORE)] and outcome == Outcome()
+
+
+def test_a_stranger_is_answered_as_any_host_answers_once_the_socket_was_looked_up(bench: Bench) -> None:
+    """A far side whose connection was lost here, in a reboot, would never hear of it."""
+    bench.engine.outcome.suspects[KEY] = 4711
+    bench.datapath.carry_out()
+    [looked_up, sent] = bench.acts
+    assert looked_up == "suspect 0 looked up" and "network" in sent
+    assert bench.engine.outcome == Outcome()
 
 
 def test_of_rejections_a_few_are_told_and_all_are_counted(bench: Bench) -> None:
