@@ -6,19 +6,24 @@ import os
 import select
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from mcencrypt.control.client import SOCKET_NAME
-from mcencrypt.control.server import ControlServer, Handler
+from mcencrypt.control.server import Audit, ControlServer, Handler
 from mcencrypt.errors import OperatorError
 
 
-@contextmanager
-def serving(run_dir: Path, handler: Handler) -> Iterator[None]:
+def serving(run_dir: Path, handler: Handler) -> AbstractContextManager[None]:
     """A daemon's control socket in a thread."""
-    server = ControlServer(run_dir / SOCKET_NAME, handler)
+    return serving_audited(run_dir, handler, None)
+
+
+@contextmanager
+def serving_audited(run_dir: Path, handler: Handler, audit: Audit | None) -> Iterator[None]:
+    """The same; `audit` is told of each request."""
+    server = ControlServer(run_dir / SOCKET_NAME, handler, audit=audit)
     wake_read, wake_write = os.pipe()
 
     def loop() -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
 
+from mcencrypt.control.caller import Caller, caller
 from mcencrypt.control.client import VERSION, check_length, peer_uid
 from mcencrypt.control.runlock import RunLock
 from mcencrypt.errors import OperatorError
@@ -73,6 +74,8 @@ class Later(Generic[R_contra]):
 
 
 Handler = Callable[[str, Arguments], Result | Later[Any]]
+#: Told who asks for what, before it is done.
+Audit = Callable[[Caller, str, Arguments], None]
 
 
 def _done(result: Result) -> Done:
@@ -114,19 +117,26 @@ class ControlServer:
     Creating it takes the lock of the run directory (unless the caller holds it already) and listens.
     """
 
-    def __init__(self, path: Path, handler: Handler, lock: RunLock | None = None, group: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        handler: Handler,
+        lock: RunLock | None = None,
+        group: int | None = None,
+        audit: Audit | None = None,
+    ) -> None:
         """`path`: the socket; its folder is made (0700) if missing, and holds the lock.
 
         `handler` is called with command and arguments and returns the result, or a `Later`. Its OperatorError becomes
         an error reply; any other exception is logged and becomes a reply that says so. `lock`: the run directory's lock
         if the caller took it earlier; it stays the caller's. `group`: the id of a group whose members may connect as
-        well (`readonly`); otherwise only root and the own user may.
+        well (`readonly`); otherwise only root and the own user may. `audit` is told of each request before it is done.
 
         Raises OperatorError: a daemon already runs there, or the socket cannot be made.
         """
         check_length(path)
         self.path = path
-        self._handler, self._group = handler, group
+        self._handler, self._group, self._audit = handler, group, audit
         self._own_lock = RunLock.acquire(path.parent) if lock is None else None
         self._clients: dict[int, _Client] = {}
         self._loop: Readers | None = None
@@ -233,7 +243,7 @@ class ControlServer:
             return False
         line = bytes(client.incoming[:end])
         del client.incoming[: end + 1]
-        reply = self._call(line)
+        reply = self._call(line, client)
         if isinstance(reply, Later):
             if reply.reply is None:
                 client.waiting = True
@@ -253,7 +263,7 @@ class ControlServer:
         except OSError:
             self._drop(client)
 
-    def _call(self, line: bytes) -> Reply | Later[Any]:
+    def _call(self, line: bytes, client: _Client) -> Reply | Later[Any]:
         try:
             request = json.loads(line)
             command, version = request.pop("command"), request.pop("replies", VERSION)
@@ -267,6 +277,8 @@ class ControlServer:
                 "that both are of one version"
             )
         try:
+            if self._audit is not None:
+                self._audit(caller(client.socket), command, request)
             result = self._handler(command, request)
             return result if isinstance(result, Later) else _done(result)
         except OperatorError as error:

@@ -23,6 +23,7 @@ from mcencrypt.control.runlock import STATE_LOCK_NAME, RunLock
 from mcencrypt.control.server import ControlServer
 from mcencrypt.core.engine import Engine
 from mcencrypt.core.policy import Surroundings
+from mcencrypt.daemon.audit import audit, audit_signal
 from mcencrypt.daemon.commands import Commands
 from mcencrypt.daemon.datapath import Datapath
 from mcencrypt.daemon.events import Reporter
@@ -145,7 +146,7 @@ class Daemon:
         self._snapshots = Snapshots(shown_as, engine, switch, live, rotation, queue, self._loop, self._lookout, memory)
         self._metrics = Metrics(listener, self._snapshots.metrics, config.log_format) if listener else None
         self._commands = Commands(switch, live, prober, rotation, self._snapshots, self._notifier, jobs, memory)
-        self._control = ControlServer(config.control_socket, self._commands, self._lock)
+        self._control = ControlServer(config.control_socket, self._commands, self._lock, audit=audit)
         self._shown = (
             status_server(config.run_dir, self._commands, self._lock, config.status_group)
             if config.status_group
@@ -226,6 +227,7 @@ class Daemon:
         logs.flush()
 
     def _hang_up(self) -> None:
+        audit_signal("SIGHUP", "reload")
         self._commands.reload()  # whether it failed is in the log
 
     def _routes_changed(self) -> None:
