@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 import subprocess
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +165,24 @@ def test_kustomize_makes_the_same_of_it() -> None:
     by_name = {one["metadata"]["name"]: one for one in yaml.safe_load_all(done.stdout)}
     for expected in rendered(KUSTOMIZED / "trubudget", CHART):
         assert by_name[expected["metadata"]["name"]] == expected
+
+
+def test_the_recipe_for_a_compose_file_that_exists_is_one() -> None:
+    """docs/docker.md: what was the node's is the sidecar's, and nothing that excludes each other is together."""
+    text = (ROOT / "docs/docker.md").read_text()
+    recipe = text.partition("## Into a compose file")[2].partition("\n## ")[0]
+    blocks = re.findall(r"(?:^    .*\n)+", recipe, re.MULTILINE)
+    before, after = (yaml.safe_load(textwrap.dedent(block)) for block in blocks)
+    node, sidecar = after["node"], after["mcencrypt"]
+    assert sidecar["ports"] == before["node"]["ports"] and not {"ports", "networks"} & set(node)
+    [(name, network)] = sidecar["networks"].items()
+    assert {**before["node"]["networks"][name], "aliases": ["node"]} == network
+    assert node["network_mode"] == "service:mcencrypt" and node["command"] and node["restart"] == "unless-stopped"
+    template = yaml.safe_load((ROOT / "docker/docker-compose.yml").read_text())["services"]["node"]
+    assert node["entrypoint"] == template["entrypoint"] and set(node["volumes"]) <= set(template["volumes"])
+
+
+@pytest.mark.subprocesses
+def test_join_without_a_command_says_so_at_once() -> None:
+    done = subprocess.run(["sh", str(ROOT / "docker/join")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "join: no command" in done.stderr

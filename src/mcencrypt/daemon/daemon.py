@@ -42,6 +42,7 @@ from mcencrypt.daemon.snapshot import Snapshots
 from mcencrypt.daemon.switch import Switch
 from mcencrypt.daemon.ways import Ways
 from mcencrypt.errors import OperatorError
+from mcencrypt.kernel.capabilities import check_capabilities
 from mcencrypt.kernel.fence import Fence
 from mcencrypt.kernel.firewall import Firewall
 from mcencrypt.kernel.inject import Injector
@@ -100,6 +101,7 @@ class Daemon:
         self._lock = RunLock.acquire(config.run_dir)
         self._state_lock = RunLock.acquire(config.state_dir, STATE_LOCK_NAME, "state_dir")
         stored = StoredKeyring(config.state_dir, network_key)
+        check_capabilities()
         check_links()
         listener = _metrics_listener(config.metrics_listen, namespace)
         self._journal, self._learnt = Journal(config.run_dir), Learnt(config.run_dir)

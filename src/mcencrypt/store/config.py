@@ -6,11 +6,12 @@ that names the file or variable and the key.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from mcencrypt.core.policy import Mode
 from mcencrypt.errors import OperatorError
@@ -27,6 +28,7 @@ DEFAULT_FILE = Path("/etc/mcencrypt/config.toml")
 CREDENTIAL = "network.key"
 
 _PREFIX = "MCENCRYPT_"
+_FOLDER: Final = 60
 _NOT_KEYS = {"CONFIG", "INTERPRETED", "IPTABLES"}
 # Kubernetes and Docker links set MCENCRYPT_PORT=tcp://... and more for a service that is called mcencrypt.
 _SERVICE_LINK = re.compile(r".*_SERVICE_(HOST|PORT)(_\w+)?|(.*_)?PORT_\d+_(TCP|UDP|SCTP)(_\w+)?")
@@ -195,9 +197,17 @@ def load(path: Path | None, environ: Mapping[str, str], **overrides: object) -> 
             Source("multichain_dir", Path.cwd()), str(Config.multichain_dir)
         )
     if values.get("netns"):
-        for key in ("state_dir", "run_dir"):
-            values.setdefault(key, getattr(Config, key) / "netns" / str(values["netns"]))
+        folder = str(values["netns"])
+        values.setdefault("state_dir", Config.state_dir / "netns" / folder)
+        values.setdefault("run_dir", Config.run_dir / "netns" / _short(folder))
     return Config(**values, file=None if table is None else file)
+
+
+def _short(folder: str) -> str:
+    """A folder's name that leaves room for that of a UNIX socket, whose path is short (unix(7)): 60 characters."""
+    if len(folder) <= _FOLDER:
+        return folder
+    return f"{folder[: _FOLDER - 17]}-{hashlib.blake2s(folder.encode(), digest_size=8).hexdigest()}"
 
 
 def _read(file: Path, must_exist: bool) -> dict[str, Any] | None:

@@ -379,3 +379,11 @@ def test_pin_is_true_or_false(tmp_path: Path) -> None:
         file.write_text(wrong)
         with pytest.raises(OperatorError, match=r"pin: .* is not one of true, false"):
             load(file, {})
+
+
+def test_a_long_name_of_a_container_leaves_room_for_its_socket() -> None:
+    name = "k8s_" + "x" * 124
+    made, other = (load(None, {"MCENCRYPT_NETNS": f"docker:{one}"}) for one in (name, name[:-1] + "y"))
+    assert len(str(made.run_dir / "control.sock")) <= 107 and made.run_dir != other.run_dir
+    assert made.state_dir.name == f"docker:{name}", "that path has no such limit, and is known from before"
+    assert load(None, {"MCENCRYPT_NETNS": "docker:node1"}).run_dir.name == "docker:node1"
