@@ -51,8 +51,9 @@ def status(**changes: Any) -> Status:
     """A healthy daemon's, with nobody connected."""
     made: Status = {
         "enabled": True, "draining": False, "mode": "require", "mode_source": "configuration", "trust": "network-key",
-        "plaintext_peers": [], "ports": [7331], "uncovered": [], "key_id": KEY_ID, "identity": OURS, "netns": None,
-        "pid": 4242, "version": VERSION, "build": "compiled", "uptime": 61.2,
+        "plaintext_peers": [], "ports": [7331], "uncovered": [], "peers_list": None,
+        "key_id": KEY_ID, "identity": OURS, "netns": None, "pid": 4242, "version": VERSION,
+        "build": "compiled", "uptime": 61.2,
         "keys": [key(id=changes.get("key_id", KEY_ID))],
         "base_key_retired": False, "connections": [], "changed_keys": [], "totals": {"connections": 0, **_NOTHING},
         "refused": {},

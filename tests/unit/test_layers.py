@@ -156,7 +156,11 @@ class Foreign(NamedTuple):
 
 
 FOREIGN = (
-    Foreign("cryptography", ("core", "store.keys"), "keys stay where they are used and where they are read"),
+    Foreign(
+        "cryptography",
+        ("core", "store.keys", "store.signedpeers"),
+        "keys stay where they are used and where they are read",
+    ),
     Foreign("netfilterqueue", ("kernel.queue",), "one place gives verdicts: one that is too long lets plaintext out"),
     Foreign("click", ("cli", "system"), "only the command line, and what is made of its help, has options"),
     Foreign("rich", ("cli.top", "cli.top_screen"), "it doubles the start of whatever imports it; only `top` draws"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -65,6 +67,7 @@ def add(settings: Settings, name: str, key: str, addresses: tuple[str, ...]) -> 
     from mcencrypt.store.peers import add_peer, parse_key
 
     config = settings.load()
+    _refuse_signed(config)
     _refuse_own(config, key)
     if not add_peer(config.peers_path, name, parse_key(key), addresses):
         click.echo(f"{name} is listed in {config.peers_path} already, with that key")
@@ -81,6 +84,7 @@ def remove(settings: Settings, name_or_key: str) -> None:
     from mcencrypt.store.peers import remove_peer
 
     config = settings.load()
+    _refuse_signed(config)
     name, key, left = remove_peer(config.peers_path, name_or_key)
     click.echo(f"{name} ({base64.b64encode(key).decode()}) is not listed any more")
     _tell_daemon(config)
@@ -126,8 +130,59 @@ def _forget(config: Config, address: str) -> list[str]:
 
 peers.add_command(list_, "list")
 peers.add_command(forget)
+
+
+@command("mcencrypt peers sign-key admin.key")
+@click.argument("file", type=click.Path(path_type=Path))
+def sign_key(file: Path) -> None:
+    """Make a key that signs lists of peers, in FILE. Keep it off the nodes, which get its public half."""
+    from mcencrypt.store.signedpeers import create_signing_key
+
+    public = create_signing_key(file)
+    click.echo(f'peers_signed_by = "{public}"')
+    click.echo('next: that line and trust = "listed" into the configuration of every node', err=True)
+
+
+@command("mcencrypt peers sign --key admin.key --days 180 >org.peers")
+@click.option("--key", "key_file", required=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="The key that `mcencrypt peers sign-key` made.")  # fmt: skip
+@click.option("--days", required=True, type=click.IntRange(1, 3650), metavar="N", help="How long the list is to count.")
+@click.option("--list", "file", type=click.Path(path_type=Path), metavar="FILE",
+              help="The list to sign.  [default: peers_file]")  # fmt: skip
+@pass_settings
+def sign(settings: Settings, key_file: Path, days: int, file: Path | None) -> None:
+    """Sign a list of peers for nodes that have peers_signed_by, and print it.
+
+    They take it from peers_file, a file or a folder (there: names that end in .peers), within half a minute. A later
+    one replaces it; an older one is never taken again; once it has expired, nobody is trusted.
+    """
+    from mcencrypt.store.peers import load_peers
+    from mcencrypt.store.signedpeers import sign as signed
+
+    path = file or settings.load().peers_path
+    try:
+        peers = load_peers(path)
+    except FileNotFoundError:
+        raise OperatorError(f"{path}: not found: list the peers with `mcencrypt peers add NAME KEY`") from None
+    now = int(time.time())
+    signed_text, public = signed(peers, now, now + days * 86400, key_file)
+    click.echo(signed_text.decode(), nl=False)
+    until = datetime.fromtimestamp(now + days * 86400).isoformat(" ", "minutes")
+    click.echo(f'signed: {text.plural(len(peers), "peer")} until {until}, for peers_signed_by = "{public}"', err=True)
+
+
+peers.add_command(sign_key, "sign-key")
+peers.add_command(sign)
 peers.add_command(add)
 peers.add_command(remove)
+
+
+def _refuse_signed(config: Config) -> None:
+    if config.peers_signed_by is not None:
+        raise OperatorError(
+            "peers_signed_by: the list is the admin's, who changes it and signs it anew (`mcencrypt peers sign`): put "
+            f"that at {config.peers_path}"
+        )
 
 
 def _refuse_own(config: Config, text: str) -> None:

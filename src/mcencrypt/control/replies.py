@@ -162,6 +162,15 @@ class Uncovered(TypedDict):
     sure: bool
 
 
+class PeersList(TypedDict):
+    """A signed list of peers."""
+
+    #: When it was signed, in seconds since 1970.
+    serial: int
+    #: From when on it counts no more, likewise.
+    expires: int
+
+
 class Key(TypedDict):
     """A network key: one that is accepted, or a retired one that still carries connections."""
 
@@ -203,6 +212,8 @@ class Status(Keys):
     mode_source: ModeSource
     #: Who may connect: whoever has the network key, or only the peers that are listed.
     trust: Trust
+    #: The signed list of peers in force; null where the list is not signed.
+    peers_list: PeersList | None
     #: Connections on the P2P ports that are not encrypted, whether or not the daemon has seen a packet of them.
     plaintext_peers: list[PlaintextPeer]
     #: The P2P ports.

@@ -67,6 +67,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two calls of the engine's timers.
 TICK: Final = 1.0
+#: Seconds between two looks for a later signed list of peers.
+LIST_EVERY: Final = 30.0
 
 
 class Daemon:
@@ -121,7 +123,7 @@ class Daemon:
         firewall, fence = Firewall(ports, config.queue_number, mark=config.fence_mark), Fence(ports, config.fence_mark)
         self._jobs = jobs = Jobs(self._loop)
         self._switch = switch = Switch(engine, firewall, fence, sockets, self._loop, jobs, config.state_dir)
-        live = Live(config, reread, switch, peers)
+        self._live = live = Live(config, reread, switch, peers)
         reporter = Reporter(live.name_of)
         injector = Injector(ways.handlings)
         try_queue(config.queue_number)
@@ -191,6 +193,8 @@ class Daemon:
         if self._shown is not None:
             self._shown.attach(self._loop)
         self._lookout.start()
+        self._live.look_at_list()
+        self._loop.call_every(LIST_EVERY, self._live.look_at_list)
         log.info("daemon is ready", extra=self._known_as)
         if self._metrics is not None:
             self._metrics.start(self._loop)

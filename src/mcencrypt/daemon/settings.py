@@ -7,6 +7,7 @@ the new policy does not allow them.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields as fields_of
 from dataclasses import replace
@@ -34,6 +35,10 @@ from mcencrypt.store.values import Trust
 
 log = logging.getLogger(__name__)
 
+DAY: Final = 86400.0
+#: Seconds before its end from when on a signed list is warned of.
+SOON: Final = 14 * DAY
+
 #: What a reload applies; every other key needs a restart.
 _LIVE: Final = frozenset(
     {
@@ -46,6 +51,7 @@ _LIVE: Final = frozenset(
         "trust",
         "pin",
         "peers_file",
+        "peers_signed_by",
         "log_level",
     }
 )
@@ -97,13 +103,26 @@ class Switch(Protocol):
 class Live:
     """The configuration in force, and what of the policy follows from it."""
 
-    def __init__(self, config: Config, reread: Callable[[], Config], switch: Switch, peers: ListedPeers) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reread: Callable[[], Config],
+        switch: Switch,
+        peers: ListedPeers,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """`switch` has the policy in force, which began as `first_policy`.  `peers`: names by public key.
+
+        `clock`: seconds since 1970.
 
         Raises OperatorError.
         """
         self._config, self._reread, self._switch, self._peers = config, reread, switch, peers
         self._remembered = read_mode(config.state_dir)
+        self._clock = clock
+        self._signed: replies.PeersList | None = None
+        #: Days until the signed list expires, of the last warning.
+        self._warned: int | None = None
 
     def name_of(self, identity: bytes) -> str | None:
         """What the peers file calls this public key."""
@@ -265,12 +284,48 @@ class Live:
 
     # -- peers
 
+    @property
+    def signed_list(self) -> replies.PeersList | None:
+        """The signed list in force; None where lists are not signed."""
+        return self._signed
+
+    def look_at_list(self) -> None:
+        """Take a later signed list, and trust nobody once the last one has expired. To be called now and then."""
+        try:
+            listed = self._config.signed_list()
+        except OperatorError as problem:
+            log.error("the signed list of peers cannot be read", extra=fields(error=str(problem)))
+            return
+        if listed is None:
+            self._signed = None
+            return
+        left = listed.expires - self._clock()
+        before, self._signed = self._signed, {"serial": listed.serial, "expires": listed.expires}
+        peers = listed.peers if left > 0 else ListedPeers()
+        if self._signed != before or peers != self._peers:
+            ended = self._take_peers(peers)
+            log.info("signed list of peers", extra=fields(serial=listed.serial, peers=len(peers), ended=ended))
+        warned = int(left // DAY) if left < SOON else None
+        if warned is not None and warned != self._warned:
+            what = "has expired, and nobody is trusted" if left <= 0 else f"expires within {warned + 1} days"
+            log.warning(f"the signed list of peers {what}: get a new one from the admin")
+        self._warned = warned
+
+    def _take_peers(self, peers: ListedPeers) -> int:
+        """Trust these from now on; how many connections were ended."""
+        policy = replace(self._switch.policy, listed=_listed(self._config, peers), pinned=peers.pinned)
+        self._peers = peers
+        return len(self._switch.take_policy(policy).distrusted)
+
     def command_peers_changed(self, arguments: Arguments) -> replies.PeersChanged:
         """The control command ``peers-changed``: read the peers file again, and nothing else.
 
         Unlike at start an empty list is taken: who revokes the last key means it.  Raises OperatorError; then the old
         list stays.
         """
+        if self._config.peers_signed_by is not None:
+            self.look_at_list()
+            return {"trust": self._config.trust, "peers": len(self._peers), "ended": 0}
         try:
             peers = load_peers(self._config.peers_path)
         except FileNotFoundError:
@@ -278,11 +333,8 @@ class Live:
         except OperatorError as problem:
             log.error("peers file not reloaded, the old list stays", extra=fields(error=str(problem)))
             raise OperatorError(f"the old list stays: {problem}") from None
-        listed = _listed(self._config, peers)
-        policy = replace(self._switch.policy, listed=listed, pinned=peers.pinned)
-        ended = len(self._switch.take_policy(policy).distrusted)
-        self._peers = peers
-        if not peers and listed is not None:
+        ended = self._take_peers(peers)
+        if not peers and self._config.trust == "listed":
             log.warning("nobody is trusted: the peers file lists nobody")
         log.info("peers file reloaded", extra=fields(peers=len(peers), ended=ended))
         return {"trust": self._config.trust, "peers": len(peers), "ended": ended}

@@ -75,6 +75,7 @@ class Snapshots:
             "mode": self._engine.policy.mode,
             "mode_source": self._live.mode_source,
             "trust": self._live.trust,
+            "peers_list": self._live.signed_list,
             "plaintext_peers": self._live.plaintext_peers(),
             "ports": list(self._switch.ports),
             "uncovered": self._lookout.describe(),
@@ -146,6 +147,7 @@ class Snapshots:
             "queue": self._queue(),
             "gate": self._gate(self._timers.now()),
             "rules_lost": self._switch.guard.rules_lost,
+            "peers_list_expires": (self._live.signed_list or {"expires": 0})["expires"],
             "uncovered": sum(one.sure for one in self._lookout.uncovered),
             "process": process(),
         }

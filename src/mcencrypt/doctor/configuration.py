@@ -40,6 +40,7 @@ def check_configuration(case: Case) -> Iterator[Finding]:
             "mode is prefer: connections with peers without mcencrypt run in plaintext",
             "set mode to require once `mcencrypt status` shows no plaintext connection",
         )
+    yield from _check_list(case)
     status = case.status
     if status and ports and set(status["ports"]) != set(ports):
         yield warning(
@@ -47,6 +48,22 @@ def check_configuration(case: Case) -> Iterator[Finding]:
             f"the daemon takes ports {_list(status['ports'])}, the configuration now says {_list(ports)}",
             "restart the daemon, or run `mcencrypt reload` where that is known",
         )
+
+
+def _check_list(case: Case) -> Iterator[Finding]:
+    """A signed list of peers ends, and with it all trust."""
+    listed = case.status["peers_list"] if case.status else None
+    if listed is None:
+        return
+    days = (listed["expires"] - case.machine.now()) / 86400
+    if days <= 0:
+        text = "the signed list of peers has expired: nobody is trusted"
+        yield problem("config.peers-list", text, "get a new one from the admin (`mcencrypt peers sign`)")
+    elif days < 14:
+        text = f"the signed list of peers expires in {days:.0f} days; then nobody is trusted"
+        yield warning("config.peers-list", text, "get a new one from the admin (`mcencrypt peers sign`)")
+    else:
+        yield ok("config.peers-list", f"the signed list of peers counts for {days:.0f} days more")
 
 
 def check_files(case: Case) -> Iterator[Finding]:

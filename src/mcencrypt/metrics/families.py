@@ -108,6 +108,11 @@ def _trouble(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("rules_in_place", "1 if the iptables rules were in place seconds ago.", gate["rules_in_place"])
     yield _gauge("fence_in_place", "1 if the fence was at the last look.", gate["fence"] in ("standing", "owned"))
     yield _gauge(
+        "peers_list_expires_seconds",
+        "When the signed list of peers expires, since 1970; 0 where there is none.",
+        snapshot["peers_list_expires"],
+    )
+    yield _gauge(
         "uncovered_sockets", "Sockets of MultiChain on ports that are not covered: plaintext.", snapshot["uncovered"]
     )
     yield _counter("rules_lost", "Times that another program removed the iptables rules.", snapshot["rules_lost"])

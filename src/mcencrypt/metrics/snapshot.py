@@ -63,6 +63,8 @@ class Snapshot(TypedDict):
     gate: Gate
     #: Times that somebody else removed our rules.
     rules_lost: int
+    #: When the signed list of peers expires, in seconds since 1970; 0 where there is none.
+    peers_list_expires: int
     #: Sockets of MultiChain's on ports that no rule covers, those beyond doubt.
     uncovered: int
     process: Process

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mcencrypt.core.policy import Mode
 from mcencrypt.errors import OperatorError
@@ -22,6 +23,9 @@ from mcencrypt.store.peers import ListedPeers, load_peers
 from mcencrypt.store.texts import parse_toml
 from mcencrypt.store.values import FROM_TEXT, KEYS, Listen, Network, Source, Trust, meant, same
 from mcencrypt.target import Target
+
+if TYPE_CHECKING:
+    from mcencrypt.store.signedpeers import SignedList
 
 DEFAULT_FILE = Path("/etc/mcencrypt/config.toml")
 #: Name of the systemd credential that holds the network key where network_key_file is not set.
@@ -58,6 +62,8 @@ class Config:
     pin: bool = False
     #: Not set: `peers.toml` in `state_dir`. See `peers_path`.
     peers_file: Path | None = None
+    #: The public key of whoever signs the list; then peers_file is a signed list, or a folder of such.
+    peers_signed_by: bytes | None = None
     state_dir: Path = Path("/var/lib/mcencrypt")
     run_dir: Path = Path("/run/mcencrypt")
     #: Members of this group of the system may see the status; None: root alone.
@@ -113,6 +119,11 @@ class Config:
         Raises OperatorError: the file is wrong; or only listed peers are trusted, and none is listed.
         """
         file = self.peers_path
+        signed = self.signed_list()
+        if signed is not None:
+            if signed.expires <= time.time():
+                raise OperatorError(f"peers_file: {file}: the signed list has expired: get a new one from the admin")
+            return signed.peers
         try:
             peers = load_peers(file)
         except FileNotFoundError:
@@ -130,6 +141,16 @@ class Config:
                 "`mcencrypt peers add NAME KEY`"
             )
         return peers
+
+    def signed_list(self) -> SignedList | None:
+        """The latest signed list that was seen, expired or not; None where none are. Raises OperatorError."""
+        if self.peers_signed_by is None:
+            return None
+        if self.trust != "listed":
+            raise OperatorError('peers_signed_by: needs trust = "listed": otherwise nobody is kept out by the list')
+        from mcencrypt.store.signedpeers import current
+
+        return current(self.peers_path, self.peers_signed_by, self.state_dir)
 
     def network_key(self) -> NetworkKey:
         """The network key. Raises OperatorError that names the file and the key that set it."""

@@ -68,7 +68,7 @@ def load_peers(file: Path) -> ListedPeers:
 
     Raises OperatorError: what is wrong, and where; FileNotFoundError if there is no file.
     """
-    return _check(file, _parse(file, _read(file)))
+    return check_peers(file, _parse(file, _read(file)))
 
 
 def add_peer(file: Path, name: str, key: bytes, addresses: Sequence[str] = ()) -> bool:
@@ -83,7 +83,7 @@ def add_peer(file: Path, name: str, key: bytes, addresses: Sequence[str] = ()) -
     check_name(name)
     endpoints = {parse_endpoint(address) for address in addresses}
     with _editing(file) as text:
-        peers = _check(file, _parse(file, text))
+        peers = check_peers(file, _parse(file, text))
         if peers.get(key) == name:
             if endpoints == {endpoint for endpoint, keys in peers.pinned.items() if key in keys}:
                 return False
@@ -113,7 +113,7 @@ def remove_peer(file: Path, which: str) -> tuple[str, bytes, int]:
     import tomlkit
 
     with _editing(file) as text:
-        peers = _check(file, _parse(file, text))
+        peers = check_peers(file, _parse(file, text))
         found = [(name, key) for key, name in peers.items() if which in (name, base64.b64encode(key).decode())]
         if not found:
             raise OperatorError(f"{file}: no peer {which[:80]!r}: see `mcencrypt peers`")
@@ -174,7 +174,8 @@ def _parse(file: Path, text: str) -> Mapping[str, object]:
     return table
 
 
-def _check(file: Path, table: Mapping[str, object]) -> ListedPeers:
+def check_peers(file: Path, table: Mapping[str, object]) -> ListedPeers:
+    """Names by public key of a table of a TOML file. Raises OperatorError: what is wrong, and where."""
     if len(table) > MAX_PEERS:
         raise OperatorError(f"{file}: {len(table)} peers are more than {MAX_PEERS}")
     peers = ListedPeers()

@@ -6,6 +6,7 @@ first. Whatever is wrong is one OperatorError that begins with the value's sourc
 
 from __future__ import annotations
 
+import base64
 import difflib
 import re
 from collections.abc import Callable, Iterable
@@ -168,6 +169,18 @@ def _group(source: Source, value: object) -> str | None:
     return value or None
 
 
+def _public_key(source: Source, value: object) -> bytes | None:
+    if isinstance(value, str) and not value:
+        return None
+    try:
+        key = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise source.error("must be a public key in base64 (44 characters), as `mcencrypt peers sign` shows it")
+    return key
+
+
 def _queue_number(source: Source, value: object) -> int:
     if type(value) is not int or not 0 <= value <= 65535:
         raise source.error(f"{value!r} is not a queue number (0 to 65535)")
@@ -208,6 +221,7 @@ KEYS: dict[str, Callable[[Source, object], object]] = {
     "trust": _one_of(TRUST),
     "pin": lambda source, value: _one_of(("true", "false"))(source, str(value)) == "true",
     "peers_file": _path,
+    "peers_signed_by": _public_key,
     "state_dir": _path,
     "run_dir": _path,
     "status_group": _group,

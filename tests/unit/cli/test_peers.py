@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from mcencrypt.core.answers import Answered
 from mcencrypt.store.answers import read_answers, write_answers
+from mcencrypt.store.config import load
 from mcencrypt.store.peers import load_peers
 from tests.helpers.commands import fails, run
 from tests.helpers.served import serving
@@ -146,3 +148,21 @@ def test_the_same_entry_again_is_no_error(tmp_path: Path) -> None:
     assert again.exit_code == 0 and "already, with that key" in again.stdout
     fails(run("peers", "add", "org-b", text(ONE)), 1, "there already, as org-a")
     fails(run("peers", "add", "org-a", text(TWO)), 1, "org-a is there already, with another key")
+
+
+def test_a_list_is_signed_and_is_the_admins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("peers", "add", "org-a", text(ONE)).exit_code == 0
+    made = run("peers", "sign-key", str(tmp_path / "admin.key"))
+    public = made.stdout.split('"')[1]
+    assert made.exit_code == 0 and made.stdout == f'peers_signed_by = "{public}"\n'
+    signed = run("peers", "sign", "--key", str(tmp_path / "admin.key"), "--days", "180")
+    assert signed.exit_code == 0 and "signed: 1 peer until 20" in signed.stderr and public in signed.stderr
+    (tmp_path / "org.peers").write_text(signed.stdout)
+    monkeypatch.setenv("MCENCRYPT_TRUST", "listed")
+    monkeypatch.setenv("MCENCRYPT_PEERS_SIGNED_BY", public)
+    monkeypatch.setenv("MCENCRYPT_PEERS_FILE", str(tmp_path / "org.peers"))
+    assert load(None, dict(os.environ)).peers() == {ONE: "org-a"}
+    for words in (("add", "org-b", text(TWO)), ("remove", "org-a")):
+        fails(run("peers", *words), 1, "the list is the admin's", "org.peers")
+    words = ("--key", str(tmp_path / "none"), "--days", "1", "--list", str(tmp_path / "state/peers.toml"))
+    fails(run("peers", "sign", *words), 1, "none")

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from mcencrypt.core.status import Connection, Counters, State
+from mcencrypt.daemon.settings import DAY
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.config import Config
 from mcencrypt.store.keys import create_network_key
-from mcencrypt.store.peers import add_peer, remove_peer
+from mcencrypt.store.peers import ListedPeers, add_peer, remove_peer
 from mcencrypt.store.position import read_mode
+from mcencrypt.store.signedpeers import create_signing_key, sign
 from tests.helpers.settings import Bench
 from tests.helpers.sides import A, B, identity
 
@@ -187,3 +189,40 @@ def test_peers_are_those_proven_and_those_listed(tmp_path: Path) -> None:
          "bytes_in": 8}
     ]  # fmt: skip
     assert (result["trust"], result["file"]) == ("network-key", str(tmp_path / "peers.toml"))
+
+
+def test_a_signed_list_is_followed_warned_of_and_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    key, file, now = tmp_path / "admin.key", tmp_path / "list", 1_800_000_000.0
+    public = base64.b64decode(create_signing_key(key))
+
+    def signed(serial: int, *keys: bytes) -> None:
+        peers = ListedPeers()
+        peers.update({one: f"org-{one[0]}" for one in keys})
+        text, _ = sign(peers, serial, int(now + 20 * DAY), key)
+        file.write_bytes(text)
+
+    signed(1, ONE)
+    bench = Bench(tmp_path, trust="listed", peers_file=file, peers_signed_by=public)
+    clock = [now]
+    bench.live._clock = lambda: clock[0]
+    bench.switch.distrusted = 1
+    bench.live.look_at_list()
+    assert bench.live.signed_list == {"serial": 1, "expires": int(now + 20 * DAY)}
+    signed(2, TWO)
+    bench.live.look_at_list()
+    assert bench.policy.listed == {TWO} and "get a new one" not in caplog.text
+    signed(1, ONE)
+    bench.live.look_at_list()
+    assert bench.policy.listed == {TWO}, "never back"
+    clock[0] += 10 * DAY
+    bench.live.look_at_list()
+    bench.live.look_at_list()
+    assert caplog.text.count("expires within 11 days: get a new one") == 1
+    clock[0] += 10 * DAY
+    bench.live.look_at_list()
+    assert bench.policy.listed == frozenset() and "has expired, and nobody is trusted" in caplog.text
+    signed(3, ONE)
+    clock[0] = now
+    bench.live.look_at_list()
+    assert bench.policy.listed == {ONE}
+    assert bench.live.command_peers_changed({})["peers"] == 1

@@ -15,7 +15,7 @@ from mcencrypt.doctor.configuration import check_configuration, check_files
 from mcencrypt.doctor.finding import Severity
 from mcencrypt.store.keys import create_network_key
 from tests.helpers import replies
-from tests.helpers.recorded_machine import Recorded, by_id, case, status, worst
+from tests.helpers.recorded_machine import NOW, Recorded, by_id, case, status, worst
 
 
 def test_a_good_configuration(machine: Recorded) -> None:
@@ -70,3 +70,11 @@ def test_key_and_folders(machine: Recorded, tmp_path: Path) -> None:
     assert by_id(found, "key.file").severity is Severity.PROBLEM and "chmod 600" in by_id(found, "key.file").advice
     found = list(check_files(case(machine, None, **settings | {"network_key_file": tmp_path / "none"})))
     assert "keygen" in by_id(found, "key.file").advice
+
+
+@pytest.mark.parametrize(
+    ("days", "severity"), [(100, Severity.OK), (13, Severity.WARNING), (0, Severity.PROBLEM), (-5, Severity.PROBLEM)]
+)
+def test_a_signed_list_that_ends(machine: Recorded, days: int, severity: Severity) -> None:
+    running = status(peers_list={"serial": 1, "expires": int(NOW + days * 86400)})
+    assert by_id(list(check_configuration(case(machine, running))), "config.peers-list").severity is severity
