@@ -97,6 +97,8 @@ def healthy(result: Status) -> str:
             raise OperatorError(f"{what}, but the iptables rules are not in place: see the daemon's log")
         if gate["fence"] == "broken":
             raise OperatorError(f"{what}, but the fence is not in place: see the daemon's log")
+        if gate["fence"] == "unseen":
+            raise OperatorError(f"{what}, but the kernel does not show whether the fence is in place: {_SEE}")
         for one in result["uncovered"]:
             if one["sure"]:
                 raise OperatorError(f"{what}, but {_uncovered(one)}, which is not covered, so in plaintext: {_ADD}")
@@ -154,9 +156,11 @@ def _headline(result: Status) -> str:
     return f"mcencrypt is {state}{where}; {daemon}, up {text.age(result['uptime'])}"
 
 
+_SEE = "see `nft list table inet mcencrypt`, and the daemon's log"
 _FENCE = {
     "off": "no fence",
     "broken": "the fence is NOT in place",
+    "unseen": "whether the fence is in place cannot be seen",
     "standing": "the fence is in place, and whoever flushes nf_tables removes it",
     "owned": "the fence is in place",
 }

@@ -26,7 +26,7 @@ ModeSource = Literal["command", "configuration"]
 #: Who is trusted; as `store.values.Trust`.
 Trust = Literal["network-key", "listed"]
 #: What is known of the fence, see `Gate`; as `daemon.guard.FenceState`.
-FenceState = Literal["off", "none", "broken", "standing", "owned"]
+FenceState = Literal["off", "none", "unseen", "broken", "standing", "owned"]
 #: A `State`, which JSON turns into its word.
 StateWord = Annotated[str, State]
 
@@ -137,7 +137,8 @@ class Gate(TypedDict):
     #: Whether the rules were in place when they were last looked at, seconds ago; false while none are wanted.
     rules_in_place: bool
     #: "off": none is wanted. "none": the kernel cannot have one. "broken": it was not in place at the last look.
-    #: "standing": in place. "owned": in place, and the kernel lets nobody but the daemon change it.
+    #: "unseen": the kernel did not say. "standing": in place. "owned": in place, and the kernel lets nobody but the
+    #: daemon change it.
     fence: FenceState
     #: Why the kernel cannot have a fence; null unless `fence` is "none".
     no_fence: str | None

@@ -34,7 +34,8 @@ STALE = 10.0
 
 #: What is known of the fence. "off": none is wanted. "none": the kernel cannot have one. "owned": it stands, and only
 #: this process can change it. "standing": it stands, and whoever may change nf_tables can. "broken": it does not stand.
-FenceState = Literal["off", "none", "broken", "standing", "owned"]
+#: "unseen": the kernel did not say.
+FenceState = Literal["off", "none", "unseen", "broken", "standing", "owned"]
 
 
 class Guard:
@@ -68,7 +69,7 @@ class Guard:
         #: Why rules or fence could not be looked at or put right at the last try, "" if they could.
         self.trouble = ""
         self._seen: float | None = None
-        self._stands = self._owned = False
+        self._stands = self._owned = self._unseen = False
         #: Whether packets could have passed since rules and fence were last known to be in place together.
         self._leaky = True
         #: Whether a look is to begin or under way, and whether something has changed since it has begun.
@@ -101,7 +102,7 @@ class Guard:
         if self.no_fence:
             return "none"
         if not self._stands:
-            return "broken"
+            return "unseen" if self._unseen else "broken"
         return "owned" if self._owned else "standing"
 
     def install(self) -> Steps[None]:
@@ -166,14 +167,16 @@ class Guard:
             self._stands = False
         else:
             self.no_fence = ""
-            self._stands, self._owned = True, self._fence.is_ours
+            self._stands, self._owned, self._unseen = True, self._fence.is_ours, False
 
     def _look_at_fence(self) -> bool:
         """Whether it stands; if somebody has taken it away it is put back, and did not stand. Raises OperatorError."""
         if self.no_fence:
             return False
-        standing = self._fence.look()
-        self._stands = standing is Standing.WHOLE
+        standing, unseen = self._fence.look(), self._unseen
+        self._stands, self._unseen = standing is Standing.WHOLE, standing is Standing.UNKNOWN
+        if self._unseen and not unseen:
+            log.error("the kernel does not show the fence (nft table inet mcencrypt)")
         if self._stands:
             return True
         self._leaky = True

@@ -54,6 +54,12 @@ def check_fence(case: Case) -> Iterator[Finding]:
         )
     elif gate["fence"] == "broken":
         yield problem("fence.broken", f"the fence ({_NAME}) is not in place", "see the daemon's log")
+    elif gate["fence"] == "unseen":
+        yield problem(
+            "fence.hidden",
+            f"the kernel does not show the daemon whether the fence ({_NAME}) is in place",
+            "see the daemon's log; `mcencrypt off` and `mcencrypt on` make it anew",
+        )
     elif gate["fence"] == "standing":
         yield note(
             "fence.standing",

@@ -47,6 +47,7 @@ def test_status_for_people_shows_every_number(tmp_path: Path) -> None:
         ({"fence": "standing"}, "in place; the fence is in place, and whoever flushes nf_tables removes it"),
         ({"fence": "none", "no_fence": "the kernel has none"}, "in place; only watched: the kernel has none"),
         ({"fence": "broken"}, "in place; the fence is NOT in place"),
+        ({"fence": "unseen"}, "in place; whether the fence is in place cannot be seen"),
         ({"rules_in_place": False, "fence": "off"}, "not in place; no fence"),
         ({"trouble": "iptables-save failed"}, "iptables-save failed"),
     ],
@@ -68,6 +69,7 @@ def test_check_is_one_line_and_fails_unless_the_rules_are_known_to_be_there() ->
     for wrong, said in (
         ({"rules_in_place": False}, "rules are not in place"),
         ({"fence": "broken"}, "the fence is not in place"),
+        ({"fence": "unseen"}, "the kernel does not show whether"),
         ({"trouble": "iptables-save failed"}, "cannot be watched: iptables-save failed"),
     ):
         with pytest.raises(OperatorError, match=f"encryption is on, but .*{said}"):

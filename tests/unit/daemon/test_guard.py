@@ -167,7 +167,7 @@ def test_a_fence_that_cannot_be_seen_is_not_relied_on_and_not_touched(bench: Ben
     bench.kernel.announce()
     bench.kernel.look(State.PRESENT)
     assert bench.kernel.acts == []
-    assert (bench.guard.fence_lost, bench.guard.fence) == (0, "broken")
+    assert (bench.guard.fence_lost, bench.guard.fence) == (0, "unseen")
     bench.kernel.flush()
     bench.kernel.look()
     assert bench.kernel.acts == ["loss told", *UP, "return told"]

@@ -26,6 +26,7 @@ def machine() -> Recorded:
         ({"fence": "standing"}, "fence.standing", Severity.NOTE),
         ({"fence": "none", "no_fence": "the kernel cannot have the fence: load it"}, "fence.none", Severity.WARNING),
         ({"fence": "broken"}, "fence.broken", Severity.PROBLEM),
+        ({"fence": "unseen"}, "fence.hidden", Severity.PROBLEM),
         ({"fence_lost": 2}, "fence.lost", Severity.WARNING),
         ({"trouble": "iptables-save failed"}, "fence.trouble", Severity.PROBLEM),
     ],
