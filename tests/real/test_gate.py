@@ -15,6 +15,7 @@ import pytest
 
 from lab import PATIENCE, Recording, direct_pair, start, wait_for
 from lab.messages import MAGIC
+from lab.packets import SYN
 from mcencrypt.kernel.fence import DEFAULT_MARK, Fence, Standing
 from tests.helpers import firewalls
 from tests.helpers.nodes import PORT, PORTS, Node, needs_lab
@@ -421,6 +422,64 @@ def test_another_bit(pair: EncryptedPair) -> None:
     finally:
         pair.a.rewrite(fence_mark=DEFAULT_MARK)
         pair.a.restart()
+
+
+#: Dials again and again: a question each time, and its answer.
+CHURN = """
+import socket, sys, time
+while True:
+    time.sleep(0.003)  # leave something of the machine to the daemons
+    try:
+        with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2) as one:
+            one.settimeout(2)
+            one.sendall(b"INVOICE-4711")
+            one.recv(100)
+            one.sendall(b"INVOICE-4711" * 10)
+    except OSError:
+        pass
+"""
+
+
+def test_what_began_encrypted_does_not_go_on_in_plaintext(pair: EncryptedPair) -> None:
+    """Ports are given up, and encryption is switched off, while connections begin all the time."""
+    echo = pair.b.python("lab.apps", "echo", PORTS[1])
+    echo.wait_for('"listening"')
+    clients = [pair.a.spawn(["python3", "-c", CHURN, pair.b.v4, PORTS[1]]) for _ in range(3)]
+    try:
+        with pair.wire() as wire:
+            for _ in range(2):
+                wait_for(lambda: pair.a.connections("encrypted"), "connections")
+                for node in (pair.a, pair.b):
+                    node.rewrite(ports=[PORT])
+                    node.mcencrypt("reload")
+                for node in (pair.a, pair.b):
+                    node.rewrite(ports=list(PORTS))
+                    node.mcencrypt("reload")
+                wait_for(lambda: pair.a.connections("encrypted"), "connections")
+                for node in (pair.a, pair.b):
+                    node.mcencrypt("off")
+                wait_for(lambda: not pair.a.rules() and not pair.b.rules(), "the rules to go")
+                for node in (pair.a, pair.b):
+                    node.mcencrypt("on")
+    finally:
+        for client in clients:
+            client.stop()
+        echo.stop()
+        for node in (pair.a, pair.b):
+            node.rewrite(ports=list(PORTS))
+            node.mcencrypt("reload")
+            node.mcencrypt("on")
+    encrypted_now: dict[tuple[str, int], bool] = {}
+    broken = 0
+    for one in wire.segments(PORTS[1]):
+        if one.destination_port == PORTS[1]:
+            ends = (one.source, one.source_port)
+            if one.flags & SYN:
+                encrypted_now[ends] = one.payload.startswith(b"mcen")
+            elif MARKERS[0] in one.payload:
+                broken += encrypted_now.get(ends, False)
+    assert set(encrypted_now.values()) == {True, False}, "both kinds were there"
+    assert not broken
 
 
 # -- another program's lock
