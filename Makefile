@@ -102,7 +102,7 @@ sanitize: $(STAMP)
 dist: $(STAMP)
 	@rm -f dist/mcencrypt-*
 	@$(BIN)/python -m build --outdir dist . >dist.log 2>&1 || { tail -n 20 dist.log; exit 1; }
-	@rm dist.log; ls dist/mcencrypt-*
+	@rm dist.log; tools/sums dist; ls dist/mcencrypt-*
 
 deb:
 	@tools/prerequisites deb $(DEB_PYTHON)
