@@ -83,7 +83,7 @@ def test_top_shows_what_flows(pair: EncryptedPair) -> None:
         wait_for(lambda: pair.a.connections("encrypted"), "the connection to be encrypted")
         lines = pair.a.mcencrypt("top", "--once").stdout.splitlines()
         rows = [line for line in lines if f"{pair.b.v4}:{PORT}" in line and " encrypted " in line]
-        assert rows and pair.b.status()["identity"] in rows[0]
+        assert rows and pair.b.status()["identity"][:12] in rows[0], "shortened where the terminal is narrow"
         assert lines[0].startswith("mcencrypt is on (require)")
         assert any(line.startswith("data") and "out 0 B/s" not in line for line in lines)
 
