@@ -29,10 +29,16 @@ cdef inline void put32(unsigned char *packet, int at, unsigned int value) noexce
     prim_put32(packet + at, value)
 
 
-cdef class Cipher:
-    cdef void *sealing
-    cdef void *opening
+cdef extern from "openssl/evp.h" nogil:
+    ctypedef struct EVP_CIPHER_CTX
 
+
+cdef class Cipher:
+    cdef unsigned char[32] _key
+    cdef unsigned long long _number
+
+    cdef EVP_CIPHER_CTX *_sealer(self) except NULL
+    cdef EVP_CIPHER_CTX *_opener(self) except NULL
     cdef int _seal(self, unsigned long long wire, const unsigned char *header, const unsigned char *data, int length,
                    unsigned char *out) except -1
     cdef int _open(self, unsigned long long wire, const unsigned char *header, const unsigned char *data, int length,

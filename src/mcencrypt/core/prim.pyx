@@ -1,13 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The compiled twin of prim.py, which says what each function means."""
 
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 cdef extern from "openssl/evp.h" nogil:
-    ctypedef struct EVP_CIPHER_CTX
     ctypedef struct EVP_CIPHER
     ctypedef struct ENGINE
     EVP_CIPHER_CTX *EVP_CIPHER_CTX_new()
@@ -62,28 +61,116 @@ HEAD_ROOM = 128
 BODY_ROOM = 1 << 16
 
 
+DEF CONTEXTS = 64
+
+cdef struct Ready:
+    EVP_CIPHER_CTX *context
+    unsigned long long owner       # whose key is in it; 0: nobody's
+
+# A context has more than a kilobyte, and most connections are idle: those at work have one each, as long as no other takes
+# its place. To set a key costs a fraction of what a packet does.
+cdef Ready[CONTEXTS] _sealers
+cdef Ready[CONTEXTS] _openers
+cdef unsigned char[32] _NO_KEY
+cdef unsigned long long _last = 0
+memset(_sealers, 0, sizeof(_sealers))
+memset(_openers, 0, sizeof(_openers))
+memset(_NO_KEY, 0, 32)
+
+
 cdef class Cipher:
-    """AES-256-GCM under one key (EVP_EncryptInit(3)); the key is set once, each record sets its nonce."""
+    """AES-256-GCM under one key (EVP_EncryptInit(3))."""
 
     def __cinit__(self, bytes key not None):
+        global _last
         if len(key) != 32:
             raise ValueError("an AES-256 key has 32 bytes")
-        cdef const unsigned char *secret = <const unsigned char *>PyBytes_AS_STRING(key)
-        self.sealing = EVP_CIPHER_CTX_new()
-        self.opening = EVP_CIPHER_CTX_new()
-        if (self.sealing == NULL or self.opening == NULL
-                or EVP_EncryptInit_ex(<EVP_CIPHER_CTX *>self.sealing, EVP_aes_256_gcm(), NULL, secret, NULL) != 1
-                or EVP_DecryptInit_ex(<EVP_CIPHER_CTX *>self.opening, EVP_aes_256_gcm(), NULL, secret, NULL) != 1):
-            raise MemoryError("libcrypto gave no AES-256-GCM")
+        memcpy(self._key, PyBytes_AS_STRING(key), 32)
+        _last += 1
+        self._number = _last
 
     def __dealloc__(self):
-        EVP_CIPHER_CTX_free(<EVP_CIPHER_CTX *>self.sealing)
-        EVP_CIPHER_CTX_free(<EVP_CIPHER_CTX *>self.opening)
+        cdef Ready *ready = &_sealers[self._number % CONTEXTS]
+        if ready.owner == self._number:
+            EVP_EncryptInit_ex(ready.context, NULL, NULL, _NO_KEY, NULL)
+            ready.owner = 0
+        ready = &_openers[self._number % CONTEXTS]
+        if ready.owner == self._number:
+            EVP_DecryptInit_ex(ready.context, NULL, NULL, _NO_KEY, NULL)
+            ready.owner = 0
+        memset(self._key, 0, 32)
+
+    cdef EVP_CIPHER_CTX *_sealer(self) except NULL:
+        """The context with this key in it."""
+        cdef Ready *ready = &_sealers[self._number % CONTEXTS]
+        if ready.owner == self._number:
+            return ready.context
+        ready.owner = 0
+        if ready.context == NULL:
+            ready.context = EVP_CIPHER_CTX_new()
+            if ready.context == NULL or EVP_EncryptInit_ex(ready.context, EVP_aes_256_gcm(), NULL, NULL, NULL) != 1:
+                raise MemoryError("libcrypto gave no AES-256-GCM")
+        if EVP_EncryptInit_ex(ready.context, NULL, NULL, self._key, NULL) != 1:
+            raise RuntimeError("libcrypto failed to take a key")
+        ready.owner = self._number
+        return ready.context
+
+    cdef EVP_CIPHER_CTX *_opener(self) except NULL:
+        """The same for decryption."""
+        cdef Ready *ready = &_openers[self._number % CONTEXTS]
+        if ready.owner == self._number:
+            return ready.context
+        ready.owner = 0
+        if ready.context == NULL:
+            ready.context = EVP_CIPHER_CTX_new()
+            if ready.context == NULL or EVP_DecryptInit_ex(ready.context, EVP_aes_256_gcm(), NULL, NULL, NULL) != 1:
+                raise MemoryError("libcrypto gave no AES-256-GCM")
+        if EVP_DecryptInit_ex(ready.context, NULL, NULL, self._key, NULL) != 1:
+            raise RuntimeError("libcrypto failed to take a key")
+        ready.owner = self._number
+        return ready.context
+
+    def seal(self, unsigned long long wire, data, bytes header not None):
+        cdef Py_buffer view
+        cdef bytes sealed
+        cdef unsigned char *out
+        if len(header) != HEADER_SIZE:
+            raise ValueError("a record's header has 6 bytes")
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            sealed = PyBytes_FromStringAndSize(NULL, view.len + TAG_SIZE)
+            out = <unsigned char *>PyBytes_AS_STRING(sealed)
+            self._seal(wire, <const unsigned char *>PyBytes_AS_STRING(header), <const unsigned char *>view.buf,
+                       <int>view.len, out)
+        finally:
+            PyBuffer_Release(&view)
+        return sealed
+
+    def open(self, unsigned long long wire, sealed, header):
+        cdef Py_buffer view, head
+        cdef bytes opened
+        cdef bint right
+        PyObject_GetBuffer(sealed, &view, PyBUF_SIMPLE)
+        try:
+            PyObject_GetBuffer(header, &head, PyBUF_SIMPLE)
+            try:
+                if head.len != HEADER_SIZE:
+                    raise ValueError("a record's header has 6 bytes")
+                if view.len < TAG_SIZE:
+                    return None
+                opened = PyBytes_FromStringAndSize(NULL, view.len - TAG_SIZE)
+                right = self._open(wire, <const unsigned char *>head.buf, <const unsigned char *>view.buf,
+                                   <int>view.len - TAG_SIZE, <unsigned char *>PyBytes_AS_STRING(opened))
+            finally:
+                PyBuffer_Release(&head)
+        finally:
+            PyBuffer_Release(&view)
+        return opened if right else None
 
     cdef int _seal(self, unsigned long long wire, const unsigned char *header, const unsigned char *data, int length,
                    unsigned char *out) except -1:
         """Ciphertext and tag of one record, at `out`."""
-        cdef EVP_CIPHER_CTX *context = <EVP_CIPHER_CTX *>self.sealing
+        cdef EVP_CIPHER_CTX *context = self._sealer()
         cdef unsigned char nonce[12]
         cdef int done = 0
         _write_nonce(nonce, wire)
@@ -98,7 +185,7 @@ cdef class Cipher:
     cdef int _open(self, unsigned long long wire, const unsigned char *header, const unsigned char *data, int length,
                    unsigned char *out) except -1:
         """1 and the plaintext at `out` if the tag behind `data` is right; else 0, and what is at `out` is void."""
-        cdef EVP_CIPHER_CTX *context = <EVP_CIPHER_CTX *>self.opening
+        cdef EVP_CIPHER_CTX *context = self._opener()
         cdef unsigned char nonce[12]
         cdef int done = 0
         _write_nonce(nonce, wire)
@@ -120,8 +207,6 @@ cdef void _write_nonce(unsigned char *nonce, unsigned long long wire) noexcept:
 cdef EVP_MD_CTX *_hashing = EVP_MD_CTX_new()
 cdef EVP_CIPHER_CTX *_sealing = EVP_CIPHER_CTX_new()
 cdef EVP_CIPHER_CTX *_opening = EVP_CIPHER_CTX_new()
-cdef unsigned char[32] _NO_KEY
-memset(_NO_KEY, 0, 32)
 if (_hashing == NULL or _sealing == NULL or _opening == NULL or EVP_DigestInit_ex(_hashing, EVP_sha256(), NULL) != 1
         or EVP_EncryptInit_ex(_sealing, EVP_aes_256_gcm(), NULL, NULL, NULL) != 1
         or EVP_DecryptInit_ex(_opening, EVP_aes_256_gcm(), NULL, NULL, NULL) != 1):

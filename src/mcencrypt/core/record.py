@@ -15,9 +15,6 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 import mcencrypt.core.prim as prim
 
 from .noise import rekey
@@ -34,7 +31,6 @@ EPOCH_BITS: Final = 32
 
 _header = Struct("!HI").pack
 _read_header = Struct("!HI").unpack_from
-_nonce = Struct("!IQ").pack
 
 
 class Keys:
@@ -52,35 +48,36 @@ class Keys:
     def __init__(self, key: bytes, epoch_bits: int = EPOCH_BITS) -> None:
         self.epoch_bits = epoch_bits
         self._epoch, self._base = 0, key
-        #: Those that were asked for: `fast` needs none of them.
-        self._ciphers: dict[int, AESGCM] = {}
-        #: For `fast`: the proven epoch's cipher, and the wire offset at which that epoch ends.
+        #: The proven epoch's cipher, and the wire offset at which that epoch ends.
         self.current, self.until = prim.Cipher(key), 1 << epoch_bits
+        #: Ciphers of other epochs.
+        self._ciphers: dict[int, prim.Cipher] = {}
 
-    def cipher(self, wire: int) -> AESGCM | None:
+    def cipher(self, wire: int) -> prim.Cipher | None:
         """The cipher for a record that starts at `wire`; None if its epoch is out of reach."""
         epoch = wire >> self.epoch_bits
-        cipher = self._ciphers.get(epoch)
-        if cipher is None and self._epoch <= epoch <= self._epoch + self.AHEAD:
+        if epoch == self._epoch:
+            return self.current
+        if self._epoch < epoch <= self._epoch + self.AHEAD and epoch not in self._ciphers:
             key = self._base
-            for number in range(self._epoch, epoch + 1):
-                key = rekey(key) if number > self._epoch else key
+            for number in range(self._epoch + 1, epoch + 1):
+                key = rekey(key)
                 if number not in self._ciphers:
-                    self._ciphers[number] = AESGCM(key)
-            cipher = self._ciphers[epoch]
-        return cipher
+                    self._ciphers[number] = prim.Cipher(key)
+        return self._ciphers.get(epoch)
 
     def prove(self, wire: int) -> None:
         """A record at `wire` was authentic (or is ours): forget what lies two epochs back."""
         epoch = wire >> self.epoch_bits
         if epoch > self._epoch:
-            for number in range(self._epoch, epoch):
-                if number == epoch - 1 and number not in self._ciphers:
-                    self._ciphers[number] = AESGCM(self._base)
+            self._ciphers[self._epoch] = self.current
+            for number in range(self._epoch + 1, epoch + 1):
                 self._base = rekey(self._base)
+                if number >= epoch - 1 and number not in self._ciphers:
+                    self._ciphers[number] = prim.Cipher(self._base)
+            self.current, self.until = self._ciphers[epoch], epoch + 1 << self.epoch_bits
             self._epoch = epoch
             self._ciphers = {number: cipher for number, cipher in self._ciphers.items() if number >= epoch - 1}
-            self.current, self.until = prim.Cipher(self._base), epoch + 1 << self.epoch_bits
 
 
 def seal(keys: Keys, data: Buffer, plain: int, wire: int, size: int, final: bool) -> list[bytes]:
@@ -95,7 +92,7 @@ def seal(keys: Keys, data: Buffer, plain: int, wire: int, size: int, final: bool
         cipher = keys.cipher(wire)
         assert cipher is not None, "the epochs of what we seal follow one another"
         header = _header(length | FINAL if final else length, plain & MASK32)
-        return [header, cipher.encrypt(_nonce(0, wire), data, header)]
+        return [header, cipher.seal(wire, data, header)]
     pieces: list[bytes] = []
     add = pieces.append
     last_start = (length - 1) // size * size
@@ -113,7 +110,7 @@ def seal(keys: Keys, data: Buffer, plain: int, wire: int, size: int, final: bool
         count = len(body)
         header = _header(count | FINAL if final and at == last_start else count, plain + at & MASK32)
         add(header)
-        add(cipher.encrypt(_nonce(0, wire), body, header))
+        add(cipher.seal(wire, body, header))
         wire += count + OVERHEAD
     return pieces
 
@@ -168,13 +165,11 @@ def open_run(keys: Keys, data: Buffer, wire: int) -> Opened:
         if wire >= boundary:
             cipher = keys.cipher(wire)
             boundary = ((wire >> bits) + 1) << bits
-        try:
-            if cipher is None:
-                raise InvalidTag
-            add(cipher.decrypt(_nonce(0, wire), data[at + HEADER : stop], data[at : at + HEADER]))
-        except InvalidTag:
+        chunk = None if cipher is None else cipher.open(wire, data[at + HEADER : stop], data[at : at + HEADER])
+        if chunk is None:
             opened.forged, opened.final = True, False
             break
+        add(chunk)
         wire += stop - at
         at = stop
         plain_length += length
