@@ -85,7 +85,7 @@ def test_package_from_installing_to_purging(machine: Machine, package: Path) -> 
     machine.shell("iptables -t raw -F; iptables -t mangle -F; ip6tables -t raw -F; ip6tables -t mangle -F")
     ready = f"systemctl start {UNIT} && iptables-save && ip6tables-save && cat /proc/net/netfilter/nfnetlink_queue"
     said = machine.shell(ready)
-    assert said.count("-j NFQUEUE") == 8 and re.search(r"^ *27971 ", said, re.M)
+    assert said.count("-j NFQUEUE") == 12 and re.search(r"^ *27971 ", said, re.M)
     assert f"on (require), ports {PORT}" in machine.show(UNIT, "StatusText")
 
     pid = machine.show(UNIT, "MainPID")
