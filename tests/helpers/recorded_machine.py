@@ -10,6 +10,7 @@ from mcencrypt.control.replies import Status
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, Severity
 from mcencrypt.doctor.machine import Output, Saved
+from mcencrypt.doctor.routingrules import RoutingRule
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.firewall import Firewall
 from mcencrypt.kernel.iptables import V4, V6
@@ -82,6 +83,7 @@ class Recorded:
         ]
         self.interfaces = [Link("lo", "", True, {}, 65536), Link("eth0", "", False, {"gso_max_size": 65536}, 1500)]
         self.fenced = True
+        self.rules_of_routing: list[RoutingRule] = []
         self.clock: int | None = 0x2001
         self.time = NOW
         self.policies: dict[int, int] = {DAEMON: 0x40000002}
@@ -152,6 +154,9 @@ class Recorded:
 
     def links(self) -> list[Link]:
         return self.interfaces
+
+    def routing_rules(self) -> list[RoutingRule]:
+        return self.rules_of_routing
 
     def clock_status(self) -> int | None:
         return self.clock

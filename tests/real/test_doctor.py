@@ -151,6 +151,21 @@ def test_offloads_that_are_off(pair):
         pair.a.run(["ethtool", "-K", "eth0", "gro", "on"])
 
 
+def test_rules_of_routing_are_read(pair):
+    """By pyroute2, in the daemon's network namespace."""
+    pair.a.ip("rule", "add", "uidrange", "4000-4001", "lookup", "77", "priority", "500")
+    pair.a.ip("-6", "rule", "add", "dport", str(PORTS[0]), "ipproto", "tcp", "lookup", "78", "priority", "501")
+    try:
+        found = json.loads(pair.a.mcencrypt("doctor", "--json", check=False).stdout)["findings"]
+        texts = [one["text"] for one in found if one["id"] == "routing.rules"]
+        assert any("ip rule 500 (table 77) goes by users 4000-4001" in text for text in texts), texts
+        assert any(f"ip -6 rule 501 (table 78) goes by destination ports {PORTS[0]}" in text for text in texts), texts
+    finally:
+        pair.a.ip("rule", "delete", "priority", "500")
+        pair.a.ip("-6", "rule", "delete", "priority", "501")
+    assert severity(pair.a, "routing.rules") == "ok"
+
+
 def test_a_node_on_another_port(pair, tmp_path):
     """A program of multichaind's name, which listens on a port that is not taken."""
     program = tmp_path / "multichaind"

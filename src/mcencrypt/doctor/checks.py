@@ -6,7 +6,19 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mcencrypt.doctor import clock, configuration, docker, fence, foreign, kernel, network, nodes, rules, running
+from mcencrypt.doctor import (
+    clock,
+    configuration,
+    docker,
+    fence,
+    foreign,
+    kernel,
+    network,
+    nodes,
+    routing,
+    rules,
+    running,
+)
 from mcencrypt.doctor.case import Case
 from mcencrypt.doctor.finding import Finding, Severity, note, problem
 from mcencrypt.doctor.peer import MAX_ADDRESSES, Ask, Peer, check_peer
@@ -27,7 +39,7 @@ TOPICS: dict[str, tuple[Check, ...]] = {
         docker.check_docker,
     ),
     "nodes and ports": (nodes.check_nodes,),
-    "network": (network.check_interfaces, network.check_tracking, network.check_settings),
+    "network": (network.check_interfaces, network.check_tracking, network.check_settings, routing.check_routing),
     "clock": (clock.check_clock,),
 }
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Collection, Mapping
 from ipaddress import ip_address
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mcencrypt.doctor import path
 from mcencrypt.errors import OperatorError
@@ -20,6 +20,9 @@ from mcencrypt.kernel.iptables import V4, V6, backends, encode, kind_shown
 from mcencrypt.kernel.links import Link, read_links
 from mcencrypt.kernel.routes import Routes
 from mcencrypt.nodes.proc import Proc
+
+if TYPE_CHECKING:
+    from mcencrypt.doctor.routingrules import RoutingRule
 
 _COMMAND_TIMEOUT = 10.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -74,6 +77,9 @@ class Machine(Protocol):
 
     def links(self) -> list[Link]:
         """The network interfaces. Raises OperatorError."""
+
+    def routing_rules(self) -> list[RoutingRule]:
+        """Policy routing's rules. Raises OSError."""
 
     def clock_status(self) -> int | None:
         """The kernel's clock status bits (adjtimex(2)), None if they cannot be had."""
@@ -157,6 +163,11 @@ class ThisMachine(Proc):
 
     def links(self) -> list[Link]:
         return read_links()
+
+    def routing_rules(self) -> list[RoutingRule]:
+        from mcencrypt.doctor.routingrules import read_rules
+
+        return read_rules()
 
     def clock_status(self) -> int | None:
         buffer = ctypes.create_string_buffer(_TIMEX_SIZE * 2)
