@@ -25,7 +25,7 @@ WORKERS ?= $(shell expr $$(nproc) \* 5 / 2)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all venv dev demo check units test lint format types fuzz sanitize bench dist deb clean
+.PHONY: all venv dev demo check units test lint format types fuzz sanitize bench figures dist deb clean
 all: venv
 
 venv: $(INSTALLED)
@@ -93,6 +93,17 @@ fuzz: $(STAMP)
 bench: $(STAMP)
 	@tools/prerequisites bench $(PYTHON)
 	@$(BIN)/python benchmarks/compare $(BENCH)
+
+# All figures of docs/performance.md, in half an hour on a machine that does nothing else: Markdown, JSON and SVG.
+FIGURES ?= build/figures
+figures: $(STAMP)
+	@tools/prerequisites bench $(PYTHON)
+	@mkdir -p $(FIGURES)
+	@$(BIN)/python benchmarks/compare --rounds 7 --write $(FIGURES)/batches
+	@$(BIN)/python benchmarks/compare --rounds 5 --tso off --gro off --write $(FIGURES)/single-segments
+	@$(BIN)/python benchmarks/compare --rounds 5 --ipv6 --write $(FIGURES)/ipv6
+	@$(BIN)/python benchmarks/packet-path
+	@$(BIN)/python benchmarks/many --write $(FIGURES)/many
 
 # The compiled packet path under AddressSanitizer; SANITIZE: see tools/sanitize --help.
 SANITIZE ?=

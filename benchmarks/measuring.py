@@ -39,6 +39,19 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return total / _TICK
 
 
+def resident(pid: int) -> int:
+    """Bytes of a process that are in memory (proc_pid_statm(5))."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def switches(pid: int) -> int:
+    """How often a process has gone to sleep so far (voluntary context switches, proc_pid_status(5))."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("voluntary_ctxt_switches"):
+            return int(line.split()[1])
+    return 0
+
+
 def family(roots: Iterable[int]) -> list[int]:
     """These processes and all their descendants that live now."""
     children: dict[int, list[int]] = {}
