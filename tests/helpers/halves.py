@@ -34,7 +34,7 @@ def make_flow(near: bool, outcome: Outcome, paths: Paths, window: int = 1 << 20)
     ingress.offer(1 << 20)
     key = KEY if near else KEY[4:8] + KEY[:4] + KEY[10:] + KEY[8:10]
     return Flow(
-        key, egress, ingress, hello=b"", identity=b"", confirmed=True, mss=1438, scales=(0, 0), now=0.0,
+        key, egress, ingress, hello=b"", identity=b"", confirmed=True, outgoing=True, mss=1438, scales=(0, 0), now=0.0,
         outcome=outcome, paths=paths,
     )  # fmt: skip
 

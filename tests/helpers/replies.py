@@ -19,7 +19,7 @@ def connection(**changes: Any) -> Connection:
     """An encrypted one."""
     made: Connection = {
         "peer": "192.0.2.7:7331", "local": "192.0.2.1:40000", "state": State.ENCRYPTED.value, "identity": THEIRS,
-        "name": None, "key_id": KEY_ID, "age": 100.0, **_NOTHING,
+        "name": None, "key_id": KEY_ID, "carrier": "syn", "age": 100.0, **_NOTHING,
     }  # fmt: skip
     return {**made, **changes}  # type: ignore[typeddict-item]
 

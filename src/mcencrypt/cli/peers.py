@@ -272,7 +272,7 @@ def _rows(peer: Peer, brief: bool) -> list[tuple[str, ...]]:
     return [
         (
             *who,
-            one["peer"],
+            one["peer"] + (" (stream)" if one["carrier"] == "stream" else ""),
             one["local"],
             datetime.fromtimestamp(one["since"]).isoformat(" ", "seconds"),
             text.size(one["bytes_out"]),

@@ -30,8 +30,9 @@ def status(settings: Settings, as_json: bool, check: bool) -> None:
     """Show whether encryption is on, and each connection. Fails if no daemon answers.
 
     RECORDS counts sent/received, RESENT retransmissions to the peer, FORGED records that were refused because their
-    authentication failed. A peer's identity is shown once it is proven: its name in the peers file, else its public
-    key, to be compared with `mcencrypt identity` there.
+    authentication failed. "stream" says that the handshake was in the stream, as behind relays. A peer's identity is
+    shown once it is proven: its name in the peers file, else its public key, to be compared with `mcencrypt identity`
+    there.
     """
     from mcencrypt.control.client import request
 
@@ -186,7 +187,7 @@ def _row(connection: Connection, brief: bool) -> tuple[str, ...]:
     return (
         connection["peer"],
         connection["local"],
-        connection["state"],
+        connection["state"] + (", stream" if connection["carrier"] == "stream" else ""),
         text.age(connection["age"]),
         text.size(connection["bytes_out"]),
         text.size(connection["bytes_in"]),

@@ -1,4 +1,4 @@
-"""What the daemon says of which key answered where; a part of `replies`."""
+"""What the daemon says of which key answered where, and that it is there: parts of `replies`."""
 
 from __future__ import annotations
 
@@ -33,3 +33,10 @@ class PeersForgotten(TypedDict):
 
     #: Each ADDRESS:PORT or [ADDRESS]:PORT.
     forgotten: list[str]
+
+
+class Ping(TypedDict):
+    """`ping`: a daemon is there."""
+
+    #: Process id of the daemon.
+    pid: int

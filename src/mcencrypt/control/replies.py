@@ -15,6 +15,8 @@ from typing import Annotated, Final, Literal, NotRequired, TypedDict
 
 from mcencrypt.control.answered import Answered as Answered
 from mcencrypt.control.answered import PeersForgotten as PeersForgotten
+from mcencrypt.control.answered import Ping as Ping
+from mcencrypt.core.handshake import CarrierWord
 from mcencrypt.core.policy import Mode
 from mcencrypt.core.probing import ProbeOutcome
 from mcencrypt.core.reasons import Reason
@@ -40,13 +42,6 @@ class PlaintextPeer(TypedDict):
     local: str
     #: Whether `allow_plaintext` names it, so that it may stay under "require" as well.
     allowed: bool
-
-
-class Ping(TypedDict):
-    """`ping`: a daemon is there."""
-
-    #: Process id of the daemon.
-    pid: int
 
 
 class On(TypedDict):
@@ -99,6 +94,8 @@ class Connection(Counters):
     name: str | None
     #: Id of the network key of the handshake, in hexadecimal; null while there is none.
     key_id: str | None
+    #: What carries the handshake; null in plaintext.
+    carrier: CarrierWord | None
     #: Seconds since it began.
     age: float
 
@@ -305,6 +302,7 @@ class PeerConnection(TypedDict):
     #: Our end, likewise.
     local: str
     state: StateWord
+    carrier: CarrierWord
     #: When it began, in seconds since 1970.
     since: float
     #: Bytes of the application, as in `Counters`.

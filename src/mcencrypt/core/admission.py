@@ -1,8 +1,7 @@
 """SYN and SYN-ACK: the handshake rides in them, and the policy is applied to them.
 
-An attempt is what becomes a flow when its handshake is done.  `Dialling` is one that our socket started,
-`Answering` one that a peer did.  Both are bounded in number and in time, and neither harms a connection that lives
-on the same addresses and ports: it is replaced only once the handshake of the new one has succeeded.
+An attempt is what becomes a flow when its handshake is done: our socket's (`Dialling`) or a peer's (`Answering`).
+Both are bounded in number and in time, and neither harms a connection that lives on the same addresses and ports.
 
 A connection attempt is told apart by both initial sequence numbers.  The same SYN-ACK again carries the same bytes; one
 with another initial sequence number (SYN cookies, a socket made anew) gets a message 2 of its own.
@@ -23,8 +22,8 @@ from .flow import Flow
 from .fragments import Pool
 from .handshake import (
     HELLO_LENGTH,
-    MESSAGE_1,
     Answer,
+    Carrier,
     Dial,
     Refused,
     Session,
@@ -72,9 +71,9 @@ class Admission:
     ) -> None:
         """`epoch_bits`: log2 of the wire bytes after which a direction's key changes."""
         self.policy = policy
-        self._ring, self._static, self._ephemerals, self._around = ring, static, ephemerals, surroundings
+        self._ring, self.static, self.ephemerals, self._around = ring, static, ephemerals, surroundings
         self._outcome, self._table, self._epoch_bits = outcome, table, epoch_bits
-        self._replays = ReplayCache()
+        self.replays = ReplayCache()
         self.identities = Identities(static.public, outcome)
         #: How long packets to peers may be.
         self.paths = Paths(surroundings.route_mtu, surroundings.path_of)
@@ -107,7 +106,7 @@ class Admission:
             owner = self._around.owner_of(key)
             if attempt is None and not self.dials.make_room(owner):
                 return self._outcome.reject(key, "too-many-attempts", "too many connections are being opened at once")
-            dial = Dial(self._ring.offered, self._static, self._ephemerals.take(), self._around.unix_ms())
+            dial = Dial(self._ring.offered, self.static, self.ephemerals.take(), self._around.unix_ms())
             attempt = Dialling(dial, segment, options, owner, now)
             self.dials.add(key, attempt)
             self._outcome.ahead.append(key)
@@ -128,7 +127,7 @@ class Admission:
                 options = read_syn(segment.options())
                 if options.signed:
                     return self._outcome.reject(key, "signed-tcp", _SIGNED)
-                answer, ephemeral = attempt.answer, self._ephemerals.take()
+                answer, ephemeral = attempt.answer, self.ephemerals.take()
                 try:
                     message, session = answer.reply(
                         ephemeral, self._around.unix_ms(), self._ring.offered is answer.secret
@@ -190,7 +189,7 @@ class Admission:
                     attempt = self._admit(segment, key, hello, now)
                 except Refused as refused:
                     return self._refuse_syn(segment, key, refused, now)
-        options = read_syn(segment.options(), self._mss_limit(segment, key), segment.ipv6)
+        options = read_syn(segment.options(), self.mss_limit(segment, key), segment.ipv6)
         if attempt is not None:
             attempt.mss = options.mss
         return rebuild(segment, segment.seq, 0, options=options.passed)
@@ -228,18 +227,18 @@ class Admission:
     def _admit(self, segment: Segment, key: bytes, hello: bytes, now: float) -> Answering:
         """The attempt that a valid message 1 makes.  Raises Refused, and then has changed nothing."""
         secret = self._ring.named_by(hello)
-        secret.check_named(hello, MESSAGE_1)
+        secret.check_named(hello, Carrier.SYN.message_1)
         attempt_name = segment.source_first + segment.seq.to_bytes(4, "big")
-        self._replays.check(named_ephemeral(hello), attempt_name)
+        self.replays.check(named_ephemeral(hello), attempt_name)
         options = self._check_fit(segment, key)
         address, unix_ms = peer_of(key), self._around.unix_ms()
         if key not in self.answering and (
             len(self.answering) >= MAX_ANSWERING or self._per_address[address] >= MAX_PER_ADDRESS
         ):
             raise Refused("too-many-attempts", "too many of its connections are half open")
-        answer = Answer(secret, self._static, hello, unix_ms)
+        answer = Answer(secret, self.static, hello, unix_ms)
         self.identities.check(self.policy, answer.remote_static)
-        self._replays.admit(answer.ephemeral, attempt_name, answer.timestamp_ms, unix_ms, now)
+        self.replays.admit(answer.ephemeral, attempt_name, answer.timestamp_ms, unix_ms, now)
         if key not in self.answering:
             self._per_address[address] += 1
         attempt = self.answering[key] = Answering(answer, hello, segment, options, now)
@@ -274,8 +273,8 @@ class Admission:
                 self._outcome.to_network(reset)
             # The local connect() fails at once instead of waiting for ever.
             return rebuild(segment, segment.seq, attempt.isn + 1, flags=RST | ACK)
-        options = read_syn(segment.options(), self._mss_limit(segment, key), segment.ipv6)
-        flow = self._flow(
+        options = read_syn(segment.options(), self.mss_limit(segment, key), segment.ipv6)
+        flow = self.make_flow(
             key,
             (attempt.isn, attempt.window, attempt.scale),
             (segment.seq, segment.window, options.window_scale),
@@ -306,7 +305,7 @@ class Admission:
         # The peer's first segment may be lost or late; any other in our window, or one below it, proves as much.
         if segment.seq - attempt.isn - HELLO_LENGTH & MASK32 > window + 1:
             return
-        flow = self._flow(
+        flow = self.make_flow(
             key,
             (isn, window, scale),
             (attempt.isn, attempt.window, attempt.scale),
@@ -331,7 +330,7 @@ class Admission:
             return seq - HELLO_LENGTH
         return seq
 
-    def _flow(
+    def make_flow(
         self,
         key: bytes,
         ours: tuple[int, int, int | None],
@@ -342,8 +341,9 @@ class Admission:
         hello: bytes,
         confirmed: bool,
         now: float,
+        carrier: Carrier = Carrier.SYN,
     ) -> Flow:
-        """A flow from each side's initial sequence number, SYN window and window scale."""
+        """A flow from each side's initial sequence number, SYN window and scale.  `confirmed`: we dialled."""
         self.last_used[key_id] = now
         bits = self._epoch_bits
         egress = Egress(ours[0], HELLO_LENGTH, Keys(session.sending, bits))
@@ -359,6 +359,8 @@ class Admission:
             identity=session.remote_static,
             key_id=key_id,
             confirmed=confirmed,
+            outgoing=confirmed,
+            carrier=carrier,
             mss=mss,
             scales=(ours[2] or 0, theirs[2] or 0) if scaled else (0, 0),
             now=now,
@@ -372,7 +374,7 @@ class Admission:
         for key in [key for key, one in self.answering.items() if not policy.trusts(one.answer.remote_static)]:
             self.forget_answering(key)
 
-    def _mss_limit(self, segment: Segment, key: bytes) -> int:
+    def mss_limit(self, segment: Segment, key: bytes) -> int:
         """What a peer's MSS counts for at most: the route's MTU less headers."""
         path = self.paths.of(key) if key in self.dialling else Path.of(key)  # a peer's SYN has no socket here as yet
         return max(self.paths.limits(path).path - (60 if segment.ipv6 else 40), 88)

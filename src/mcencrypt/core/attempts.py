@@ -15,13 +15,15 @@ LIFETIME: Final = 75.0
 class Dialling:
     """Our socket's SYN: sent with message 1, waiting for a SYN-ACK."""
 
-    __slots__ = ("begun", "dial", "expires", "isn", "owner", "scale", "window")
+    __slots__ = ("bare", "begun", "dial", "expires", "isn", "owner", "scale", "syns", "window")
 
     def __init__(self, dial: Dial, segment: Segment, options: SynOptions, owner: int | None, now: float) -> None:
         """`owner`: the user whose socket it is; None if the kernel knows of no such socket."""
         self.dial, self.isn, self.scale, self.window = dial, segment.seq, options.window_scale, segment.window
         self.owner = owner
         self.begun, self.expires = now, now + LIFETIME
+        #: How many SYNs have left, and whether the last one was bare.
+        self.syns, self.bare = 0, False
 
 
 class Dials:

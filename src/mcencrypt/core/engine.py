@@ -31,6 +31,7 @@ from .policy import Policy, Surroundings
 from .probing import Probing
 from .record import EPOCH_BITS
 from .status import Connection, State
+from .streams import Streams
 from .summary import Summary
 from .table import Gone, Table, nobody
 from .verdict import ACCEPT, DROP, FROM_BEFORE, Outcome, Verdict
@@ -76,6 +77,7 @@ class Engine:
         self.admission = Admission(
             policy, ring, own, self.ephemerals, surroundings, self.outcome, self.table, epoch_bits
         )
+        self.streams = Streams(self.admission, ring, surroundings, self.outcome, self.table)
         self.probing = Probing(ring, own, self.ephemerals, surroundings, self.outcome)
         # Looked at for each packet:
         self._by_local, self._by_remote = self.table.by_local, self.table.by_remote
@@ -107,8 +109,10 @@ class Engine:
             if self._leaves(key):
                 return DROP
             if not segment.flags & ACK:
-                return self.admission.syn_out(segment, key, now)
-            verdict = self.admission.syn_ack_out(segment, key, flow, now)
+                return self.streams.syn_out(segment, key, self.admission.syn_out(segment, key, now))
+            verdict = self.streams.syn_ack_out(segment, key, flow, now)
+            if verdict is None:
+                verdict = self.admission.syn_ack_out(segment, key, flow, now)
             return verdict if verdict is not None else self._stray_out(segment, key, now)
         if flow is None or key in self._dialling:
             return self._stray_out(segment, key, now)
@@ -173,8 +177,11 @@ class Engine:
             if not segment.flags & ACK:
                 if flow is None and len(self._unconfirmed) >= MAX_UNCONFIRMED:
                     return self.outcome.drop("too-many-attempts")
-                return self.admission.syn_in(segment, key, flow, now)
-            verdict = self.admission.syn_ack_in(segment, key, flow, now)
+                verdict = self.streams.syn_in(segment, key, now)
+                return self.admission.syn_in(segment, key, flow, now) if verdict is None else verdict
+            verdict = self.streams.syn_ack_in(segment, key, now)
+            if verdict is None:
+                verdict = self.admission.syn_ack_in(segment, key, flow, now)
             if verdict is None and flow is not None:
                 return self.outcome.drop("stray-syn-ack")  # anybody can send one, so it must not harm a connection
             return verdict if verdict is not None else self._stray_in(segment, key, now)
@@ -198,6 +205,10 @@ class Engine:
 
     def _stray_out(self, segment: Segment, key: bytes, now: float) -> Verdict:
         """A packet of a local socket that belongs to no flow."""
+        if self.streams:
+            verdict = self.streams.from_socket(segment, key, now)
+            if verdict is not None:
+                return verdict
         if key in self._dialling or key in self._answering:
             peer = self._answering.get(key)
             if peer and segment.flags & (RST | ACK) == RST | ACK and segment.ack == peer.isn + 1 & MASK32:
@@ -227,6 +238,10 @@ class Engine:
 
     def _stray_in(self, segment: Segment, key: bytes, now: float) -> Verdict:
         """A packet from the network that belongs to no flow."""
+        if self.streams:
+            verdict = self.streams.from_network(segment, key, now)
+            if verdict is not None:
+                return verdict
         if key in self._ghosts:
             if segment.flags & ACK and not segment.flags & RST:
                 self.outcome.to_network(bare(key, segment.ack, 0, RST))
@@ -251,6 +266,7 @@ class Engine:
         connections that it does not allow do not pass any more; which of them have a socket only the kernel knows.
         """
         self.admission.take_policy(policy)
+        self.streams.take_policy(policy)
         distrusted = [flow for flow in self._by_local.values() if not policy.trusts(flow.identity)]
         for flow in distrusted:
             self.table.abort(flow.key, now, "its peer is not listed any more")
@@ -267,6 +283,7 @@ class Engine:
         """
         self.admission.forget_attempts(ports)
         self._staying = frozenset(ports)
+        self.streams.leave_all_but(ports)
         for key in [key for key in self._plain if not on_ports(key, ports)]:
             self.table.leave_alone(key)
         leaving = [key for key in self._by_local if not on_ports(key, ports)]
@@ -301,10 +318,10 @@ class Engine:
 
     def connections(self, now: float) -> Iterator[Connection]:
         """Everything that is shown in a status."""
-        return chain(self.table.connections(now), self.admission.connections(now))
+        return chain(self.table.connections(now), self.admission.connections(now), self.streams.connections(now))
 
     def summary(self) -> Summary:
         """All connections added up, those that are gone included in what only grows."""
         summary = self.table.summary()
-        summary.states[State.HANDSHAKE] = len(self._dialling) + len(self._answering)
+        summary.states[State.HANDSHAKE] = len(self._dialling) + len(self._answering) + len(self.streams)
         return summary

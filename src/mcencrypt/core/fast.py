@@ -77,6 +77,7 @@ def egress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, gso: bool,
         or receiving.final_plain is not None
         or sending.sent != start
         or sending.held
+        or (flow.streamed and (receiving.fragments or flow.withheld is not None))
         or unwrap(prim.u32(packet, tcp_at + 4) - sending.isn - 1, ledger.plain_top) != ledger.plain_top
     ):
         return False
@@ -146,6 +147,7 @@ def ingress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, reply: pr
         or unwrap(prim.u32(packet, tcp_at + 4) - receiving.isn - 1, wire) != wire
         or wire < receiving.acked
         or wire + got > receiving.right_edge
+        or (flow.streamed and (flow.withheld is not None or ledger.plain_edge + got > receiving.plain_right_edge))
     ):
         return False
     wire_ack = unwrap(prim.u32(packet, tcp_at + 8) - sending.isn - 1, sending.una)

@@ -5,7 +5,8 @@ from mcencrypt.core.receiving cimport Receiving
 
 cdef class Flow(Receiving):
     cdef public bytes hello, key_id
-    cdef public object path, paths
+    cdef public object path, paths, carrier
     cdef public long long paths_version, kernel_mtu, path_mtu, mss, local_scale
+    cdef public bint outgoing
     cdef public double created, seen
     cdef public object _template

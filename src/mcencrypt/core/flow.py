@@ -6,14 +6,17 @@ acknowledgement and SACK blocks to the opposite one. What comes from the network
 
 from __future__ import annotations
 
-from .addresses import Path, endpoints
+from struct import pack
+
+from .addresses import Path, endpoints, reversed_key
 from .egress import CALM_AFTER, SMALL, Egress, sizes
+from .handshake import Carrier
 from .icmp import too_big
 from .ingress import Ingress
 from .options import ONLY_TIMESTAMPS, timestamps, translate_sack
-from .packet import ACK, CWR, FIN, PSH, RST, VERDICT_LIMIT, Segment, read_word, rebuild, with_ecn
+from .packet import ACK, CWR, FIN, PSH, RST, VERDICT_LIMIT, Segment, bare, read_word, rebuild, with_ecn
 from .paths import Paths
-from .receiving import Receiving
+from .receiving import DELIVERY_LIMIT, Receiving
 from .record import OVERHEAD
 from .status import Connection, Counters, State
 from .verdict import DROP, Outcome, Verdict
@@ -24,12 +27,14 @@ class Flow(Receiving):
 
     __slots__ = (
         "_template",
+        "carrier",
         "created",
         "hello",
         "kernel_mtu",
         "key_id",
         "local_scale",
         "mss",
+        "outgoing",
         "path",
         "path_mtu",
         "paths",
@@ -47,6 +52,8 @@ class Flow(Receiving):
         identity: bytes,
         key_id: bytes = b"",
         confirmed: bool,
+        outgoing: bool,
+        carrier: Carrier = Carrier.SYN,
         mss: int,
         scales: tuple[int, int],
         now: float,
@@ -54,12 +61,14 @@ class Flow(Receiving):
         paths: Paths,
     ) -> None:
         """`key`: addresses and ports, ours first.  `hello`: our handshake message, for retransmitted SYN-ACKs.
-        `key_id`: of the network key of the handshake.
+        `key_id`: of the network key of the handshake.  `outgoing`: our own socket dialled.  `carrier`: of the
+        handshake.
 
         `mss`: what the local socket was told, in bytes.  `scales`: window scales (RFC 7323) of our and of the
         peer's window.  What follows from packets besides verdicts goes to `outcome`; `paths` knows the MTU.
         """
-        super().__init__(key, egress, ingress, identity, confirmed, scales[1], outcome)
+        super().__init__(key, egress, ingress, identity, confirmed, scales[1], outcome, carrier is Carrier.STREAM)
+        self.outgoing, self.carrier = outgoing, carrier
         self.path = Path.of(key)
         self.hello, self.key_id, self.mss = hello, key_id, mss
         self.local_scale = scales[0]
@@ -81,6 +90,10 @@ class Flow(Receiving):
             ack = ingress.seq(ack_wire)
             if not flags & RST:
                 ingress.acknowledge(ack_wire, ack_plain, segment.window << self.local_scale)
+                if self.streamed and ingress.fragments:
+                    ack = ingress.seq(self._promise())
+                if self.withheld is not None:
+                    self._give(segment)
         options = self._options_to_wire(segment)
         plain = egress.offset(segment.seq)
         length = segment.end - segment.payload_at
@@ -244,6 +257,48 @@ class Flow(Receiving):
         if not egress.waiting():
             self._template = None
 
+    # -- pieces of records, where the path ends TCP
+
+    def _promise(self) -> int:
+        """Wire offset behind all pieces that are here. The window that our socket offers begins there."""
+        ingress = self.ingress
+        edge = ingress.promise()
+        ingress.right_edge = max(ingress.right_edge, edge + ingress.plain_right_edge - ingress.plain_acked)
+        return edge
+
+    def _give(self, segment: Segment) -> None:
+        """Give our socket what was withheld, as far as the window goes that it offers with `segment`."""
+        ingress, egress, held = self.ingress, self.egress, self.withheld
+        assert held is not None
+        plain, data = held.take(ingress.plain_acked, ingress.plain_right_edge)
+        if not held:
+            self.withheld = None
+        if not data:
+            return
+        end, stamps = plain + len(data), timestamps(segment.options())
+        options = b"" if stamps is None else ONLY_TIMESTAMPS + pack("!II", stamps[1], stamps[0])
+        final = end == ingress.final_plain and ingress.fin_claims == ingress.final_wire
+        window = max(egress.shown_edge - egress.plain_una, 0) >> self.remote_scale
+        head = Segment(bare(reversed_key(self.key), 0, 0, ACK | PSH | (FIN if final else 0), min(window, 0xFFFF)))
+        ack = egress.isn + 1 + egress.plain_una
+        for at in range(0, len(data), DELIVERY_LIMIT):
+            some = data[at : at + DELIVERY_LIMIT]
+            flags = head.flags if at + len(some) == len(data) else ACK
+            self.outcome.to_socket(rebuild(head, ingress.seq(plain + at), ack, some, flags=flags, options=options))
+
+    def acknowledge_pieces(self, segment: Segment) -> None:
+        """Answer `segment`, which has pieces of a record, ourselves: our socket hears of whole records only.
+
+        Its timestamp says which of ours the far side knows: an older one it would not take (PAWS).
+        """
+        ingress, stamps = self.ingress, timestamps(segment.options())
+        options = b"" if stamps is None else ONLY_TIMESTAMPS + pack("!II", stamps[1], stamps[0])
+        window = max(ingress.plain_right_edge - ingress.plain_acked, 0) >> self.local_scale
+        head = Segment(bare(self.key, 0, 0, ACK, min(window, 0xFFFF)))
+        self.outcome.to_network(
+            rebuild(head, self.egress.seq(self.egress.left), ingress.seq(self._promise()), options=options)
+        )
+
     # -- options
 
     def _options_to_wire(self, segment: Segment) -> bytes | None:
@@ -293,5 +348,6 @@ class Flow(Receiving):
             now - self.created,
             self.counters(),
             self.key_id,
-            not self.hello,
+            self.outgoing,
+            self.carrier.word,
         )

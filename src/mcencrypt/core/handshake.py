@@ -1,18 +1,20 @@
-"""The handshake messages as they travel: message 1 as payload of a SYN, message 2 as payload of a SYN-ACK.
+"""The handshake messages as they travel: as payload of SYN and SYN-ACK, or as the first bytes of either stream.
 
     magic:4 | version:1 | kind:1 | network key id:8 | mac1:16 | Noise message
 
 The first 14 bytes are in clear, so that a peer with another network key can be named, and message 1's are Noise's
-prologue.  `mac1` is a BLAKE2s under the network key over everything else: whoever has no network key is refused
-for the price of one hash.  The Noise payload holds capabilities and the sender's clock.
+prologue; so neither end takes a message for one that was carried in another way (`Carrier`).  `mac1` is a BLAKE2s under
+the network key over everything else: whoever has no network key is refused for the price of one hash.  The Noise
+payload holds capabilities and the sender's clock.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from enum import Enum
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from .noise import DH_LENGTH, MESSAGE_OVERHEAD, Initiator, KeyPair, NoiseError, Responder, begin
 from .packet import Buffer
@@ -20,8 +22,6 @@ from .reasons import Reason
 
 MAGIC: Final = b"mcen"
 VERSION: Final = 1
-MESSAGE_1: Final = 1
-MESSAGE_2: Final = 2
 CLEAR_LENGTH: Final = 14
 KEY_ID_LENGTH: Final = 8
 MAC_LENGTH: Final = 16
@@ -36,6 +36,22 @@ OFFERS_THIS_KEY: Final = 1
 HELLO_LENGTH: Final = NOISE_AT + MESSAGE_OVERHEAD + _payload.size
 #: How far the clocks of two nodes may differ, in milliseconds.
 MAX_SKEW_MS: Final = 10 * 60 * 1000
+
+
+#: How a status names a `Carrier`.
+CarrierWord = Literal["syn", "stream"]
+
+
+class Carrier(Enum):
+    """What carries the two messages: their kinds, and the word of `status`."""
+
+    #: Payload of SYN and SYN-ACK.
+    SYN = (1, 2, "syn")
+    #: The first bytes of each direction's stream, on paths that do not carry data in SYNs.
+    STREAM = (3, 4, "stream")
+
+    def __init__(self, message_1: int, message_2: int, word: CarrierWord) -> None:
+        self.message_1, self.message_2, self.word = message_1, message_2, word
 
 
 class Refused(Exception):
@@ -67,15 +83,15 @@ def named_key(hello: bytes) -> bytes:
 class NetworkSecret:
     """The network key in the forms that the handshake needs."""
 
-    __slots__ = ("_mac", "key_id", "psk", "start")
+    __slots__ = ("_mac", "key_id", "psk", "starts")
 
     def __init__(self, key: bytes) -> None:
         """`key`: the 32 bytes that all nodes of one network share."""
         self.psk = key
         self.key_id = hashlib.blake2s(key=key, digest_size=8, person=b"mcen kid").digest()
         self._mac = hashlib.blake2s(key=key, digest_size=MAC_LENGTH, person=b"mcen mac")
-        #: Where all handshakes under this key start.
-        self.start = begin(key, self.clear(MESSAGE_1))
+        #: Where all handshakes under this key start, by what carries them.
+        self.starts = {carrier: begin(key, self.clear(carrier.message_1)) for carrier in Carrier}
 
     def __repr__(self) -> str:
         return f"NetworkSecret({self.key_id.hex()})"
@@ -122,7 +138,7 @@ class Session(NamedTuple):
 class Dial:
     """Our side of a connection that the local socket opens: message 1, made once per SYN."""
 
-    __slots__ = ("_initiator", "hello", "peer_offers", "secret")
+    __slots__ = ("_carrier", "_initiator", "hello", "peer_offers", "secret")
 
     def __init__(
         self,
@@ -131,18 +147,19 @@ class Dial:
         ephemeral: KeyPair,
         unix_ms: int,
         offers: bool = True,
+        carrier: Carrier = Carrier.SYN,
     ) -> None:
         """`offers`: `secret` is what we offer to everybody, and not a key that is only tried out."""
-        self.secret = secret
+        self.secret, self._carrier = secret, carrier
         #: Whether the peer, too, offers this key when it dials; known once `finish` has read message 2.
         self.peer_offers = False
-        self._initiator = Initiator(secret.start, static, ephemeral)
+        self._initiator = Initiator(secret.starts[carrier], static, ephemeral)
         noise = self._initiator.write_message_1(_payload.pack(OFFERS_THIS_KEY if offers else 0, unix_ms))
-        self.hello = secret.seal(MESSAGE_1, noise)
+        self.hello = secret.seal(carrier.message_1, noise)
 
     def finish(self, hello: Buffer) -> Session:
         """Read message 2, which must be under the same key.  Raises Refused and can be tried again with another."""
-        noise = self.secret.check(bytes(hello), MESSAGE_2)
+        noise = self.secret.check(bytes(hello), self._carrier.message_2)
         try:
             payload, sending, receiving = self._initiator.read_message_2(noise)
         except NoiseError as problem:
@@ -154,13 +171,15 @@ class Dial:
 class Answer:
     """Our side of a connection that the peer opens: message 1 read, message 2 made once per SYN-ACK."""
 
-    __slots__ = ("_responder", "ephemeral", "remote_static", "secret", "timestamp_ms")
+    __slots__ = ("_carrier", "_responder", "ephemeral", "remote_static", "secret", "timestamp_ms")
 
-    def __init__(self, secret: NetworkSecret, static: KeyPair, hello: Buffer, unix_ms: int) -> None:
+    def __init__(
+        self, secret: NetworkSecret, static: KeyPair, hello: Buffer, unix_ms: int, carrier: Carrier = Carrier.SYN
+    ) -> None:
         """Raises Refused."""
-        self.secret = secret
-        noise = secret.check(bytes(hello), MESSAGE_1)
-        self._responder = Responder(secret.start, static)
+        self.secret, self._carrier = secret, carrier
+        noise = secret.check(bytes(hello), carrier.message_1)
+        self._responder = Responder(secret.starts[carrier], static)
         try:
             payload = self._responder.read_message_1(noise)
         except NoiseError as problem:
@@ -185,4 +204,5 @@ class Answer:
             noise, sending, receiving = self._responder.write_message_2(content, ephemeral)
         except NoiseError as problem:
             raise Refused("forged-handshake", f"its handshake message is not authentic ({problem})") from None
-        return self.secret.seal(MESSAGE_2, noise), Session(sending, receiving, self._responder.remote_static)
+        message = self.secret.seal(self._carrier.message_2, noise)
+        return message, Session(sending, receiving, self._responder.remote_static)

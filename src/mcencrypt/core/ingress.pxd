@@ -6,7 +6,7 @@ from mcencrypt.core.record cimport Keys, Opened
 
 
 cdef class Ingress:
-    cdef public long long isn, acked, plain_acked, right_edge, plain_right_edge, auth_failures
+    cdef public long long isn, acked, plain_acked, right_edge, plain_right_edge, auth_failures, promised
     cdef public Keys keys
     cdef public Ledger ledger
     cdef public Fragments fragments

@@ -47,6 +47,7 @@ class Ingress:
         "ledger",
         "plain_acked",
         "plain_right_edge",
+        "promised",
         "right_edge",
     )
 
@@ -68,6 +69,8 @@ class Ingress:
         #: Wire offset at which a FIN flag was seen while its record was not yet whole.
         self.fin_claims: int | None = None
         self.auth_failures = 0
+        #: Wire offset up to which we have acknowledged pieces of a record ourselves (`promise`); 0: never.
+        self.promised = 0
         #: The acknowledgement, plain and wire, from which the last repeated data kept its distance.
         self._repeated_at: tuple[int, int] | None = None
 
@@ -160,7 +163,7 @@ class Ingress:
                 return False
         self.keys.prove(wire)
         if self.fragments:
-            self.fragments.drop(wire, wire + opened.consumed)
+            self.fragments.drop(max(wire, self.promised), wire + opened.consumed)
         if opened.final:
             self.final_plain, self.final_wire = end, wire + opened.consumed
         if deliveries and deliveries[-1].plain_end == plain:
@@ -191,7 +194,7 @@ class Ingress:
         if missing <= 0:
             return 0
         record = b"".join((fragments.read(boundary, wire), data[:missing]))
-        fragments.drop(boundary, wire + missing)
+        fragments.drop(max(boundary, self.promised), wire + missing)
         opened = open_run(self.keys, record, boundary)
         if not opened.chunks:
             self.auth_failures += 1
@@ -266,6 +269,31 @@ class Ingress:
         opened = open_run(self.keys, fragments.read(wire, wire + size + OVERHEAD), wire)
         return bool(opened.chunks) and self._accept(wire, opened, deliveries)
 
+    # -- pieces that we acknowledge ourselves
+
+    def reach(self) -> int:
+        """Wire offset up to which every byte is here, whether its record is whole or not."""
+        edge = self.ledger.wire_edge
+        span = self.fragments.span(edge) if self.fragments else None
+        return span[1] if span else edge
+
+    def promise(self) -> int:
+        """Wire offset up to which we may acknowledge: behind pieces that follow on what our socket has acknowledged.
+
+        Nobody will send those again, so they are kept until the socket has acknowledged their record.
+        """
+        span = self.fragments.span(self.acked) if self.fragments else None
+        if span is not None and span[1] > self.promised:
+            self.promised = span[1]
+        return max(self.promised, self.acked)
+
+    def is_broken(self) -> bool:
+        """Whether pieces that were promised had to go for want of memory: then the stream cannot go on."""
+        if self.promised <= self.acked:
+            return False
+        span = self.fragments.span(self.acked)
+        return span is None or span[1] < self.promised
+
     # -- numbers
 
     def bare_plain(self, wire: int) -> int:
@@ -308,6 +336,8 @@ class Ingress:
         ledger, acked = self.ledger, self.acked
         if wire <= acked:  # at the edge: what our socket says it has, even inside a record
             return self.plain_acked + wire - acked, wire == acked
+        if wire == self.promised:
+            return self.plain_acked, True  # what we said ourselves
         ended = self.final_wire is not None and self.final_plain is not None
         if self.final_wire is not None and self.final_plain is not None and wire == self.final_wire + 1:
             return self.final_plain + 1, True

@@ -23,6 +23,8 @@ class Policy:
     mode: Mode = "require"
     #: Peers that may be in plaintext under "require" too.
     allow_plaintext: tuple[Network, ...] = ()
+    #: Addresses of relays: what ends TCP in front of us, and dials us for our peers.
+    relayed: tuple[Network, ...] = ()
     #: Public keys of the peers that may talk to us; None: whoever holds the network key.
     listed: frozenset[bytes] | None = None
     #: Whether a dial is refused where another key answers than before.
@@ -46,10 +48,18 @@ class Policy:
 
     def exempts(self, address: bytes) -> bool:
         """Whether `allow_plaintext` names `address` (packed)."""
-        if not self.allow_plaintext:
-            return False
-        peer = ip_address(address)
-        return any(peer.version == network.version and peer in network for network in self.allow_plaintext)
+        return _names(self.allow_plaintext, address)
+
+    def is_relayed(self, address: bytes) -> bool:
+        """Whether `relayed` names `address` (packed)."""
+        return _names(self.relayed, address)
+
+
+def _names(networks: tuple[Network, ...], address: bytes) -> bool:
+    if not networks:
+        return False
+    peer = ip_address(address)
+    return any(peer.version == network.version and peer in network for network in networks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,9 @@ Reason = Literal[
     "without-ack",
     "unauthenticated-fin",
     "stray-icmp",
+    "cut-off",
+    # a handshake in a stream
+    "no-answer",
 ]
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)

@@ -7,12 +7,12 @@ from mcencrypt.core.prim cimport Slot
 
 cdef class Receiving:
     cdef public bytes key, identity
-    cdef public object outcome
+    cdef public object outcome, withheld
     cdef public Slot positions
     cdef public Egress egress
     cdef public Ingress ingress
     cdef public long long remote_scale, ts_recent, marked
-    cdef public bint closing, confirmed
+    cdef public bint closing, confirmed, streamed
     cdef public long long _last_ack, _last_window
 
     cpdef object note_positions(self)

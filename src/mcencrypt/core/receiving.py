@@ -11,14 +11,18 @@ from typing import Final
 
 import mcencrypt.core.prim as prim
 
+from .addresses import reversed_key
 from .egress import Egress
 from .ingress import Delivery, Ingress
 from .options import ONLY_TIMESTAMPS, timestamps, translate_sack
-from .packet import ACK, CE, CWR, FIN, PSH, RST, VERDICT_LIMIT, Buffer, Segment, read_word, rebuild, with_ecn
+from .packet import ACK, CE, CWR, FIN, PSH, RST, VERDICT_LIMIT, Buffer, Segment, bare, read_word, rebuild, with_ecn
 from .verdict import DROP, Outcome, Tampered, Verdict
+from .withheld import Withheld
 
 #: Plaintext bytes of one packet toward the socket, when several records were completed at once.
 DELIVERY_LIMIT: Final = 60000
+#: Why a socket is reset whose stream ends without a FINAL record.
+CUT_OFF: Final = "its stream was cut off on the way, without the peer's word that this is the end"
 #: In the place of data that the socket has: it looks at where that lies, never at what it is.
 _ZEROS: Final = memoryview(bytes(1 << 16))
 
@@ -39,7 +43,9 @@ class Receiving:
         "outcome",
         "positions",
         "remote_scale",
+        "streamed",
         "ts_recent",
+        "withheld",
     )
 
     def __init__(
@@ -51,12 +57,17 @@ class Receiving:
         confirmed: bool,
         remote_scale: int,
         outcome: Outcome,
+        streamed: bool,
     ) -> None:
         """What these mean: see `Flow`."""
         self.key, self.egress, self.ingress, self.outcome = key, egress, ingress, outcome
         #: Whose key the handshake named, and whether a record has proven it.
         self.identity, self.confirmed = identity, confirmed
         self.remote_scale = remote_scale
+        #: Whether the path ends TCP on its way, or may: it cuts the stream as it likes, and waits for our word itself.
+        self.streamed = streamed
+        #: What our socket has no room for, on such a path; None: nothing.
+        self.withheld: Withheld | None = None
         #: A reset passed, and its number was exact.
         self.closing = False
         #: Where the journal, if one is kept, has both streams' positions.
@@ -69,6 +80,13 @@ class Receiving:
 
     def release(self) -> None:
         """Send records that waited for the far side's window, as far as it is open now."""
+        raise NotImplementedError
+
+    def acknowledge_pieces(self, segment: Segment) -> None:
+        """Answer `segment`, which has pieces of a record, ourselves: our socket hears of whole records only.
+
+        A relay that waits for its first acknowledgement after a loss would wait for ever.
+        """
         raise NotImplementedError
 
     def from_network(self, segment: Segment) -> Verdict:
@@ -116,6 +134,8 @@ class Receiving:
         if flags & FIN and wire >= ingress.acked and wire != ingress.final_wire:
             self.outcome.refused["unauthenticated-fin"] += 1
             flags &= ~FIN
+            if self.streamed and credible and wire == ingress.reach():
+                self.cut_off()
         return rebuild(segment, ingress.seq(ingress.bare_plain(wire)), ack, flags=flags, window=shown, options=options)
 
     def note_positions(self) -> None:
@@ -170,11 +190,22 @@ class Receiving:
                 return rebuild(segment, seq, ack, b"\0", flags=flags & ~(FIN | PSH), window=shown, options=options)
             if end > until:
                 data, end, flags = data[: until - wire], until, flags & ~FIN
+        if self.streamed and ingress.is_broken():
+            self.cut_off("pieces of a record had to be given up for want of memory")
+            return self.outcome.drop("incomplete")
         if flags & FIN and credible:
             ingress.fin_claims = end
         failures = ingress.auth_failures
         deliveries = ingress.receive(wire, data, credible)
+        if self.streamed and credible:
+            if flags & FIN and end != ingress.final_wire and end == ingress.reach():
+                self.cut_off()
+            elif not deliveries:
+                self.acknowledge_pieces(segment)
         flags &= ~FIN
+        if deliveries and self.streamed:
+            self.confirmed = True
+            deliveries = self._fitting(deliveries)
         if deliveries:
             self.confirmed = True
             verdict = self._deliver(segment, deliveries, ack, flags, shown, options)
@@ -245,6 +276,26 @@ class Receiving:
         self.closing = self.closing or exact
         ack = egress.isn + 1 + egress.plain_ack(segment.ack)[1] if segment.flags & ACK else 0
         return rebuild(segment, ingress.seq(plain), ack)
+
+    def _fitting(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """What of these our socket has room for; the rest is withheld."""
+        edge = self.ingress.plain_right_edge
+        if self.withheld is None and deliveries[-1].plain_end <= edge:
+            return deliveries
+        held = self.withheld or Withheld(edge)
+        fitting = held.fit(deliveries, min(edge, held.plain) if held else edge)
+        self.withheld = held if held else None
+        return fitting
+
+    def cut_off(self, why: str = CUT_OFF) -> None:
+        """The stream has ended, and not by the peer's word: our socket must not take that for its end."""
+        ingress, egress = self.ingress, self.egress
+        self.closing = True
+        self.outcome.refused["cut-off"] += 1
+        self.outcome.end(self.key, why)
+        ack = egress.isn + 1 + egress.plain_una
+        self.outcome.to_socket(bare(reversed_key(self.key), ingress.seq(ingress.ledger.plain_edge), ack, RST | ACK))
+        self.outcome.to_network(bare(self.key, egress.seq(egress.left), 0, RST))
 
     def _stamp(self, segment: Segment) -> int:
         """The timestamp of a segment whose options are not the usual ones; without one it counts as new."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import Literal
 
 
 class State(StrEnum):
     """Where a connection stands; the words are those of `status`, the metrics and the log."""
 
-    #: The handshake is under way, in SYN and SYN-ACK.
+    #: The handshake is under way, in SYN and SYN-ACK or in the stream.
     HANDSHAKE = "handshake"
     #: Encrypted, with a peer that has yet to prove who it is: its first record will.
     UNCONFIRMED = "unconfirmed"
@@ -79,3 +80,5 @@ class Connection:
     key_id: bytes = b""
     #: Whether our own socket dialled.
     outgoing: bool = False
+    #: What carries the handshake; as `handshake.CarrierWord`.
+    carrier: Literal["syn", "stream"] = "syn"

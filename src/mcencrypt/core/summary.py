@@ -18,6 +18,8 @@ class Summary:
 
     #: Connections there are now, by state.
     states: dict[State, int]
+    #: Encrypted ones among them whose handshake was in the stream.
+    streamed: int = 0
     #: Different proven identities among them.
     peers: int = 0
     #: Connections that ever were encrypted, and what they carried.
@@ -31,7 +33,7 @@ class Summary:
 def summarize_flows(flows: Iterable[Flow], summary: Summary) -> None:
     """Add encrypted connections that exist.  Some 0.3 us each; packets wait meanwhile."""
     peers = set()
-    encrypted = unconfirmed = closing = 0
+    encrypted = unconfirmed = closing = streamed = 0
     bytes_out = bytes_in = records_out = records_in = retransmissions = auth_failures = 0
     for flow in flows:
         if flow.confirmed:
@@ -42,6 +44,7 @@ def summarize_flows(flows: Iterable[Flow], summary: Summary) -> None:
             encrypted += 1
         else:
             unconfirmed += 1
+        streamed += flow.streamed
         egress, ingress = flow.egress, flow.ingress
         bytes_out += egress.bytes_sealed
         records_out += egress.records_sealed
@@ -50,6 +53,6 @@ def summarize_flows(flows: Iterable[Flow], summary: Summary) -> None:
         records_in += ingress.ledger.records_inserted
         auth_failures += ingress.auth_failures
     summary.states |= {State.ENCRYPTED: encrypted, State.UNCONFIRMED: unconfirmed, State.CLOSING: closing}
-    summary.peers = len(peers)
+    summary.peers, summary.streamed = len(peers), streamed
     summary.encrypted += encrypted + unconfirmed + closing
     summary.carried.add(Counters(bytes_out, bytes_in, records_out, records_in, retransmissions, auth_failures))

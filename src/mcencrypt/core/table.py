@@ -189,7 +189,7 @@ class Table:
         self.by_local[key] = self.by_remote[reversed_key(key)] = flow
         self._on_flow(flow, True)
         if flow.confirmed:
-            self._outcome.events.append(Encrypted(key, flow.identity))
+            self._outcome.events.append(Encrypted(key, flow.identity, flow.streamed))
         else:
             self.unconfirmed.add(key)
         return True
@@ -197,7 +197,7 @@ class Table:
     def confirm(self, flow: Flow) -> None:
         """The peer has proven who it is."""
         self.unconfirmed.discard(flow.key)
-        self._outcome.events.append(Encrypted(flow.key, flow.identity))
+        self._outcome.events.append(Encrypted(flow.key, flow.identity, flow.streamed))
 
     def pass_in_plaintext(self, key: bytes, now: float, worth_telling: bool) -> Plaintext | None:
         """The connection of a packet in plaintext that our own socket sends, and the policy allows.
@@ -223,6 +223,11 @@ class Table:
         if self.stage(key) not in (Gone.UNKNOWN, State.PLAINTEXT):
             self._leave(key, Cause.BEGUN_IN_PLAINTEXT)
         self.pass_in_plaintext(key, now, worth_telling)
+
+    def make_way(self, key: bytes) -> None:
+        """Our own kernel has shown that a new connection begins here: what was here before is over."""
+        if self.stage(key) is not Gone.UNKNOWN:
+            self._leave(key, Cause.REPLACED)
 
     # -- going
 

@@ -51,6 +51,8 @@ class Encrypted:
 
     key: bytes
     identity: bytes
+    #: Whether its handshake was in the stream.
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from mcencrypt.daemon.memory import Memory
 from mcencrypt.daemon.notify import Heartbeat, Notifier
 from mcencrypt.daemon.prober import Prober
 from mcencrypt.daemon.readiness import announce, withdraw
+from mcencrypt.daemon.reminder import Reminder
 from mcencrypt.daemon.rotation import Rotation
 from mcencrypt.daemon.settings import Live, first_policy, remember
 from mcencrypt.daemon.snapshot import Snapshots
@@ -137,6 +138,7 @@ class Daemon:
         )
         ways.came_by, ways.leaves_by = self._datapath.came_by, self._datapath.leaves_by
         self._datapath.look_ahead = ways.look_ahead
+        self._reminder = Reminder(engine.streams.next_time, engine.streams.tick, self._loop)
         prober = Prober(engine, switch, self._loop)
         rotation = Rotation(engine, stored, prober, self._loop, lambda: switch.ports, live.name_of)
 
@@ -184,7 +186,7 @@ class Daemon:
     def _started(self, nothing: None) -> None:
         # Only now the far sides hear of it: a change of hooks takes from the kernel what waits in queues
         # (nf_queue_nf_hook_drop), and a reset is sent but once.
-        self._loop.afterwards, self._loop.waiting = self._datapath.carry_out, self._datapath.serve
+        self._loop.afterwards, self._loop.waiting = self._afterwards, self._datapath.serve
         self._loop.spare = self._engine.ephemerals
         self._datapath.carry_out()
         # What is in the journal was ended, and nothing can fail any more: now it may be forgotten.
@@ -231,6 +233,10 @@ class Daemon:
         self._notifier.status(self._snapshots.line())
         self._snapshots.look()
         logs.flush()
+
+    def _afterwards(self) -> None:
+        self._datapath.carry_out()
+        self._reminder.wake()
 
     def _hang_up(self) -> None:
         audit_signal("SIGHUP", "reload")

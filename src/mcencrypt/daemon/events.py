@@ -74,6 +74,8 @@ class Reporter:
             details["not_shown"] = missed
         match event:
             case Encrypted():
+                if event.streamed:
+                    details["carrier"] = "stream"
                 log.info("connection encrypted", extra=fields(**details, identity=identity(event.identity)))
             case KeyChanged():
                 log.warning(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final, Protocol
 
 from mcencrypt.control import replies
@@ -21,6 +20,7 @@ from mcencrypt.core.keyring import RingError
 from mcencrypt.core.probing import ProbeResult
 from mcencrypt.daemon.interfaces import Timers
 from mcencrypt.daemon.names import identity
+from mcencrypt.daemon.reminder import Reminder
 from mcencrypt.daemon.survey import Busy
 from mcencrypt.daemon.switch import Position
 from mcencrypt.errors import OperatorError
@@ -46,8 +46,7 @@ class Prober:
 
     def __init__(self, engine: Engine, switch: Switched, timers: Timers) -> None:
         self._engine, self._switch, self._timers = engine, switch, timers
-        #: When the timer is due that all probes share; None while there is none.
-        self._due: float | None = None
+        self._reminder = Reminder(engine.probing.next_time, engine.probing.tick, timers)
 
     def begin(
         self, address: str, port: int, secret: NetworkSecret, timeout: float, done: Callable[[ProbeResult], None]
@@ -73,7 +72,7 @@ class Prober:
         if not self._engine.probing.begin(key, secret, self._timers.now(), timeout, ended):
             reserved.close()
             raise Busy("too many probes are under way: try again in a few seconds")
-        self._wake()
+        self._reminder.wake()
 
     def command(self, arguments: Arguments) -> Later[replies.Probed]:
         """The control command `probe`: `address`, `port`, perhaps `key_id` and `seconds` to wait."""
@@ -107,20 +106,6 @@ class Prober:
             "attempts": result.attempts,
             "last_refused_key_id": refused.hex() if refused else None,
         }
-
-    def _wake(self) -> None:
-        """Set the timer, unless one is set that comes in time."""
-        at = self._engine.probing.next_time()
-        if at is not None and (self._due is None or at < self._due):
-            self._due = at
-            self._timers.call_at(at, partial(self._tick, at))
-
-    def _tick(self, due: float) -> None:
-        if due != self._due:
-            return  # one was set since that came earlier
-        self._due = None
-        self._engine.probing.tick(self._timers.now())
-        self._wake()
 
 
 def _packed(address: str) -> bytes:

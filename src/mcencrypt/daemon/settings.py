@@ -48,6 +48,7 @@ _LIVE: Final = frozenset(
         "multichain_dir",
         "mode",
         "allow_plaintext",
+        "relayed",
         "trust",
         "pin",
         "peers_file",
@@ -73,8 +74,9 @@ def remember(state_dir: Path, nodes: list[Node]) -> bool:
 
 def _policy(config: Config, remembered: Mode | None, peers: ListedPeers) -> Policy:
     return Policy(
-        remembered or config.mode, tuple(config.allow_plaintext), _listed(config, peers), config.pin, peers.pinned
-    )
+        remembered or config.mode, config.allow_plaintext, config.relayed, _listed(config, peers), config.pin,
+        peers.pinned,
+    )  # fmt: skip
 
 
 def _listed(config: Config, peers: Mapping[bytes, str]) -> frozenset[bytes] | None:
@@ -369,6 +371,7 @@ def _of_peer(shown: Connection, now: float) -> replies.PeerConnection:
         "peer": endpoint(shown.remote),
         "local": endpoint(shown.local),
         "state": shown.state,
+        "carrier": shown.carrier,
         "since": round(now - shown.age, 3),
         "bytes_out": shown.counters.bytes_out,
         "bytes_in": shown.counters.bytes_in,

@@ -137,6 +137,7 @@ class Snapshots:
             "draining": self._switch.position is Position.DRAINING,
             "mode": self._engine.policy.mode,
             "states": summary.states,
+            "streamed": summary.streamed,
             "peers": summary.peers,
             "encrypted": summary.encrypted,
             "carried": counters(summary.carried),
@@ -174,6 +175,7 @@ def connection(shown: Connection, name_of: Callable[[bytes], str | None]) -> rep
         "identity": identity(shown.identity) if shown.identity else None,
         "name": name_of(shown.identity),
         "key_id": shown.key_id.hex() or None,
+        "carrier": None if shown.state is State.PLAINTEXT else shown.carrier,
         "age": round(shown.age, 3),
         **counters(shown.counters),
     }

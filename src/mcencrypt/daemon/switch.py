@@ -288,7 +288,7 @@ class Switch:
 
     def plaintext(self) -> list[bytes]:
         """The connections on the ports that are not encrypted: all that the kernel has, idle ones from before too."""
-        known = {*self._engine.table.encrypted_keys(), *self._engine.admission.keys()}
+        known = {*self._engine.table.encrypted_keys(), *self._engine.admission.keys(), *self._engine.streams.keys()}
         found = {
             Ends(one.local, one.lport, one.remote, one.rport).key(): one for one in self._sockets.connected(self.ports)
         }

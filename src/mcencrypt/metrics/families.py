@@ -52,6 +52,7 @@ def _connections(snapshot: Snapshot) -> Iterator[Metric]:
         "state",
         {state.value: states.get(state, 0) for state in State},
     )
+    yield _gauge("streamed", "Encrypted connections now whose handshake was in the stream.", snapshot["streamed"])
     yield _gauge("peers", "Different proven identities among the connections.", snapshot["peers"])
     yield _counter("encrypted_connections", "Connections that were encrypted.", snapshot["encrypted"])
     yield _counter("plaintext_connections", "Connections that ran in plaintext.", snapshot["plaintext"])

@@ -47,6 +47,8 @@ class Snapshot(TypedDict):
     mode: Mode
     #: Connections there are now.
     states: dict[State, int]
+    #: Encrypted ones among them whose handshake was in the stream.
+    streamed: int
     #: Different proven identities among them.
     peers: int
     #: Connections that ever were encrypted, and what they carried.

@@ -7,6 +7,7 @@ that names the file or variable and the key.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import time
 from collections.abc import Mapping
@@ -56,6 +57,8 @@ class Config:
     #: "require": only encrypted connections. "prefer": plaintext with peers that have no mcencrypt.
     mode: Mode = "require"
     allow_plaintext: tuple[Network, ...] = ()
+    #: Addresses of what ends TCP in front of this node (proxies, load balancers), for which peers hide behind it.
+    relayed: tuple[Network, ...] = ()
     #: "network-key": every peer that has the network key. "listed": only those in the peers file.
     trust: Trust = "network-key"
     #: Whether a dial is refused where another key answers than before.
@@ -221,7 +224,11 @@ def load(path: Path | None, environ: Mapping[str, str], **overrides: object) -> 
         folder = str(values["netns"])
         values.setdefault("state_dir", Config.state_dir / "netns" / folder)
         values.setdefault("run_dir", Config.run_dir / "netns" / _short(folder))
-    return Config(**values, file=None if table is None else file)
+    config = Config(**values, file=None if table is None else file)
+    for one, other in itertools.product(config.relayed, config.allow_plaintext):
+        if one.version == other.version and one.overlaps(other):
+            raise OperatorError(f"{file}: relayed: {one} overlaps {other} in allow_plaintext: change one of them")
+    return config
 
 
 def _short(folder: str) -> str:

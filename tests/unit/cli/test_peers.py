@@ -32,8 +32,8 @@ ANSWERED = {
 
 
 def test_peers_for_people_and_for_programs(tmp_path: Path) -> None:
-    one = {"peer": "10.0.0.1:40000", "local": "10.0.0.2:7331", "state": "encrypted", "since": 940.0, "bytes_out": 7000,
-           "bytes_in": 8}  # fmt: skip
+    one = {"peer": "10.0.0.1:40000", "local": "10.0.0.2:7331", "state": "encrypted", "carrier": "syn",
+           "since": 940.0, "bytes_out": 7000, "bytes_in": 8}  # fmt: skip
     result = {"trust": "listed", "file": "/x/peers.toml", "peers": [
         {"name": "org-b", "key": text(TWO), "connections": [one, one]},
         {"name": "org-a", "key": text(ONE), "connections": []},

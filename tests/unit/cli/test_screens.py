@@ -24,7 +24,8 @@ IDENTITY = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
 
 def busy() -> Status:
     """A status in which everything is long."""
-    numbers: dict[str, Any] = {"bytes_out": 999_900_000, "bytes_in": 999_900_000, "records_out": 10**7, "age": 90000.0}
+    numbers: dict[str, Any] = {"bytes_out": 999_900_000, "bytes_in": 999_900_000, "records_out": 10**7, "age": 90000.0,
+                               "carrier": "stream"}  # fmt: skip
     return replies.status(
         ports=[7331, 8571, *range(20000, 20030)],
         netns="docker:trubudget-alpha-node",
@@ -77,7 +78,8 @@ def test_top(width: int) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_peers(width: int) -> None:
-    connection: Any = {"peer": SIX, "local": SIX, "state": "encrypted", "since": 1.0, "bytes_out": 1, "bytes_in": 2}
+    connection: Any = {"peer": SIX, "local": SIX, "state": "encrypted", "carrier": "stream",
+                       "since": 1.0, "bytes_out": 1, "bytes_in": 2}  # fmt: skip
     shown: Peers = {
         "trust": "listed",
         "file": "/var/lib/mcencrypt/netns/docker:trubudget-alpha-node/peers.toml",

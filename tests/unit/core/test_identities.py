@@ -38,7 +38,7 @@ def test_our_own_syn_that_comes_back_is_refused_and_our_dial_fails_at_once(polic
     assert a.refused == {"own-key": 1} and a.rejected().reason == "own-key"
     [(toward, reset)] = a.injected()
     assert (toward, reset.key, reset.ack, reset.flags) == ("socket", make(B, A, 0, 0, 0).key, ISN_A + 1, RST | ACK)
-    assert a.states() == [] and len(a.engine.admission._replays) == 0
+    assert a.states() == [] and len(a.engine.admission.replays) == 0
 
 
 def test_our_own_syn_of_a_dial_that_is_over_is_refused() -> None:

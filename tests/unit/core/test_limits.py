@@ -37,7 +37,7 @@ class Asked:
         admission._around = counted
         admission.paths._route_mtu, admission.paths.of = counted.route_mtu, counted.path_of
         monkeypatch.setattr(noise, "_exchange", self._counting("exchange", noise._exchange))
-        keys = admission._ephemerals
+        keys = admission.ephemerals
         monkeypatch.setattr(keys, "_random", self._counting("random", keys._random))
         monkeypatch.setattr(handshake, "Responder", self._counting("responder", handshake.Responder))
 

@@ -25,6 +25,8 @@ from tests.helpers.sides import A6, B6, A, B, identity, key_of
 KEY, KEY6 = key_of(A, B), key_of(A6, B6)
 ONE = identity(1)
 CARRIED = Counters(1, 2, 3, 4, 5, 6)
+_TWO = {"identity": shown(identity(2))}
+_STREAMED = {**_TWO, "carrier": "stream"}
 ENDS = {"peer": "10.0.0.2:7331", "local": "10.0.0.1:40000"}
 
 
@@ -37,7 +39,8 @@ def reporter() -> Reporter:
     ("event", "level", "text", "details"),
     [
         (Encrypted(KEY, ONE), logging.INFO, "connection encrypted", {"name": "org-a", "identity": shown(ONE)}),
-        (Encrypted(KEY, identity(2)), logging.INFO, "connection encrypted", {"identity": shown(identity(2))}),
+        (Encrypted(KEY, identity(2), streamed=True), logging.INFO, "connection encrypted", _STREAMED),
+        (Encrypted(KEY, identity(2)), logging.INFO, "connection encrypted", _TWO),
         (InPlaintext(KEY), logging.WARNING, "connection in plaintext", {}),
         (
             Closed(KEY, ONE, CARRIED),

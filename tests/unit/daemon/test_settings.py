@@ -185,8 +185,8 @@ def test_peers_are_those_proven_and_those_listed(tmp_path: Path) -> None:
         (None, text(identity(3)), 1), ("org-b", text(TWO), 1), ("org-a", text(ONE), 0),
     ]  # fmt: skip
     assert result["peers"][0]["connections"] == [
-        {"peer": "10.0.0.1:40000", "local": "10.0.0.2:7331", "state": "encrypted", "since": 940.0, "bytes_out": 7,
-         "bytes_in": 8}
+        {"peer": "10.0.0.1:40000", "local": "10.0.0.2:7331", "state": "encrypted", "carrier": "syn",
+         "since": 940.0, "bytes_out": 7, "bytes_in": 8}
     ]  # fmt: skip
     assert (result["trust"], result["file"]) == ("network-key", str(tmp_path / "peers.toml"))
 

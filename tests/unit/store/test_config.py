@@ -47,6 +47,7 @@ network_key_file = "/etc/key"
 identity_file = "/etc/identity"
 mode = "prefer"
 allow_plaintext = ["10.1.0.0/16", "2001:db8::/32", "192.0.2.7"]
+relayed = ["10.2.0.0/16"]
 state_dir = "/s"
 run_dir = "/r"
 log_level = "warning"
@@ -65,6 +66,7 @@ def everything(file: Path | None) -> Config:
         identity_file=Path("/etc/identity"),
         mode="prefer",
         allow_plaintext=(ip_network("10.1.0.0/16"), ip_network("2001:db8::/32"), ip_network("192.0.2.7")),
+        relayed=(ip_network("10.2.0.0/16"),),
         state_dir=Path("/s"),
         run_dir=Path("/r"),
         log_level="warning",
@@ -88,6 +90,7 @@ def test_every_key_from_the_environment() -> None:
         "MCENCRYPT_IDENTITY_FILE": "/etc/identity",
         "MCENCRYPT_MODE": "prefer",
         "MCENCRYPT_ALLOW_PLAINTEXT": "10.1.0.0/16,2001:db8::/32,192.0.2.7",
+        "MCENCRYPT_RELAYED": "10.2.0.0/16",
         "MCENCRYPT_STATE_DIR": "/s",
         "MCENCRYPT_RUN_DIR": "/r",
         "MCENCRYPT_LOG_LEVEL": "WARNING",
@@ -160,6 +163,10 @@ def test_relative_paths_start_at_the_file_that_says_them(
         ('allow_plaintext = ["10.1.2.3/16"]', "'10.1.2.3/16' is not a network: for the network write 10.1.0.0/16"),
         ('allow_plaintext = ["peer.example"]', "allow_plaintext: 'peer.example' is not a network: write it as"),
         ('allow_plaintext = ["10.0.0.0/33"]', "allow_plaintext: '10.0.0.0/33' is not a network"),
+        (
+            'allow_plaintext = ["10.1.0.0/16"]\nrelayed = ["10.1.2.0/24"]',
+            "relayed: 10.1.2.0/24 overlaps 10.1.0.0/16 in allow_plaintext: change one of them",
+        ),
         ("allow_plaintext = [10]", "allow_plaintext: must be a list"),
         ('mode = "requre"', "mode: 'requre' is not one of require, prefer, did you mean require?"),
         ("mode = true", "mode: True is not one of require, prefer"),

@@ -1,0 +1,173 @@
+"""Handshakes in streams that are under way: what there is of them, and how they end."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterator
+from itertools import chain
+from typing import Final, NamedTuple
+
+from .addresses import endpoints, on_ports, peer_of
+from .flow import Flow
+from .handshake import Carrier
+from .hello import DEADLINE, Phase, Stream
+from .policy import Policy
+from .reasons import Reason
+from .status import Connection, State
+from .streamanswer import Answered
+from .streamdial import Dialled
+from .table import Table
+from .verdict import Outcome, Rejected, Verdict
+
+#: Handshakes in streams under way at once: of ours, and of peers.
+MAX_DIALLING: Final = 4096
+MAX_ANSWERING: Final = 256
+#: Bytes of our sockets that wait for keys, of all connections together.
+MAX_KEPT: Final = 8 << 20
+
+NO_ANSWER: Final = (
+    "it takes the handshake and does not answer it: is mcencrypt running there, and does its `relayed` name the relay?"
+)
+
+
+class Owed(NamedTuple):
+    """A record of ours that no socket would send again."""
+
+    flow: Flow
+    dialled: Dialled
+    packet: bytes
+    #: Wire offset behind it.
+    end: int
+
+
+class StreamTable:
+    """The attempts of one engine. Bounded in number, memory and time."""
+
+    def __init__(self, outcome: Outcome, table: Table) -> None:
+        self._outcome, self._table = outcome, table
+        #: By connection key, ours first.
+        self.dialling: dict[bytes, Dialled] = {}
+        self.answering: dict[bytes, Answered] = {}
+        self._owed: dict[bytes, Owed] = {}
+        #: Bytes of our sockets that wait.
+        self._kept = 0
+        #: When to look at which; entries that say something outdated are harmless.
+        self._due: list[tuple[float, bytes]] = []
+        #: Seconds that a peer's handshake in a stream may take.
+        self.deadline = DEADLINE
+
+    def __bool__(self) -> bool:
+        return bool(self.dialling or self.answering or self._owed)
+
+    def __len__(self) -> int:
+        return len(self.dialling) + len(self.answering)
+
+    def _release_all(self, answered: Answered, echo: int | None) -> None:
+        """Our socket has answered the SYN again, or will not: it gets what came."""
+        raise NotImplementedError
+
+    # -- the end
+
+    def _fail(self, stream: Dialled | Answered, reason: Reason, detail: str) -> Verdict:
+        """It must not go on: both ends are reset.  `detail` is for a person; empty if it is not worth a line."""
+        self._part(stream, [])
+        for packet in stream.reset_out():
+            self._outcome.to_network(packet)
+        self._outcome.to_socket(stream.reset_socket())
+        if detail:
+            self._outcome.events.append(Rejected(stream.key, reason, detail))
+        return self._outcome.drop(reason)
+
+    def _part(self, stream: Dialled | Answered, leaving: list[bytes]) -> None:
+        self._forget(stream)
+        for packet in leaving:
+            self._outcome.to_network(packet)
+
+    def _forget(self, stream: Dialled | Answered) -> None:
+        if isinstance(stream, Dialled):
+            if self.dialling.get(stream.key) is stream:
+                del self.dialling[stream.key]
+                self._kept -= stream.kept_bytes
+        elif self.answering.get(stream.key) is stream:
+            del self.answering[stream.key]
+
+    def _evict(self) -> bool:
+        """Make room for a peer's attempt: the oldest that has not shown the network key goes."""
+        for answered in self.answering.values():
+            if answered.flow is None:
+                self._fail(answered, "too-many-attempts", "")
+                return True
+        return False
+
+    def leave_all_but(self, ports: Collection[int]) -> None:
+        """Give up what is under way on other ports."""
+        for stream in [one for one in self._all() if not on_ports(one.key, ports)]:
+            self._fail(stream, "no-answer", "")
+
+    def take_policy(self, policy: Policy) -> None:
+        """Give up attempts of peers from addresses that are not a relay's any more, or that are not trusted."""
+        for answered in list(self.answering.values()):
+            flow = answered.flow
+            if not policy.is_relayed(peer_of(answered.key)) or (flow and not policy.trusts(flow.identity)):
+                self._fail(answered, "no-answer", "")
+
+    # -- time
+
+    def _look_again(self, stream: Stream) -> None:
+        heapq.heappush(self._due, (stream.next_at, stream.key))
+
+    def next_time(self) -> float | None:
+        """When `tick` has something to do; seconds, monotonic."""
+        return self._due[0][0] if self._due else None
+
+    def tick(self, now: float) -> None:
+        """Send again what was not acknowledged, give up what takes too long."""
+        while self._due and self._due[0][0] <= now:
+            key = heapq.heappop(self._due)[1]
+            stream: Dialled | Answered | None = self.dialling.get(key) or self.answering.get(key)
+            if stream is not None:
+                self._tick(stream, now)
+            elif key in self._owed:
+                self._tick_owed(key, now)
+
+    def _tick(self, stream: Dialled | Answered, now: float) -> None:
+        if now >= stream.expires:
+            self._fail(stream, "no-answer", NO_ANSWER if isinstance(stream, Dialled) else "")
+            return
+        if now < stream.next_at:
+            self._look_again(stream)
+            return
+        if isinstance(stream, Answered) and stream.phase is Phase.PROVEN:
+            self._release_all(stream, None)
+            return
+        self._outcome.to_network(stream.again(now))
+        self._look_again(stream)
+
+    def _tick_owed(self, key: bytes, now: float) -> None:
+        owed = self._owed[key]
+        gone = self._table.by_local.get(key) is not owed.flow
+        if gone or owed.flow.egress.una >= owed.end or now >= owed.dialled.expires:
+            del self._owed[key]
+            return
+        if now >= owed.dialled.next_at:
+            self._outcome.to_network(owed.dialled.nothing_again(owed.packet, now))
+        self._look_again(owed.dialled)
+
+    # -- what is shown
+
+    def _all(self) -> list[Dialled | Answered]:
+        return [*self.dialling.values(), *self.answering.values()]
+
+    def keys(self) -> list[bytes]:
+        """The connections whose handshake is under way, ours first."""
+        return [*self.dialling, *self.answering]
+
+    def connections(self, now: float) -> Iterator[Connection]:
+        """A line of a status for each."""
+        word = Carrier.STREAM.word
+        for stream in chain(self.dialling.values(), self.answering.values()):
+            local, remote = endpoints(stream.key)
+            yield Connection(
+                local, remote, State.HANDSHAKE, b"", now - stream.begun,
+                outgoing=isinstance(stream, Dialled), carrier=word,
+            )  # fmt: skip

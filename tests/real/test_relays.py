@@ -1,0 +1,315 @@
+"""Paths that end TCP in the middle, with the programs that do so: the handshake travels in the stream."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import socket
+import time
+
+import pytest
+
+from lab import Capture, interrupted_pair, measure, start, transfer, two_hosts, wait_for
+from lab.packets import SYN, parse
+from tests.helpers.nodes import PORTS, needs_lab, sized
+from tests.helpers.pairs import encrypted
+from tests.helpers.relays import RELAYS, Leg, needs_relays, start_relay, way
+from tests.helpers.wire import plaintext_segments
+
+pytestmark = [needs_lab, needs_relays]
+
+KINDS = tuple(RELAYS)
+MARKERS = [b"INVOICE-4711", b"version\0"]
+#: Those that pass on that one direction has ended.
+HALF_CLOSING = ("socat", "haproxy")
+
+
+@pytest.fixture(scope="module")
+def relayed():
+    """Two nodes, and one relay of each kind between them, for each IP version: a dials the relay, it dials b."""
+    with two_hosts(nat=False) as net, encrypted(net, b={"relayed": ["10.66.2.1", "fd66:2::1"]}) as pair:
+        for kind, port in zip(KINDS, PORTS, strict=True):
+            for version in (4, 6):
+                listen, to = Leg(net.router.address(version, "a"), port), Leg(net.b.address(version), port)
+                start_relay(kind, net.router, listen, to)
+        yield pair
+
+
+def port_of(kind: str) -> int:
+    return PORTS[KINDS.index(kind)]
+
+
+def entrance(pair, version: int = 4) -> str:
+    """Where a finds the relays."""
+    return pair.net.router.address(version, "a")
+
+
+@contextlib.contextmanager
+def both_legs(pair):
+    """Nothing on either side of the relay is in plaintext."""
+    with Capture(pair.net.router, "a") as one, Capture(pair.net.router, "b") as other:
+        yield
+    for wire in (one, other):
+        assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
+        for port in PORTS:
+            assert plaintext_segments(wire, port) == 0
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("kind", HALF_CLOSING)
+@pytest.mark.parametrize("mode", ["both", "half-close"])
+def test_streams_pass_and_nothing_is_readable(relayed, kind, mode, version):
+    with both_legs(relayed):
+        result = transfer(
+            relayed.a, relayed.b, port_of(kind), address=entrance(relayed, version), version=version, mode=mode,
+            size=sized(3e6, 1e8),
+        )  # fmt: skip
+    assert result.differences == []
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("kind", KINDS)
+def test_messages_back_and_forth(relayed, kind, version):
+    measured = measure(
+        relayed.a, relayed.b, port_of(kind), "messages", "--count", 300, address=entrance(relayed, version),
+        version=version,
+    )  # fmt: skip
+    assert measured["identical"]
+
+
+@pytest.mark.parametrize("kind", HALF_CLOSING)
+def test_the_one_that_is_dialled_speaks_first(relayed, kind):
+    with relayed.b.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((relayed.b.v4, port_of(kind)))
+        listening.listen(5)
+        listening.settimeout(20)
+        with relayed.a.socket() as a:
+            a.settimeout(20)
+            a.connect((entrance(relayed), port_of(kind)))
+            b = listening.accept()[0]
+            with b:
+                b.sendall(b"welcome")
+                assert a.recv(100) == b"welcome"
+                a.sendall(b"thanks")
+                assert b.recv(100) == b"thanks"
+                a.close()
+                assert b.recv(100) == b""
+
+
+# -- strangers
+
+
+@contextlib.contextmanager
+def listening_at(pair, port: int, address: str):
+    with pair.b.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((address, port))
+        listening.listen(16)
+        yield listening
+
+
+def nobody_came(listening) -> bool:
+    listening.setblocking(False)
+    try:
+        listening.accept()
+    except BlockingIOError:
+        return True
+    return False
+
+
+def ended(stranger) -> bool:
+    """Whether the relay has ended a stranger's connection."""
+    try:
+        return stranger.recv(1000) == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"mcen" + bytes(134), b"mcen\1\3" + bytes(200), b"m"])
+def test_a_stranger_is_not_accepted(relayed, kind, said):
+    port = port_of(kind)
+    with listening_at(relayed, port, relayed.b.v4) as listening, relayed.net.router.socket() as stranger:
+        stranger.settimeout(30)
+        stranger.connect((entrance(relayed), port))
+        stranger.sendall(said)
+        assert ended(stranger)
+        assert nobody_came(listening)
+    wait_for(lambda: not relayed.b.connections("handshake"), "the attempt to be forgotten")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_health_check_leaves_nothing_behind(relayed, kind):
+    port = port_of(kind)
+    with listening_at(relayed, port, relayed.b.v4) as listening:
+        for _ in range(20):
+            with relayed.net.router.socket() as stranger:
+                stranger.connect((entrance(relayed), port))
+        wait_for(lambda: not relayed.b.connections("handshake"), "the attempts to be forgotten")
+        assert nobody_came(listening)
+        assert "SYN-RECV" not in relayed.b.run(["ss", "-Htna", "state", "syn-recv"]).stdout
+
+
+def test_a_recorded_stream_opens_nothing(relayed):
+    port = port_of("haproxy")
+    with Capture(relayed.net.router, "a") as wire:
+        assert transfer(relayed.a, relayed.b, port, address=entrance(relayed), size=5000).differences == []
+    stream = b"".join(
+        segment.payload
+        for segment in wire.segments(port)
+        if segment.destination_port == port and not segment.flags & SYN
+    )
+    assert stream.startswith(b"mcen\1\3")
+    refused = relayed.b.status()["refused"].get("replayed", 0)
+    with listening_at(relayed, port, relayed.b.v4) as listening:
+        for part in (stream, stream[:138], stream[:200]):
+            with relayed.net.router.socket() as stranger:
+                stranger.settimeout(30)
+                stranger.connect((entrance(relayed), port))
+                stranger.sendall(part)
+                assert ended(stranger)
+        assert nobody_came(listening)
+    assert relayed.b.status()["refused"]["replayed"] == refused + 3
+
+
+# -- ends
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_relay_that_goes_is_noticed_at_both_ends(kind):
+    with two_hosts(nat=False) as net, encrypted(net, b={"relayed": ["10.66.2.1"]}) as pair:
+        relay = start_relay(kind, net.router, Leg(net.router.address(4, "a"), PORTS[0]), Leg(net.b.v4, PORTS[0]))
+        running = start(pair.a, pair.b, PORTS[0], address=entrance(pair), size=1e9, deadline=60)
+        wait_for(lambda: pair.a.status()["totals"]["bytes_in"] > 1e6, "a transfer under way")
+        begun = time.monotonic()
+        relay.stop()
+        result = running.result()
+        assert time.monotonic() - begun < 15
+        assert result.client["errors"] and result.server["errors"], "neither end may take that for the other's"
+
+
+@pytest.mark.parametrize("who", ["a", "b"])
+def test_after_a_restart_of_either_daemon_both_notice_and_can_talk_again(who):
+    with two_hosts(nat=False) as net, encrypted(net, b={"relayed": ["10.66.2.1"]}) as pair:
+        start_relay("haproxy", net.router, Leg(net.router.address(4, "a"), PORTS[0]), Leg(net.b.v4, PORTS[0]))
+        running = start(pair.a, pair.b, PORTS[0], address=entrance(pair), size=1e9, deadline=60)
+        wait_for(lambda: pair.a.status()["totals"]["bytes_in"] > 1e6, "a transfer under way")
+        begun = time.monotonic()
+        getattr(pair, who).restart()
+        result = running.result()
+        assert time.monotonic() - begun < 30
+        assert result.client["errors"] and result.server["errors"]
+        assert transfer(pair.a, pair.b, PORTS[0], address=entrance(pair), size=1e5).differences == []
+
+
+# -- a long way
+
+
+def test_a_long_wait_for_the_handshake_spoils_neither_kernels_timer():
+    def slowly(frame, toward, now):
+        return [(0.4, frame)]
+
+    with way(slowly) as net, encrypted(net, b={"relayed": ["10.66.2.1"]}) as pair:
+        start_relay("haproxy", net.relay, Leg("10.66.1.1", PORTS[0]), Leg("10.66.2.2", PORTS[0]))
+        with listening_at(pair, PORTS[0], "10.66.2.2") as listening, pair.a.socket() as a:
+            a.settimeout(20)
+            listening.settimeout(20)
+            a.connect(("10.66.1.1", PORTS[0]))
+            a.sendall(b"hello")
+            with listening.accept()[0] as b:
+                b.settimeout(20)
+                assert b.recv(10) == b"hello"
+                b.sendall(b"answer")
+                assert a.recv(10) == b"answer"
+                timer = re.search(r"rto:(\d+)", pair.b.run(["ss", "-Htin", "sport", "=", str(PORTS[0])]).stdout)
+                assert timer and int(timer[1]) <= 250, "the relay is near: the wait was not a round trip"
+                shown = pair.a.run(["ss", "-Htin", "dport", "=", str(PORTS[0])]).stdout
+                print(shown)
+
+
+# -- paths that treat SYNs badly
+
+
+class BadSyns:
+    """Takes data out of SYNs, or drops SYNs with data; counts those."""
+
+    def __init__(self, drop: bool) -> None:
+        self._drop, self.count = drop, 0
+
+    def __call__(self, frame, toward, now):
+        segment = parse(frame)
+        if segment is None or not segment.flags & SYN or not segment.payload:
+            return [(0.0, frame)]
+        self.count += 1
+        return [] if self._drop else [(0.0, segment.with_payload(segment.sequence, b"", segment.flags).packed())]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("drop", [False, True], ids=["stripped", "dropped"])
+def test_paths_that_do_not_carry_data_in_syns(drop, version):
+    addresses = ["10.66.0.0/24", "fd66::/64"]
+    path = BadSyns(drop)
+    with interrupted_pair(path) as net, encrypted(net, relayed=addresses) as pair:
+        begun = time.monotonic()
+        first = measure(pair.a, pair.b, PORTS[0], "messages", "--count", 3, version=version)
+        took = time.monotonic() - begun
+        assert first["identical"] and path.count >= 1
+        before = path.count
+        assert transfer(pair.a, pair.b, PORTS[0], version=version, size=1e6, connections=3).differences == []
+        if drop:
+            assert path.count == before, "what the path has shown is remembered"
+        print(f"first connection and three messages {took:.1f} s")
+        assert {one["carrier"] for node in (pair.a, pair.b) for one in node.status()["connections"]} <= {"stream"}
+
+
+def test_several_relays_in_a_row_and_loss_on_the_way():
+    def losing(frame, toward, now, dice=random.Random(1)):  # noqa: B008 - one for all frames
+        return [] if dice.random() < 0.01 else [(0.0, frame)]
+
+    with way(losing) as net, encrypted(net, b={"relayed": ["10.66.2.1"]}) as pair:
+        start_relay("socat", net.relay, Leg("10.66.1.1", PORTS[0]), Leg("127.0.0.1", 9001))
+        start_relay("nginx", net.relay, Leg("127.0.0.1", 9001), Leg("127.0.0.1", 9002))
+        start_relay("haproxy", net.relay, Leg("127.0.0.1", 9002), Leg("10.66.2.2", PORTS[0]))
+        for _ in range(3):
+            measured = measure(
+                pair.a, pair.b, PORTS[0], "messages", "--count", 200, "--size", 5000, address="10.66.1.1"
+            )
+            assert measured["identical"]
+
+
+def test_many_connections_at_once(relayed):
+    for port in (port_of("socat"), port_of("haproxy")):
+        result = transfer(
+            relayed.a,
+            relayed.b,
+            port,
+            address=entrance(relayed),
+            connections=sized(100, 1000),
+            size=20_000,
+            deadline=90,
+        )
+        assert result.differences == []
+
+
+def test_strangers_who_flood_do_not_keep_a_peer_out(relayed):
+    """More connections from the relay's address than there is room for, none of which says anything."""
+    port = port_of("haproxy")
+    with contextlib.ExitStack() as held, listening_at(relayed, port, relayed.b.v4) as listening:
+        for _ in range(400):
+            stranger = held.enter_context(relayed.net.router.socket())
+            stranger.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                stranger.connect((entrance(relayed), port))
+        wait_for(lambda: relayed.b.status()["refused"].get("too-many-attempts", 0) > 0, "a full table")
+        assert len(relayed.b.connections("handshake")) <= 256
+        with relayed.a.socket() as a:
+            a.settimeout(30)
+            listening.settimeout(30)
+            a.connect((entrance(relayed), port))
+            a.sendall(b"hello")
+            with listening.accept()[0] as b:
+                b.settimeout(30)
+                assert b.recv(10) == b"hello"
+        assert nobody_came(listening)

@@ -1,0 +1,587 @@
+"""Handshakes in the stream, as dialogues across a path that takes data out of SYNs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_network
+
+import pytest
+
+from mcencrypt.core import streams
+from mcencrypt.core.handshake import HELLO_LENGTH
+from mcencrypt.core.hello import DEADLINE, KEPT, MOVES, Phase, Turn
+from mcencrypt.core.record import OVERHEAD
+from mcencrypt.core.status import State
+from mcencrypt.core.verdict import ACCEPT, DROP, Encrypted, Ended, Rejected
+from tests.helpers.packets import ACK, FIN, PSH, RST, SYN, Packet
+from tests.helpers.sides import (
+    A6,
+    B6,
+    EDGE_A,
+    EDGE_B,
+    ISN_A,
+    ISN_B,
+    OTHER,
+    OTHER_KEY,
+    SYN_OPTIONS,
+    A,
+    B,
+    Host,
+    Side,
+    identity,
+    key_of,
+    make,
+    pair,
+)
+from tests.helpers.stripped import Path, stamped, stamps_of
+
+AB, BA = key_of(A, B), key_of(B, A)
+
+
+def resets(packets: list[tuple[str, Packet]], toward: str) -> set[int]:
+    """The sequence numbers of the resets toward somebody."""
+    return {packet.seq for where, packet in packets if where == toward and packet.flags & RST}
+
+
+# -- two nodes
+
+
+@pytest.mark.parametrize(("local", "remote"), [(A, B), (A6, B6)])
+@pytest.mark.parametrize("isn", [ISN_A, 2**32 - 1, 2**32 - 140])
+def test_two_nodes_talk_encrypted(local: Host, remote: Host, isn: int) -> None:
+    path = Path(local, remote, (isn, isn + 7))
+    a, b = path.a, path.b
+    seen = path.connected(b"what nobody may read")
+    assert (seen.seq, seen.ack) == ((isn + 1) % 2**32, (isn + 8) % 2**32)
+    assert seen.payload == b"what nobody may read"
+    wire = b.sends(path.from_b(b"nor this", acked=20))
+    assert b"nor this" not in wire.build()
+    assert wire.seq == (isn + 8 + HELLO_LENGTH) % 2**32
+    assert wire.ack == (isn + 1 + HELLO_LENGTH + 20 + OVERHEAD) % 2**32
+    assert a.gets(wire).payload == b"nor this"
+    assert a.events() == [Encrypted(key_of(local, remote), identity(2), streamed=True)]
+    assert b.events() == [Encrypted(key_of(remote, local), identity(1), streamed=True)]
+    for side in (a, b):
+        (shown,) = side.engine.connections(0.0)
+        assert (shown.state, shown.carrier, shown.outgoing) == (State.ENCRYPTED, "stream", side is a)
+        assert not side.engine.streams and side.refused == {}
+
+
+def test_what_our_socket_said_meanwhile_follows_in_order_with_its_own_timestamps() -> None:
+    path = Path()
+    message_2 = path.answered()
+    said = [b"one", b"two" * 1000, b"three"]
+    at = 0
+    for number, data in enumerate(said):
+        assert path.a.egress(path.from_a(data, at, stamp=101 + number)) is DROP
+        assert path.a.egress(path.from_a(data, at, stamp=150)) is not ACCEPT, "repeated"
+        at += len(data)
+    assert path.a.egress(path.from_a(at=at, flags=ACK | FIN, stamp=105)) is DROP
+    assert path.a.ingress(message_2) is DROP
+    left = [packet for toward, packet in path.a.injected() if toward == "network"]
+    assert [stamps_of(packet)[0] for packet in left] == [101, 102, 102, 102, 103, 105]
+    seen = [path.b.gets(packet) for packet in left]
+    assert b"".join(packet.payload for packet in seen) == b"".join(said)
+    assert seen[-1].flags & FIN
+    assert all(packet.ack == EDGE_B for packet in left), "and message 2 is acknowledged with them"
+
+
+def test_nothing_leaves_newer_than_message_1_before_the_keys_are_there() -> None:
+    path = Path()
+    opened = path.opened()
+    assert path.a.egress(path.from_a(b"data", stamp=300)) is DROP
+    again = path.a.sends(path.from_a(b"data", stamp=900))
+    assert again == opened, "what our socket repeats brings message 1 once more, as it was"
+    path.at(0.2)
+    path.a.engine.streams.tick(0.2)
+    ((_, timed),) = path.a.injected()
+    assert timed == opened
+
+
+def test_messages_are_sent_again_until_they_are_acknowledged() -> None:
+    path = Path()
+    opened = path.opened()
+    a, b, under_way = path.a, path.b, path.a.engine.streams
+    times = []
+    for step in range(100):
+        now = step / 20
+        assert under_way.next_time() is not None
+        under_way.tick(now)
+        times += [now for toward, packet in a.injected() if packet == opened]
+    assert times == pytest.approx([0.2, 0.6, 1.4, 3.0], abs=0.11)
+    assert a.ingress(path.from_b(acked=HELLO_LENGTH)) is DROP
+    under_way.tick(9.9)
+    assert a.injected() == []
+    # and message 2, until the other end has acknowledged it
+    b.ingress(opened)
+    ((_, message),) = b.injected()
+    b.engine.streams.tick(0.2)
+    ((_, again),) = b.injected()
+    assert again.payload == message.payload and again.ack == EDGE_A
+    assert b.ingress(stamped(make(A, B, EDGE_A, EDGE_B, ACK), 101)) is DROP
+    b.engine.streams.tick(5.0)
+    assert b.injected() == []
+
+
+def test_a_silent_dialler_sends_a_record_of_nothing_until_it_is_acknowledged() -> None:
+    path = Path()
+    seen = path.connected(b"")
+    assert (seen.seq, seen.ack, seen.flags, seen.payload) == (ISN_A + 1, ISN_B + 1, ACK, b"")
+    ((toward, acknowledged),) = path.b.injected()
+    assert toward == "network" and acknowledged.ack == EDGE_A + OVERHEAD
+    path.a.engine.streams.tick(0.25)
+    ((_, again),) = path.a.injected()
+    assert len(again.payload) == OVERHEAD
+    assert stamps_of(again)[0] > 100, "our socket may have said something newer"
+    path.a.ingress(acknowledged)
+    path.a.engine.streams.tick(2.0)
+    assert path.a.injected() == [] and not path.a.engine.streams
+    welcome = path.b.sends(path.from_b(b"welcome"))
+    assert path.a.gets(welcome).payload == b"welcome"
+
+
+# -- who is answered
+
+
+@pytest.mark.parametrize("relayed", [(), (ip_network("10.0.0.2/32"),), (ip_network("fd00::/8"),)])
+def test_who_is_no_relay_gets_no_answer_to_a_bare_syn(relayed: tuple) -> None:  # type: ignore[type-arg]
+    b = Side(2, relayed=relayed)
+    assert b.ingress(make(A, B, ISN_A, 0, SYN)) is DROP
+    b.untouched()
+
+
+def test_our_socket_hears_nothing_before_a_record_has_verified() -> None:
+    path = Path()
+    path.answered()
+    forged = stamped(make(A, B, EDGE_A, EDGE_B, ACK | PSH, bytes(200)), 102)
+    for packet in (path.from_a(), path.from_a(b"x"), forged, stamped(make(A, B, EDGE_A, EDGE_B, ACK), 103)):
+        assert path.b.ingress(packet) is DROP
+    assert [toward for toward, _ in path.b.injected() if toward == "socket"] == []
+    assert path.b.states() == [State.HANDSHAKE]
+    assert path.b.events() == []
+
+
+def test_message_1_may_come_in_pieces_of_any_order_and_each_is_acknowledged() -> None:
+    path = Path()
+    whole = path.opened().payload
+    for at in range(0, HELLO_LENGTH - 1, 2):
+        # the second byte first
+        for number in (at + 1, at):
+            assert path.b.ingress(path.from_a(whole[number : number + 1], number)) is DROP
+        packets = path.b.injected()
+        assert packets[-1][1].ack == ISN_A + 1 + at + 2
+    assert packets[-1][1].payload.startswith(b"mcen\1\4")
+
+
+@pytest.mark.parametrize("payload", [b"G", b"GET / HTTP/1.1\r\n\r\n", b"mcex"])
+def test_what_is_no_handshake_is_reset_at_once(payload: bytes) -> None:
+    path = Path()
+    path.opened()
+    assert path.b.ingress(path.from_a(payload)) is DROP
+    packets = path.b.injected()
+    assert resets(packets, "network") == {ISN_B + 1}
+    assert resets(packets, "socket") == {ISN_A + 1}
+    assert path.b.refused == {"not-a-handshake": 1} and path.b.states() == []
+
+
+def test_a_message_that_was_made_for_a_syn_is_refused_in_a_stream() -> None:
+    """Relays with TCP Fast Open put data of SYNs into the stream."""
+    path = Path()
+    message = path.a.dials().payload
+    path.opened()
+    assert path.b.ingress(path.from_a(message)) is DROP
+    assert path.b.refused == {"malformed-handshake": 1} and path.b.states() == []
+
+
+def test_a_stream_that_was_recorded_opens_nothing() -> None:
+    path = Path()
+    recorded = path.opened().payload
+    path.b.ingress(path.from_a(recorded))
+    path.b.injected()
+    second: Host = (A[0], 40001)
+    path.b.gets(make(second, B, 77, 0, SYN))
+    path.b.sends(make(B, second, 88, 78, SYN | ACK))
+    assert path.b.ingress(make(second, B, 78, 89, ACK | PSH, recorded)) is DROP
+    assert path.b.refused == {"replayed": 1}
+    assert resets(path.b.injected(), "socket") == {78}
+
+
+def test_who_has_another_key_or_is_not_listed_is_named_and_refused() -> None:
+    path = Path(keys=OTHER_KEY)
+    path.b.ingress(path.opened())
+    assert path.b.rejected().reason == "wrong-key"
+    path = Path()
+    path.b.takes(listed=frozenset())
+    path.b.ingress(path.opened())
+    assert path.b.rejected().reason == "not-listed"
+    path = Path(listed=frozenset())
+    assert path.a.ingress(path.answered()) is DROP
+    assert path.a.rejected().reason == "not-listed"
+    assert resets(path.a.injected(), "socket") == {ISN_B + 1}
+
+
+def test_a_relay_may_reset_and_only_exactly() -> None:
+    path = Path()
+    path.answered()
+    for side, packet, edge in ((path.b, make(A, B, 0, 0, RST), EDGE_A), (path.a, make(B, A, 0, 0, RST), ISN_B + 1)):
+        seen = side.gets(replace(packet, seq=edge + 1))
+        plain = (ISN_A if side is path.b else ISN_B) + 1
+        assert seen.seq == plain + 1 and side.states() == [State.HANDSHAKE]
+        assert side.gets(replace(packet, seq=edge)).seq == plain
+        assert side.states() == []
+
+
+def test_a_stream_that_ends_before_the_handshake_is_over_at_both_ends() -> None:
+    path = Path()
+    path.opened()
+    assert path.b.ingress(path.from_a(flags=ACK | FIN)) is DROP
+    packets = path.b.injected()
+    assert resets(packets, "network") == {ISN_B + 1} and resets(packets, "socket") == {ISN_A + 1}
+    assert path.b.states() == [] and path.b.events() == [], "health checks do that"
+    assert path.a.ingress(path.from_b(flags=ACK | FIN)) is DROP
+    packets = path.a.injected()
+    assert resets(packets, "network") == {ISN_A + 1, EDGE_A}, "whether it has read message 1 or not"
+    assert resets(packets, "socket") == {ISN_B + 1}
+    assert path.a.kinds() == [Rejected]
+
+
+def test_what_takes_too_long_is_reset_at_both_ends() -> None:
+    path = Path()
+    path.answered()
+    for side in (path.a, path.b):
+        side.engine.streams.tick(DEADLINE)
+        packets = side.injected()
+        assert resets(packets, "network") and resets(packets, "socket")
+        assert side.states() == [] and side.refused == {"no-answer": 1}
+
+
+# -- who dials
+
+
+def test_whoever_answers_with_something_else_is_reset_at_once() -> None:
+    path = Path()
+    path.opened()
+    assert path.a.ingress(path.from_b(b"220 welcome\r\n")) is DROP
+    assert resets(path.a.injected(), "socket") == {ISN_B + 1}
+    assert path.a.rejected().reason == "not-a-handshake"
+
+
+def test_a_message_2_that_is_not_authentic_ends_nothing_and_is_not_acknowledged() -> None:
+    path = Path()
+    message = path.answered()
+    forged = replace(message, payload=message.payload[:-1] + bytes((message.payload[-1] ^ 1,)))
+    assert path.a.ingress(forged) is DROP
+    assert path.a.injected() == [] and path.a.refused == {"forged-handshake": 1}
+    path.a.egress(path.from_a(b"data"))
+    path.a.ingress(message)
+    assert path.a.states() == [State.ENCRYPTED]
+
+
+def test_what_our_socket_says_meanwhile_is_bounded() -> None:
+    path = Path()
+    message_2 = path.answered()
+    said = 0
+    while said < 2 * KEPT:
+        assert path.a.egress(path.from_a(bytes(1000), said)) is DROP
+        said += 1000
+    assert path.a.ingress(message_2) is DROP
+    left = [path.b.gets(packet) for toward, packet in path.a.injected() if toward == "network"]
+    assert sum(len(packet.payload) for packet in left) == KEPT // 1000 * 1000
+
+
+def test_all_that_sockets_say_meanwhile_is_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MAX_KEPT", 1500)
+    path = Path()
+    for _ in range(2):  # what was given up counts no more
+        path.opened()
+        path.a.egress(path.from_a(bytes(1000)))
+        path.a.egress(path.from_a(bytes(1000), 1000))
+        (dialled,) = path.a.engine.streams.dialling.values()
+        assert dialled.kept_bytes == 1000
+        path.a.egress(path.from_a(flags=RST))
+
+
+def test_our_socket_may_give_up() -> None:
+    path = Path()
+    path.opened()
+    assert path.a.egress(path.from_a(flags=RST)) is DROP
+    assert resets(path.a.injected(), "network") == {ISN_A + 1, EDGE_A}
+    assert path.a.states() == []
+
+
+def test_prefer_takes_a_plain_answer_for_a_plain_peer_but_not_behind_a_relay() -> None:
+    a = Side(mode="prefer")
+    a.dials()
+    assert a.ingress(make(B, A, ISN_B, ISN_A + 1, SYN | ACK)) is ACCEPT
+    a = Side(mode="prefer", relayed=(ip_network("10.0.0.2/32"),))
+    a.dials()
+    a.gets(make(B, A, ISN_B, ISN_A + 1, SYN | ACK))
+    assert a.sends(make(A, B, ISN_A + 1, ISN_B + 1, ACK)).payload.startswith(b"mcen\1\3")
+    assert a.egress(make(A, B, ISN_A + 1, ISN_B + 1, ACK | PSH, b"plaintext")) is DROP
+
+
+def test_the_handshake_in_a_syn_stays_what_it_was() -> None:
+    a, b = Side(1), Side(2, relayed=(ip_network("10.0.0.1/32"),))
+    b.gets(a.dials())
+    a.gets(b.sends(make(B, A, ISN_B, ISN_A + 1, SYN | ACK)))
+    assert not a.engine.streams and not b.engine.streams
+    (shown,) = a.engine.connections(0.0)
+    assert shown.carrier == "syn"
+
+
+# -- which SYNs carry the handshake
+
+
+def syns(side: Side, count: int, isn: int = ISN_A, port: int = 40000) -> str:
+    """What one attempt sends: "1" for a SYN with message 1, "-" for a bare one."""
+    sent = [side.dials(isn, (A[0], port)) for _ in range(count)]
+    return "".join("1" if packet.payload else "-" for packet in sent)
+
+
+def test_bare_syns_go_to_relays_and_where_nobody_has_answered() -> None:
+    assert syns(Side(relayed=(ip_network("10.0.0.2/32"),)), 6) == "11-1-1"
+    a = Side()
+    assert syns(a, 6) == "111111"
+    assert syns(a, 6, 7, 40001) == "11-1-1", "the attempt before had no answer"
+    a = Side(mode="prefer")
+    syns(a, 6)
+    assert syns(a, 6, 7, 40001) == "111111", "a peer would take a bare one for one in plaintext"
+
+
+def test_an_answer_ends_the_suspicion() -> None:
+    a, b = pair()
+    syns(a, 3)
+    b.gets(a.dials(7, (A[0], 40001)))
+    a.gets(b.sends(make(B, (A[0], 40001), ISN_B, 8, SYN | ACK)))
+    assert syns(a, 6, 9, 40002) == "111111"
+
+
+def test_a_path_that_only_bare_syns_pass_is_remembered_once_the_handshake_has_succeeded() -> None:
+    path = Path(relayed=(ip_network("10.0.0.2/32"),))
+    a = path.a
+    assert syns(a, 2) == "11"
+    path.connected()
+    assert syns(a, 6, 9, 40002) == "--1-1-"
+    # and it is forgotten once message 1 in a SYN is answered
+    syn = [a.dials(11, (A[0], 40003)) for _ in range(3)][2]
+    b = Side(2)
+    b.gets(syn)
+    a.gets(b.sends(make(B, (A[0], 40003), ISN_B, 12, SYN | ACK)))
+    assert syns(a, 3, 13, 40004) == "11-"
+
+
+def test_a_path_on_which_data_in_a_syn_is_taken_for_the_stream_is_tried_bare_next_time() -> None:
+    a = Side()
+    a.dials()
+    seen = a.gets(make(B, A, ISN_B, EDGE_A, SYN | ACK))
+    assert (seen.flags, seen.ack) == (RST | ACK, ISN_A + 1)
+    assert resets(a.injected(), "network") == {EDGE_A}
+    assert syns(a, 3, 7, 40001) == "--1"
+
+
+def test_the_first_syn_of_an_attempt_says_how_its_handshake_travels() -> None:
+    a, b = Side(1), Side(2, relayed=(ip_network("10.0.0.1/32"),))
+    syn = a.dials()
+    b.gets(syn)
+    b.gets(replace(syn, payload=b""))
+    assert b.sends(make(B, A, ISN_B, ISN_A + 1, SYN | ACK)).payload.startswith(b"mcen\1\2")
+    b = Side(2, relayed=(ip_network("10.0.0.1/32"),))
+    b.gets(replace(syn, payload=b""))
+    assert b.gets(syn).payload == b""
+    assert b.sends(make(B, A, ISN_B, ISN_A + 1, SYN | ACK)).payload == b""
+
+
+# -- time
+
+
+def test_after_a_long_wait_our_socket_answers_the_syn_again_and_finds_that_time_echoed() -> None:
+    path = Path()
+    message = path.answered()
+    path.a.egress(path.from_a(b"hello"))
+    path.a.ingress(message)
+    ((_, record),) = path.a.injected()
+    path.at(3.0)
+    assert path.b.ingress(record) is DROP
+    ((toward, syn),) = path.b.injected()
+    assert toward == "socket" and syn.flags == SYN and syn.seq == ISN_A and syn.payload == b""
+    assert path.b.ingress(record) is DROP, "again"
+    again = replace(
+        make(B, A, ISN_B, ISN_A + 1, SYN | ACK), options=SYN_OPTIONS.replace(b"\x08\x0a\0\0\0\1", b"\x08\x0a\0\0\x0b\1")
+    )
+    assert path.b.egress(again) is DROP, "the relay has one"
+    given = path.b.injected()
+    assert [toward for toward, _ in given] == ["socket", "socket"]
+    assert given[0][1].payload == b"hello" and stamps_of(given[0][1])[1] == 0xB01
+    assert path.b.states() == [State.ENCRYPTED]
+
+
+def test_a_socket_that_does_not_answer_the_syn_again_gets_what_came_anyhow() -> None:
+    path = Path()
+    message = path.answered()
+    path.a.egress(path.from_a(b"hello"))
+    path.a.ingress(message)
+    ((_, record),) = path.a.injected()
+    path.at(3.0)
+    path.b.ingress(record)
+    path.b.injected()
+    path.b.engine.streams.tick(3.2)
+    ((toward, given),) = path.b.injected()
+    assert toward == "socket" and given.payload == b"hello"
+
+
+def test_a_syn_ack_that_our_socket_repeats_later_does_not_leave() -> None:
+    path = Path()
+    path.connected()
+    assert path.b.egress(make(B, A, ISN_B, ISN_A + 1, SYN | ACK)) is DROP
+    assert path.b.sockets() == set()
+
+
+# -- bounds
+
+
+def test_a_full_table_gives_up_the_oldest_that_has_shown_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MAX_ANSWERING", 3)
+    path = Path()
+    path.answered()
+    for port in range(3):
+        path.b.gets(make((A[0], 50000 + port), B, 7, 0, SYN))
+    assert len(path.b.states()) == 3 and path.b.refused == {"too-many-attempts": 1}
+    assert BA in path.b.engine.streams.answering, "the one that has shown the key stays"
+
+
+def test_a_reload_that_takes_the_relay_away_ends_what_is_under_way() -> None:
+    path = Path()
+    path.answered()
+    path.b.takes(relayed=())
+    assert path.b.states() == []
+
+
+def test_a_syn_from_a_relay_does_not_harm_what_lives_on_its_ports() -> None:
+    path = Path()
+    path.connected()
+    path.b.events()
+    path.b.gets(make(A, B, ISN_A + 5000, 0, SYN))
+    wire = path.a.sends(path.from_a(b"still here", 5))
+    assert path.b.gets(wire).payload == b"still here"
+    # our own kernel shows whether it takes the new one
+    path.b.sends(make(B, A, ISN_B + 9, ISN_A + 5001, SYN | ACK))
+    assert path.b.table.encrypted_keys() == []
+
+
+# -- ends
+
+
+def test_an_end_without_the_peers_word_is_an_error_for_the_reader() -> None:
+    path = Path()
+    path.connected()
+    path.b.events()
+    seen = path.b.gets(stamped(make(A, B, EDGE_A + 5 + OVERHEAD, EDGE_B, ACK | FIN), 102))
+    assert not seen.flags & FIN
+    assert resets(path.b.injected(), "socket") == {ISN_A + 6}
+    assert path.b.kinds() == [Ended] and path.b.sockets() == {BA}
+
+
+def test_an_end_elsewhere_in_the_window_ends_nothing() -> None:
+    path = Path()
+    path.connected()
+    path.b.gets(stamped(make(A, B, EDGE_A + 5 + OVERHEAD + 1, EDGE_B, ACK | FIN), 102))
+    assert path.b.injected() == [] and path.b.sockets() == set()
+
+
+def test_direct_connections_know_no_such_end() -> None:
+    a, b = pair()
+    b.gets(a.dials())
+    a.gets(b.sends(make(B, A, ISN_B, ISN_A + 1, SYN | ACK)))
+    a.gets(make(B, A, EDGE_B, EDGE_A, ACK | FIN))
+    assert a.sockets() == set()
+
+
+# -- pieces
+
+
+def test_pieces_are_acknowledged_so_that_a_relay_goes_on() -> None:
+    path = Path()
+    path.connected()
+    wire = path.a.sends(path.from_a(b"0123456789" * 10, 5))
+    path.b.sends(path.from_b(acked=5))
+    for at in range(120):
+        piece = stamped(replace(wire, seq=wire.seq + at, payload=wire.payload[at : at + 1]), 200 + at, 600)
+        path.b.ingress(piece)
+        ((toward, answer),) = path.b.injected()
+        assert toward == "network" and answer.ack == wire.seq + at + 1
+        assert stamps_of(answer) == (600, 200 + at)
+    seen = path.b.gets(stamped(replace(wire, seq=wire.seq + 120, payload=wire.payload[120:]), 400))
+    assert seen.payload == b"0123456789" * 10 and path.b.injected() == []
+
+
+def test_a_record_that_our_socket_did_not_take_comes_again_from_what_the_relay_repeats() -> None:
+    """The relay repeats only what was not acknowledged; the rest was, and is kept."""
+    path = Path()
+    path.connected()
+    wire = path.a.sends(path.from_a(b"0123456789" * 10, 5))
+    path.b.sends(path.from_b(acked=5))
+    first, rest = replace(wire, payload=wire.payload[:50]), replace(wire, seq=wire.seq + 50, payload=wire.payload[50:])
+    path.b.ingress(stamped(first, 200, 600))
+    assert path.b.gets(stamped(rest, 201, 600)).payload == b"0123456789" * 10
+    for _ in range(2):
+        assert path.b.gets(stamped(rest, 202, 600)).payload == b"0123456789" * 10
+    # in smaller pieces as well
+    for at in (50, 80):
+        seen = path.b.ingress(stamped(replace(wire, seq=wire.seq + at, payload=wire.payload[at : at + 30]), 203, 600))
+    seen = path.b.gets(stamped(replace(wire, seq=wire.seq + 110, payload=wire.payload[110:]), 204, 600))
+    assert seen.payload == b"0123456789" * 10
+    path.b.sends(path.from_b(acked=105))
+    assert not path.b.engine.table.by_local[BA].ingress.fragments
+
+
+def test_what_our_socket_has_no_room_for_waits_until_it_has() -> None:
+    """A segment that ends behind the window would be refused, and the acknowledgement in it as well."""
+    path = Path()
+    path.connected()
+    data = bytes(range(100))
+    records = [path.a.sends(path.from_a(data, 5)), path.a.sends(path.from_a(data, 105, flags=ACK | FIN))]
+    (flow,) = path.b.table.by_local.values()
+    flow.ingress.plain_right_edge = 45  # as if its SYN-ACK had offered no more
+    seen = path.b.gets(stamped(records[0], 300, 600))
+    assert (seen.seq, seen.payload) == (ISN_A + 6, data[:40])
+    path.b.ingress(stamped(records[1], 301, 600))
+    assert path.b.gets(stamped(records[0], 302, 600)).payload == data[:40], "the relay may say it again"
+    got, acked = data[:40], 45
+    for room in (1, 0, 100):  # in units of 128 bytes (the window scale)
+        path.b.sends(replace(path.from_b(acked=acked, stamp=700), window=room))
+        packets = path.b.injected()
+        assert len(packets) == (room > 0)
+        for toward, packet in packets:
+            assert toward == "socket" and packet.seq == ISN_A + 1 + acked and len(packet.payload) <= room << 7
+            got, acked = got + packet.payload, acked + len(packet.payload)
+            path.b.sends(replace(path.from_b(acked=acked, stamp=701), window=0))
+    assert got == data + data and packet.flags & FIN
+    assert flow.withheld is None
+
+
+def test_a_reset_behind_what_we_acknowledged_ourselves_is_exact() -> None:
+    path = Path()
+    path.connected()
+    wire = path.a.sends(path.from_a(b"0123456789" * 10, 5))
+    path.b.sends(path.from_b(acked=5))
+    path.b.ingress(stamped(replace(wire, payload=wire.payload[:50]), 200, 600))
+    seen = path.b.gets(make(A, B, wire.seq + 50, 0, RST))
+    assert seen.seq == ISN_A + 6
+    assert path.b.states() == [State.CLOSING]
+
+
+# -- the table
+
+
+def test_every_phase_can_end_and_no_turn_leads_back() -> None:
+    order = list(Phase)
+    assert all((phase, Turn.ENDED) in MOVES for phase in Phase)
+    assert all(target is None or order.index(target) > order.index(phase) for (phase, _), target in MOVES.items())
+
+
+def test_a_stranger_without_a_relay_has_nothing_to_do_with_it() -> None:
+    path = Path()
+    path.opened()
+    assert path.b.ingress(make(OTHER, B, 1, 1, ACK | PSH, b"mcen")) is DROP
+    assert path.b.states() == [State.HANDSHAKE]
+    assert AB not in path.b.engine.streams.answering
