@@ -116,6 +116,6 @@ def test_add_a_check_to_doctor(tree: Tree) -> None:
     )
     tree.create("src/mcencrypt/doctor/swap.py", module)
     checks = "src/mcencrypt/doctor/checks.py"
-    tree.replace(checks, ", running\n", ", running, swap\n")
+    tree.replace(checks, "    running,\n", "    running,\n    swap,\n")
     tree.replace(checks, '    "clock": (', '    "memory": (swap.check_swap,),\n    "clock": (')
     tree.passes("tests/unit/doctor/test_swap.py", "tests/unit/doctor/test_checks.py")
