@@ -254,7 +254,9 @@ class Engine:
         if self.policy.plaintext_allowed(address_of(segment.source_first)):
             return ACCEPT  # anybody can send it: whether there is a connection our own kernel's answer shows
         if not segment.flags & RST and self._look_ups.take(now):
-            self.outcome.suspects[key] = segment.ack if segment.flags & ACK else None
+            # Over IPv6 anybody can send from our own address: what that says is answered to no socket of ours.
+            answered = segment.flags & ACK and address_of(key) != peer_of(key)
+            self.outcome.suspects[key] = segment.ack if answered else None
         return self.outcome.drop("unknown-connection")
 
     # -- what others decide

@@ -63,6 +63,12 @@ def test_unknown_connections_are_ended(flags: int) -> None:
     assert a.states() == []
 
 
+def test_a_packet_that_claims_to_be_from_our_own_address_is_answered_to_no_socket_of_ours() -> None:
+    a = Side()
+    assert a.ingress(make((A[0], 40000), A, 700, 800, ACK)) is DROP
+    assert a.suspects() == {key_of(A, (A[0], 40000)): None}
+
+
 @pytest.mark.parametrize("mode", ["require", "prefer"])
 def test_plaintext_for_our_own_socket_that_has_found_the_way_out_goes_no_further(mode: str) -> None:
     """What is injected toward the socket is routed out once the address is not ours any more."""
