@@ -94,7 +94,7 @@ def plan(options: argparse.Namespace, side: str) -> streams.Plan:
             return streams.ENDLESS
         return streams.mixed_size(options.seed, side, index) if options.mixed else int(options.bytes)
 
-    return streams.Plan(side, options.mode, options.seed, size, not options.no_hash)
+    return streams.Plan(side, options.mode, options.seed, size, not options.no_hash, options.compare)
 
 
 def exchange_of(options: argparse.Namespace, side: str) -> streams.Exchange:
@@ -313,6 +313,7 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--connections", type=int, default=1)
         made.add_argument("--seed", type=int, default=1)
         made.add_argument("--no-hash", action="store_true", help="count only")
+        made.add_argument("--compare", action="store_true", help="count bytes that the other end did not send")
     command("echo", echo, dials=False)
     command("sink", sink, dials=False)
     made = command("blast", blast, dials=True)

@@ -78,6 +78,12 @@ class Middlebox:
         self._stopping = False
         self._thread = threading.Thread(target=self._guarded, name=f"middlebox {host.name}", daemon=True)
 
+    @property
+    def waiting(self) -> int:
+        """Frames that are delayed, or were injected and are not sent as yet."""
+        with self._lock:
+            return len(self._queue)
+
     def inject(self, frame: bytes, toward: str, delay: float = 0.0) -> None:
         """Send a frame of our own, from any thread, after `delay` seconds. The behaviour does not see it."""
         with self._lock:

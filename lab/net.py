@@ -81,6 +81,7 @@ class Lab:
                 "ip",
                 "link",
                 "add",
+                "name",
                 one_interface,
                 "netns",
                 one.namespace,

@@ -62,6 +62,37 @@ class Plan:
     #: Bytes to send on the connection of that index, in the order of dialling or accepting.
     size: Callable[[int], int]
     hashing: bool = True
+    #: Whether each byte that is read is compared with what the other side writes there.
+    comparing: bool = False
+
+
+class Comparison:
+    """Counts bytes of a stream that are not those of `content`, of the connection that its first bytes name."""
+
+    def __init__(self, seed: int, side: str, index: int) -> None:
+        """`side`: who wrote it. `index`: of the connection, if the stream does not name one."""
+        self._seed, self._side, self._index = seed, side, index
+        self._expected: Iterator[memoryview] | None = None
+        self._chunk = memoryview(b"")
+        self._held = b""
+        #: Bytes that are wrong.
+        self.wrong = 0
+
+    def take(self, data: bytes) -> None:
+        """More of the stream."""
+        if self._expected is None:
+            self._held += data
+            if len(self._held) < 8:
+                return
+            named, data = int.from_bytes(self._held[:8], "big"), self._held
+            self._expected = content(self._seed, self._side, named if named < 1000 else self._index, 1 << 40)
+        while data:
+            self._chunk = self._chunk or next(self._expected)
+            size = min(len(data), len(self._chunk))
+            if data[:size] != self._chunk[:size]:
+                differ = int.from_bytes(data[:size], "big") ^ int.from_bytes(self._chunk[:size], "big")
+                self.wrong += size - differ.to_bytes(size, "big").count(0)
+            data, self._chunk = data[size:], self._chunk[size:]
 
 
 #: A size that no transfer reaches: such a stream ends when it is told to.
@@ -85,6 +116,8 @@ class Transfer:
         self._stall = 0.0
         self._sent = self.received = 0
         self._sent_hash, self._received_hash = hashlib.sha256(), hashlib.sha256()
+        other = "server" if plan.side == "client" else "client"
+        self._comparison = Comparison(plan.seed, other, index) if plan.comparing else None
         self._sending_done = self._receiving_done = False
         self._may_send = (plan.side, plan.mode) not in (
             ("server", "client-first"),
@@ -110,6 +143,8 @@ class Transfer:
         self.received += count
         if self._plan.hashing:
             self._received_hash.update(buffer[:count])
+        if self._comparison:
+            self._comparison.take(bytes(buffer[:count]))
         if self._plan.mode != "half-close" or self._receiving_done:
             self._may_send = True
         self._ended = now
@@ -146,6 +181,7 @@ class Transfer:
             "received_sha256": self._received_hash.hexdigest() if hashing else None,
             "seconds": round(self._ended - self._begun, 6),
             "longest_stall": round(self._stall, 6),
+            "tampered": self._comparison.wrong if self._comparison else None,
             "error": self.error,
         }
 

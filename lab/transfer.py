@@ -87,6 +87,7 @@ def start(
     connections: int = 1,
     seed: int = 1,
     hashing: bool = True,
+    comparing: bool = False,
     nodelay: bool = False,
     rcvbuf: int = 0,
     sndbuf: int = 0,
@@ -98,7 +99,8 @@ def start(
     `address` is what it dials, the server's first address of that IP `version` if None; `mode` is one of
     `streams.MODES`. Each side sends `size` bytes on each connection, the server `server_size` if that is given, and
     with `mixed` each sends 1 B to 8 MB instead; `endless` goes on until `Running.end`, so that what disturbs it finds
-    it under way however slow or quick the machine is. `rcvbuf` is SO_RCVBUF of both ends and `sndbuf` SO_SNDBUF, in
+    it under way however slow or quick the machine is. `comparing` counts, at each end, bytes that the other did not
+    send. `rcvbuf` is SO_RCVBUF of both ends and `sndbuf` SO_SNDBUF, in
     bytes, 0 for the kernel's default. All of it may take `deadline` seconds. `dialling` is more of the command line of
     the end that dials, such as `"--source", "10.0.0.1"`.
     """
@@ -116,8 +118,8 @@ def start(
         "--sndbuf",
         sndbuf,
     ]
-    flags = (("--mixed", mixed), ("--endless", endless), ("--no-hash", not hashing), ("--nodelay", nodelay))
-    words += [flag for flag, wanted in flags if wanted]
+    flags = {"--mixed": mixed, "--endless": endless, "--no-hash": not hashing, "--compare": comparing}
+    words += [flag for flag, wanted in (flags | {"--nodelay": nodelay}).items() if wanted]
     serving = server.python(_APPS, "serve", port, *words, "--bytes", size if server_size is None else server_size)
     serving.wait_for('"listening"')
     dialler = client.python(_APPS, "dial", address or server.address(version), port, *words, "--bytes", size, *dialling)
