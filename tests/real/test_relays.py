@@ -15,7 +15,7 @@ from lab.packets import SYN, parse
 from tests.helpers.nodes import PORTS, needs_lab, sized
 from tests.helpers.pairs import encrypted
 from tests.helpers.relays import RELAYS, Leg, needs_relays, start_relay, way
-from tests.helpers.wire import plaintext_segments
+from tests.helpers.wire import assert_encrypted, plaintext_segments
 
 pytestmark = [needs_lab, needs_relays]
 
@@ -51,6 +51,9 @@ def both_legs(pair):
     with Capture(pair.net.router, "a") as one, Capture(pair.net.router, "b") as other:
         yield
     for wire in (one, other):
+        for port in PORTS:
+            if any(segment.payload for segment in wire.segments(port)):
+                assert_encrypted(wire, port)
         assert wire.search(MARKERS) == dict.fromkeys(MARKERS, 0)
         for port in PORTS:
             assert plaintext_segments(wire, port) == 0

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mcencrypt.core.handshake import HELLO_LENGTH, VERSION
+from mcencrypt.core.handshake import HELLO_LENGTH, MAGIC, VERSION, Carrier
 from mcencrypt.reading.streamparser import (
     MASK,
     Finding,
@@ -55,6 +55,10 @@ class Run(NamedTuple):
     final: bool
 
 
+#: Kinds of handshake messages that a stream begins with.
+IN_STREAM = (Carrier.STREAM.message_1, Carrier.STREAM.message_2)
+
+
 class Half:
     """One direction of a connection."""
 
@@ -75,6 +79,8 @@ class Half:
         self.unlisted = 0
         self._on_record = on_record
         self._parser: StreamParser | None = None
+        #: The first bytes of the stream while they may become a handshake message.
+        self._begun = b""
         self._base = 0  # sequence number of offset 0
         self._next = 0
         self._acknowledged = 0
@@ -178,6 +184,8 @@ class Half:
         missing = self._acknowledged - self._next - 1
         if missing > 0 and self.started:
             self._parse().gap(missing)
+        if self._begun:
+            self._end_beginning()
         if self._parser is not None:
             self._parser.end()
 
@@ -206,18 +214,45 @@ class Half:
             self._deliver(payload[self._next - offset :])
 
     def _deliver(self, payload: bytes) -> None:
-        if payload:
-            parser = self._parse()
-            self._remember(self._next, payload)
-            self._next += len(payload)
-            self.bytes += len(payload)
-            parser.feed(payload)
+        if not payload:
+            return
+        if self._parser is None and self.initial is not None and self.greeting is None:
+            self._begin(payload)
+            return
+        parser = self._parse()
+        self._remember(self._next, payload)
+        self._next += len(payload)
+        self.bytes += len(payload)
+        parser.feed(payload)
 
-    def _parse(self) -> StreamParser:
+    def _begin(self, payload: bytes) -> None:
+        """Bytes from the start of the stream, where the SYN had no handshake message: it may stand here."""
+        self._remember(self._next, payload)
+        self._next += len(payload)
+        self._begun += payload
+        if len(self._begun) < HELLO_LENGTH and self._begun[: len(MAGIC)] == MAGIC[: len(self._begun)]:
+            return
+        greeting = parse_greeting(self._begun[:HELLO_LENGTH])
+        if greeting is not None and greeting.version == VERSION and greeting.kind in IN_STREAM:
+            self.greeting, self._begun = greeting, self._begun[HELLO_LENGTH:]
+        self._end_beginning()
+
+    def _end_beginning(self) -> None:
+        """Whatever has begun, and is no handshake message, is what the stream begins with."""
+        begun, self._begun = self._begun, b""
+        parser = self._parse(self._next - len(begun))
+        self.bytes += len(begun)
+        if begun:
+            parser.feed(begun)
+
+    def _parse(self, start: int | None = None) -> StreamParser:
+        if self._begun:
+            self._end_beginning()
         if self._parser is None:
+            start = self._next if start is None else start
             plain = None if self.initial is None else 0
             encrypted = self.initial is None or self.greeting is not None
-            self._parser = StreamParser(self._next, plain, self._record, self._piece, encrypted=encrypted)
+            self._parser = StreamParser(start, plain, self._record, self._piece, encrypted=encrypted)
         return self._parser
 
     def _remember(self, offset: int, payload: bytes) -> None:

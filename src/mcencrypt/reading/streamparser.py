@@ -39,7 +39,7 @@ class Greeting(NamedTuple):
     """The clear part of a handshake message."""
 
     version: int
-    #: 1: in the SYN, 2: in the SYN-ACK.
+    #: 1: in the SYN, 2: in the SYN-ACK; 3 and 4: at the beginning of the streams.
     kind: int
     key_id: bytes
     length: int

@@ -6,11 +6,12 @@ import random
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from scapy.layers.inet import IP
 from scapy.utils import PcapWriter
 
 from mcencrypt.reading.conversations import Verdict
-from mcencrypt.reading.reassembly import MAX_PATIENCE, Run
+from mcencrypt.reading.reassembly import MAX_PATIENCE, Half, Run
 from mcencrypt.reading.report import decode
 from mcencrypt.reading.streamparser import Finding, Piece
 from tests.helpers.captures import (
@@ -116,3 +117,32 @@ def test_packets_cut_by_the_snapshot_length_are_gaps(tmp_path: Path) -> None:
         writer.write_packet(raw, wirelen=len(raw))
     report = decode(path)
     assert not report.clean and only(report).client.found[Finding.GAP] > 800
+
+
+HELLO_IN_STREAM = b"mcen\1\3" + bytes(132)
+RECORD = b"\0\5\0\0\0\0" + bytes(5 + 16)
+
+
+@pytest.mark.parametrize("size", [1, 7, 138, 1000])
+def test_a_handshake_message_may_stand_at_the_beginning_of_the_stream(size: int) -> None:
+    half = Half("a", None)
+    half.open(1000, b"")
+    stream = HELLO_IN_STREAM + RECORD
+    for at in range(0, len(stream), size):
+        half.data(0, stream[at : at + size], 1001 + at)
+    half.close()
+    assert half.greeting is not None and half.greeting.kind == 3
+    assert (half.records, half.plain, half.unaccounted) == (1, 5, 0)
+    assert half.listed[0].wire == 138
+
+
+@pytest.mark.parametrize(
+    "stream", [b"mce", b"mcen\1\3" + bytes(100), b"mcen\1\1" + bytes(132) + RECORD, b"GET / HTTP/1.1\r\n\r\n" * 20]
+)
+def test_what_only_begins_like_one_is_not_taken_for_it(stream: bytes) -> None:
+    half = Half("a", None)
+    half.open(1000, b"")
+    half.data(0, stream, 1001)
+    half.close()
+    assert half.greeting is None and half.records == 0
+    assert half.unaccounted == len(stream)
