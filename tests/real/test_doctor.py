@@ -2,10 +2,10 @@
 
 import contextlib
 import json
-import os
 import shutil
-import stat
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +26,10 @@ CliRunner().invoke(cli, sys.argv[1:])
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
-sys.stdout.write(CliRunner().invoke(cli, sys.argv[1:]).output)
+done = CliRunner().invoke(cli, sys.argv[1:])
+sys.stdout.write(done.output)
+if done.exception is not None and not isinstance(done.exception, SystemExit):
+    raise done.exception
 """
 
 
@@ -57,15 +60,16 @@ def test_a_healthy_node(pair):
         assert found[name]["severity"] == "ok", found[name]
 
 
-def test_without_root_it_says_what_it_cannot_see(pair, tmp_path):
+def test_without_root_it_says_what_it_cannot_see(pair):
     """As user nobody, in a process that had all modules loaded before: it may not be able to read our sources."""
-    config = tmp_path / "config.toml"
-    config.write_text(f"ports = [{PORT}]\nstate_dir = '/nonexistent/state'\nrun_dir = '{pair.a.run_dir}'\n")
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        os.chmod(folder, folder.stat().st_mode | stat.S_IXOTH)
-    config.chmod(0o644)
-    words = [sys.executable, "-c", AS_NOBODY, "--config", config, "doctor", "--json"]
-    done = pair.a.host.run(words, check=False, env=pair.a._env)
+    # not below pytest's folder, which each session that begins closes to other users
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        config = Path(folder) / "config.toml"
+        config.write_text(f"ports = [{PORT}]\nstate_dir = '/nonexistent/state'\nrun_dir = '{pair.a.run_dir}'\n")
+        config.chmod(0o644)
+        words = [sys.executable, "-c", AS_NOBODY, "--config", config, "doctor", "--json"]
+        done = pair.a.host.run(words, check=False, env=pair.a._env)
     assert done.stdout, done.stderr
     found = {one["id"]: one for one in json.loads(done.stdout)["findings"]}
     for name in ("process.not-root", "kernel.unseen", "iptables.unseen"):

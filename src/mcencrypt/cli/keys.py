@@ -41,7 +41,7 @@ def _used(settings: Settings) -> Path | None:
 
 def _next(path: Path, used: Path | None) -> list[str]:
     """What is to be done with a new key, in the place where it was made."""
-    if used is not None and path != used.absolute() and used.exists():
+    if used is not None and path != used.absolute() and os.path.exists(used):
         return [
             "next: this node has a network key already. To change it without an outage copy the new one to every node,",
             f"then `mcencrypt key add {path}` on each of them, and see `mcencrypt key --help`",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -214,7 +215,7 @@ def load(path: Path | None, environ: Mapping[str, str], **overrides: object) -> 
     if "network_key_file" not in values and environ.get("CREDENTIALS_DIRECTORY"):
         # LoadCredential=network.key:FILE in the unit; see "Credentials" in systemd.exec(5)
         credential = Path(environ["CREDENTIALS_DIRECTORY"]) / CREDENTIAL
-        if credential.is_file():
+        if os.path.isfile(credential):
             values["network_key_file"] = credential
     if "multichain_dir" not in values:
         values["multichain_dir"] = KEYS["multichain_dir"](
@@ -247,7 +248,9 @@ def _read(file: Path, must_exist: bool) -> dict[str, Any] | None:
         raise OperatorError(f"{file}: not found: create it, or name another file with --config") from None
     except OSError as error:
         folder = (
-            "is a folder, as Docker makes for a file that is not there: put the file there" if file.is_dir() else ""
+            "is a folder, as Docker makes for a file that is not there: put the file there"
+            if os.path.isdir(file)
+            else ""
         )
         raise OperatorError(f"{file}: {folder or f'{error.strerror}: run as root, or make it readable'}") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import os
 from typing import TYPE_CHECKING
 
 from mcencrypt.core.handshake import NetworkSecret
@@ -24,7 +25,7 @@ def whose(config: Config, text: str) -> str:
         key = parse_network_key(text.encode(), "the key").secret
     except OperatorError:
         return ""
-    if config.identity_file or (config.state_dir / "identity.key").exists():  # which loading would make
+    if config.identity_file or os.path.exists(config.state_dir / "identity.key"):  # which loading would make
         with contextlib.suppress(OperatorError):
             identity = config.identity()
             if key == identity.public:

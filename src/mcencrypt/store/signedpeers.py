@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -122,7 +123,7 @@ def current(place: Path, signer: bytes, state_dir: Path) -> SignedList:
 
 
 def _files(place: Path) -> Iterable[Path]:
-    if not place.is_dir():
+    if not os.path.isdir(place):
         return [place]
     try:
         return sorted(place.glob("*.peers"))[:_MOST]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import errno
+import os
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -260,6 +262,19 @@ def test_key_errors_name_the_key_and_the_file(tmp_path: Path) -> None:
         made.network_key()
     key.chmod(0o600)
     assert made.network_key().secret == bytes(32)
+
+
+def test_a_file_in_a_folder_that_is_closed_to_us_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for users other than root: `Path.is_dir` raises there, and 3.11's `exists` as well."""
+
+    def closed(path: object, *words: object, **more: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    file = tmp_path / "config.toml"
+    monkeypatch.setattr(os, "stat", closed)
+    monkeypatch.setattr(Path, "read_bytes", closed)
+    with pytest.raises(OperatorError, match=r"config\.toml: Permission denied: run as root"):
+        load(file, {})
 
 
 def test_an_identity_may_come_from_elsewhere_and_is_then_never_made(tmp_path: Path) -> None:
