@@ -25,14 +25,13 @@ def test_streams_are_identical(pair, version):
 
 
 def test_streams_are_identical_under_loss(pair):
-    pair.router.loss(0.01)
+    pair.router.loss(0.02)
     try:
-        result = transfer(pair.a, pair.b, PORT, size=3e6, deadline=300)
-        lost = pair.router.loss_count()
+        # batches are few: until something was lost
+        while not pair.router.loss_count():
+            assert transfer(pair.a, pair.b, PORT, size=3e6, deadline=300).differences == []
     finally:
         pair.router.loss(0)
-    assert result.differences == []
-    assert lost > 0
 
 
 def test_both_applications_reconnect_after_a_restart(pair):
