@@ -55,28 +55,6 @@ def test_a_traceback_follows_its_line(stream: io.StringIO) -> None:
     assert lines[0].endswith("ERROR failed at=1") and lines[-1] == "ValueError: inside"
 
 
-def test_a_burst_passes_then_the_rate_holds_and_what_was_refused_is_counted() -> None:
-    limit = logs.RateLimit(2.0, 3)
-    assert [limit.allow(100.0) for _ in range(5)] == [True, True, True, False, False]
-    assert limit.take_suppressed() == 2 and limit.take_suppressed() == 0
-    assert not limit.allow(100.4)
-    assert limit.allow(100.5) and not limit.allow(100.5)
-    assert [limit.allow(1000.0) for _ in range(4)] == [True, True, True, False]
-
-
-def test_a_clock_that_steps_back_earns_nothing() -> None:
-    limit = logs.RateLimit(1.0, 1)
-    assert limit.allow(50.0)
-    assert not limit.allow(40.0)
-    assert limit.allow(41.0)
-
-
-@pytest.mark.parametrize(("per_second", "burst"), [(0.0, 1), (1.0, 0)])
-def test_a_limit_that_never_lets_anything_through_is_a_mistake(per_second: float, burst: int) -> None:
-    with pytest.raises(ValueError, match="rate limit"):
-        logs.RateLimit(per_second, burst)
-
-
 @pytest.fixture
 def json_stream(stream: io.StringIO) -> io.StringIO:
     out = io.StringIO()

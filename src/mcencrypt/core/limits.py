@@ -10,7 +10,7 @@ class Budget:
 
     def __init__(self, per_second: float, burst: int) -> None:
         if per_second <= 0 or burst < 1:
-            raise ValueError("a budget needs per_second > 0 and burst >= 1")
+            raise ValueError("a rate limit needs per_second > 0 and burst >= 1")
         self._per_second = per_second
         self._burst = self._tokens = float(burst)
         self._last: float | None = None
@@ -25,3 +25,29 @@ class Budget:
             return False
         self._tokens -= 1.0
         return True
+
+
+class RateLimit(Budget):
+    """The same for log lines; counts those that were left out, for the next one to say."""
+
+    __slots__ = ("_suppressed",)
+
+    def __init__(self, per_second: float, burst: int) -> None:
+        super().__init__(per_second, burst)
+        self._suppressed = 0
+
+    def allow(self, now: float) -> bool:
+        """Whether a line may be written at `now` (seconds, any clock that does not run backwards)."""
+        if self.take(now):
+            return True
+        self._suppressed += 1
+        return False
+
+    def suppress(self, number: int) -> None:
+        """That many lines were left out without being asked for."""
+        self._suppressed += number
+
+    def take_suppressed(self) -> int:
+        """How many lines were left out since this was last asked."""
+        count, self._suppressed = self._suppressed, 0
+        return count

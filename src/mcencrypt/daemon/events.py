@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mcencrypt.core.addresses import endpoints
+from mcencrypt.core.limits import RateLimit
 from mcencrypt.core.reasons import Reason
 from mcencrypt.core.verdict import (
     FROM_BEFORE,
@@ -21,7 +22,7 @@ from mcencrypt.core.verdict import (
     Tampered,
 )
 from mcencrypt.daemon.names import endpoint, identity
-from mcencrypt.logs import RateLimit, fields
+from mcencrypt.logs import fields
 
 log = logging.getLogger("mcencrypt")
 

@@ -14,7 +14,7 @@ import pytest
 
 from mcencrypt.core import engine, handshake, noise
 from mcencrypt.core.handshake import HELLO_LENGTH, MAGIC, NetworkSecret
-from mcencrypt.core.limits import Budget
+from mcencrypt.core.limits import Budget, RateLimit
 from mcencrypt.core.verdict import DROP
 from tests.helpers.packets import ACK, FIN, PSH, SYN, URG, Packet
 from tests.helpers.sides import A6, B6, ISN_A, NETWORK_KEY, A, B, Host, Side, key_of, make
@@ -132,3 +132,28 @@ def test_a_budget_is_spent_and_earned() -> None:
     for wrong in ((0.0, 1), (1.0, 0)):
         with pytest.raises(ValueError):
             Budget(*wrong)
+
+
+# -- how often
+
+
+def test_a_burst_passes_then_the_rate_holds_and_what_was_refused_is_counted() -> None:
+    limit = RateLimit(2.0, 3)
+    assert [limit.allow(100.0) for _ in range(5)] == [True, True, True, False, False]
+    assert limit.take_suppressed() == 2 and limit.take_suppressed() == 0
+    assert not limit.allow(100.4)
+    assert limit.allow(100.5) and not limit.allow(100.5)
+    assert [limit.allow(1000.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_clock_that_steps_back_earns_nothing() -> None:
+    limit = RateLimit(1.0, 1)
+    assert limit.allow(50.0)
+    assert not limit.allow(40.0)
+    assert limit.allow(41.0)
+
+
+@pytest.mark.parametrize(("per_second", "burst"), [(0.0, 1), (1.0, 0)])
+def test_a_limit_that_never_lets_anything_through_is_a_mistake(per_second: float, burst: int) -> None:
+    with pytest.raises(ValueError, match="rate limit"):
+        RateLimit(per_second, burst)
