@@ -33,12 +33,17 @@ cdef extern from "openssl/evp.h" nogil:
     ctypedef struct EVP_CIPHER_CTX
 
 
+cdef struct Ready:
+    EVP_CIPHER_CTX *context
+    unsigned long long owner       # whose key is in it; 0: nobody's
+
+
 cdef class Cipher:
     cdef unsigned char[32] _key
     cdef unsigned long long _number
 
-    cdef EVP_CIPHER_CTX *_sealer(self) except NULL
-    cdef EVP_CIPHER_CTX *_opener(self) except NULL
+    cdef void _forget(self, Ready *pool) noexcept
+    cdef EVP_CIPHER_CTX *_ready(self, Ready *pool, int encrypts) except NULL
     cdef int _seal(self, unsigned long long wire, const unsigned char *header, const unsigned char *data, int length,
                    unsigned char *out) except -1
     cdef int _open(self, unsigned long long wire, const unsigned char *header, const unsigned char *data, int length,

@@ -12,6 +12,8 @@ cdef extern from "openssl/evp.h" nogil:
     EVP_CIPHER_CTX *EVP_CIPHER_CTX_new()
     void EVP_CIPHER_CTX_free(EVP_CIPHER_CTX *context)
     const EVP_CIPHER *EVP_aes_256_gcm()
+    int EVP_CipherInit_ex(EVP_CIPHER_CTX *context, const EVP_CIPHER *kind, ENGINE *engine, const unsigned char *key,
+                          const unsigned char *nonce, int encrypts)
     int EVP_EncryptInit_ex(EVP_CIPHER_CTX *context, const EVP_CIPHER *kind, ENGINE *engine, const unsigned char *key,
                            const unsigned char *nonce)
     int EVP_EncryptUpdate(EVP_CIPHER_CTX *context, unsigned char *out, int *length, const unsigned char *data, int size)
@@ -62,10 +64,7 @@ BODY_ROOM = 1 << 16
 
 
 DEF CONTEXTS = 64
-
-cdef struct Ready:
-    EVP_CIPHER_CTX *context
-    unsigned long long owner       # whose key is in it; 0: nobody's
+DEF AS_IT_IS = -1
 
 # A context has more than a kilobyte, and most connections are idle: those at work have one each, as long as no other takes
 # its place. To set a key costs a fraction of what a packet does.
@@ -90,42 +89,29 @@ cdef class Cipher:
         self._number = _last
 
     def __dealloc__(self):
-        cdef Ready *ready = &_sealers[self._number % CONTEXTS]
-        if ready.owner == self._number:
-            EVP_EncryptInit_ex(ready.context, NULL, NULL, _NO_KEY, NULL)
-            ready.owner = 0
-        ready = &_openers[self._number % CONTEXTS]
-        if ready.owner == self._number:
-            EVP_DecryptInit_ex(ready.context, NULL, NULL, _NO_KEY, NULL)
-            ready.owner = 0
+        self._forget(_sealers)
+        self._forget(_openers)
         memset(self._key, 0, 32)
 
-    cdef EVP_CIPHER_CTX *_sealer(self) except NULL:
-        """The context with this key in it."""
-        cdef Ready *ready = &_sealers[self._number % CONTEXTS]
+    cdef void _forget(self, Ready *pool) noexcept:
+        """No context of the pool has this key in it any more."""
+        cdef Ready *ready = &pool[self._number % CONTEXTS]
         if ready.owner == self._number:
-            return ready.context
-        ready.owner = 0
-        if ready.context == NULL:
-            ready.context = EVP_CIPHER_CTX_new()
-            if ready.context == NULL or EVP_EncryptInit_ex(ready.context, EVP_aes_256_gcm(), NULL, NULL, NULL) != 1:
-                raise MemoryError("libcrypto gave no AES-256-GCM")
-        if EVP_EncryptInit_ex(ready.context, NULL, NULL, self._key, NULL) != 1:
-            raise RuntimeError("libcrypto failed to take a key")
-        ready.owner = self._number
-        return ready.context
+            EVP_CipherInit_ex(ready.context, NULL, NULL, _NO_KEY, NULL, AS_IT_IS)
+            ready.owner = 0
 
-    cdef EVP_CIPHER_CTX *_opener(self) except NULL:
-        """The same for decryption."""
-        cdef Ready *ready = &_openers[self._number % CONTEXTS]
+    cdef EVP_CIPHER_CTX *_ready(self, Ready *pool, int encrypts) except NULL:
+        """The context with this key in it, of the pool for that direction (EVP_CipherInit_ex(3): 1 encrypts)."""
+        cdef Ready *ready = &pool[self._number % CONTEXTS]
         if ready.owner == self._number:
             return ready.context
         ready.owner = 0
         if ready.context == NULL:
             ready.context = EVP_CIPHER_CTX_new()
-            if ready.context == NULL or EVP_DecryptInit_ex(ready.context, EVP_aes_256_gcm(), NULL, NULL, NULL) != 1:
+            if (ready.context == NULL
+                    or EVP_CipherInit_ex(ready.context, EVP_aes_256_gcm(), NULL, NULL, NULL, encrypts) != 1):
                 raise MemoryError("libcrypto gave no AES-256-GCM")
-        if EVP_DecryptInit_ex(ready.context, NULL, NULL, self._key, NULL) != 1:
+        if EVP_CipherInit_ex(ready.context, NULL, NULL, self._key, NULL, encrypts) != 1:
             raise RuntimeError("libcrypto failed to take a key")
         ready.owner = self._number
         return ready.context
@@ -170,7 +156,7 @@ cdef class Cipher:
     cdef int _seal(self, unsigned long long wire, const unsigned char *header, const unsigned char *data, int length,
                    unsigned char *out) except -1:
         """Ciphertext and tag of one record, at `out`."""
-        cdef EVP_CIPHER_CTX *context = self._sealer()
+        cdef EVP_CIPHER_CTX *context = self._ready(_sealers, 1)
         cdef unsigned char nonce[12]
         cdef int done = 0
         _write_nonce(nonce, wire)
@@ -185,7 +171,7 @@ cdef class Cipher:
     cdef int _open(self, unsigned long long wire, const unsigned char *header, const unsigned char *data, int length,
                    unsigned char *out) except -1:
         """1 and the plaintext at `out` if the tag behind `data` is right; else 0, and what is at `out` is void."""
-        cdef EVP_CIPHER_CTX *context = self._opener()
+        cdef EVP_CIPHER_CTX *context = self._ready(_openers, 0)
         cdef unsigned char nonce[12]
         cdef int done = 0
         _write_nonce(nonce, wire)
