@@ -13,6 +13,7 @@ from struct import pack
 from typing import Final
 
 from .handshake import HELLO_LENGTH, MAGIC
+from .ledger import unwrap
 from .options import ONLY_TIMESTAMPS, TIMESTAMPS, timestamps, walk
 from .packet import ACK, FIN, MASK32, PSH, Buffer, Segment, rebuild
 
@@ -160,7 +161,7 @@ class Stream:
 
 def offset_of(seq: int, isn: int) -> int:
     """The signed distance of a sequence number from the first byte behind the SYN."""
-    return (seq - isn - 1 + 0x80000000 & MASK32) - 0x80000000
+    return unwrap(seq - isn - 1, 0)
 
 
 def newer(one: int | None, other: int | None) -> int | None:

@@ -203,11 +203,11 @@ class Receiving:
             elif not deliveries:
                 self.acknowledge_pieces(segment)
         flags &= ~FIN
-        if deliveries and self.streamed:
-            self.confirmed = True
-            deliveries = self._fitting(deliveries)
         if deliveries:
             self.confirmed = True
+            if self.streamed:
+                deliveries = self._fitting(deliveries)
+        if deliveries:
             verdict = self._deliver(segment, deliveries, ack, flags, shown, options)
             self.note_positions()
             return verdict

@@ -13,7 +13,7 @@ from typing import Final
 from .addresses import reversed_key
 from .flow import Flow
 from .handshake import HELLO_LENGTH
-from .hello import KEPT, Phase, Resend, Stream, offset_of, ours, stamp_of, with_echo
+from .hello import KEPT, Phase, Resend, Stream, Turn, offset_of, ours, stamp_of, with_echo
 from .options import SynOptions
 from .packet import ACK, MASK32, RST, Segment, bare, rebuild
 from .verdict import Outcome, Verdict
@@ -85,7 +85,7 @@ class Answered(Stream):
         if segment.seq in self._replies or len(self._replies) < MAX_REPLIES:
             self._replies[segment.seq] = SynAck(segment, options, packet, now)
         if self.phase is Phase.ASKED:
-            self.phase = Phase.OPEN
+            self.move(Turn.SYN_ACK)
         return packet
 
     def reset_out(self) -> list[bytes]:
