@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab import interrupted_pair, two_hosts
+from lab import Process, interrupted_pair, two_hosts
 from lab.middlebox import passing
 from tests.helpers.netns import inside, namespace
+from tests.helpers.nodes import PORT
 from tests.helpers.pairs import EncryptedPair, encrypted
 
 
@@ -43,3 +44,12 @@ def in_namespace() -> Iterator[None]:
     """The test runs in a network namespace of its own."""
     with namespace() as name, inside(name):
         yield
+
+
+@pytest.fixture
+def echo(pair: EncryptedPair) -> Iterator[Process]:
+    """A server on b of the module's own `pair`, which returns what it gets."""
+    process = pair.b.python("lab.apps", "echo", PORT)
+    process.wait_for('"listening"')
+    yield process
+    process.stop()

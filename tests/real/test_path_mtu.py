@@ -236,14 +236,6 @@ def forge(router, source, destination, seq, mtu):
 # ------------------------------------------------------------ what is asked
 
 
-@pytest.fixture
-def echo(pair):
-    process = pair.b.python("lab.apps", "echo", PORT)
-    process.wait_for('"listening"')
-    yield process
-    process.stop()
-
-
 @contextlib.contextmanager
 def connected(pair, version, traffic_class=0):
     """A connection of a's that has carried something."""

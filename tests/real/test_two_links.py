@@ -56,15 +56,6 @@ def pair():
         yield pair
 
 
-@pytest.fixture
-def echo(pair):
-    """A server on b."""
-    process = pair.b.python("lab.apps", "echo", PORT)
-    process.wait_for('"listening"')
-    yield process
-    process.stop()
-
-
 @contextlib.contextmanager
 def policy(pair, version, way):
     """a uses `eth1` where `way` says so; gives what to dial and the options to dial with."""
