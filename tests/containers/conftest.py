@@ -11,7 +11,7 @@ import pytest
 
 from lab import LabError
 from tests.helpers.containers import base, debian, engine
-from tests.helpers.containers.engine import Docker
+from tests.helpers.containers.engine import Docker, Site
 from tests.helpers.containers.machine import MACHINES_BRIDGE
 from tests.helpers.once import once
 
@@ -35,6 +35,12 @@ def docker(_daemon: Docker) -> Iterator[Docker]:
     """The Docker daemon; containers, networks and volumes that the tests of a module made are gone after them."""
     yield _daemon
     _daemon.clean()
+
+
+@pytest.fixture(scope="module")
+def site(docker: Docker) -> Site:
+    """A host elsewhere, of the module's own."""
+    return docker.site()
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import Capture, Host, LabError, wait_for
+from lab import Capture, LabError, wait_for
 from mcencrypt.reading.report import decode
 from mcencrypt.store.keys import create_network_key
-from tests.helpers.containers.engine import Docker
+from tests.helpers.containers.engine import Docker, Site
 from tests.helpers.containers.project import FILES, MARKERS, PORT, Project
-
-DOCKER_HOST, SITE = "192.0.2.1", "192.0.2.2"
 
 
 @pytest.fixture(scope="module")
@@ -39,33 +37,23 @@ def project(docker: Docker, sidecar_image: str, node_image: str, key: Path) -> I
         yield project
 
 
-@pytest.fixture
-def site(docker: Docker) -> Host:
-    """A host elsewhere, which reaches Docker's host and what that publishes."""
-    host = docker.lab.host("site")
-    docker.lab.link(docker.host, "wan", host, "eth0")
-    docker.lab.assign(docker.host, "wan", f"{DOCKER_HOST}/24")
-    docker.lab.assign(host, "eth0", f"{SITE}/24")
-    return host
-
-
-def test_peer_at_another_site_dials_the_published_port(project: Project, site: Host, key: Path, tmp_path: Path) -> None:
+def test_peer_at_another_site_dials_the_published_port(project: Project, site: Site, key: Path, tmp_path: Path) -> None:
     project.compose("run", "--rm", "--entrypoint", "multichain-util", "node", "create", "chain1")
     project.compose("up", "--detach")
     config = tmp_path / "config.toml"
     config.write_text(
         f'ports = [{PORT}]\nnetwork_key_file = "{key}"\nstate_dir = "{tmp_path}/state"\nrun_dir = "{tmp_path}/run"\n'
     )
-    with Capture(site, "eth0") as wire:
-        site.python("mcencrypt", "--config", config, "daemon").wait_for("daemon is ready")
-        node = site.python("lab.node", "--connect", f"{DOCKER_HOST}:{PORT}", "--items-every", "0.2")
+    with Capture(site.host, "eth0") as wire:
+        site.host.python("mcencrypt", "--config", config, "daemon").wait_for("daemon is ready")
+        node = site.host.python("lab.node", "--connect", f"{site.docker}:{PORT}", "--items-every", "0.2")
         node.wait_for('"ready"')
         wait_for(lambda: any(one["event"] == "item" for one in node.events()), "an item of the node's")
         project.await_items("node", since=0)
         (connection,) = [one for one in project.status("mcencrypt")["connections"] if one["state"] == "encrypted"]
         assert project.status("mcencrypt")["gate"]["fence"] in ("owned", "standing"), "a sidecar has one too"
         # Docker's NAT shows who it is
-        assert connection["peer"].startswith(f"{SITE}:")
+        assert connection["peer"].startswith(f"{site.address}:")
         node.stop()
     report = decode(str(wire.path), [PORT])
     assert report.clean, (report.oddities, [(one.verdict, one.notes) for one in report.conversations])

@@ -17,16 +17,10 @@ from lab.host import importable
 from mcencrypt.control.client import NoDaemonError, request
 from mcencrypt.reading.report import decode
 from mcencrypt.store.keys import create_network_key
-from tests.helpers.containers.engine import Docker
+from tests.helpers.containers.engine import Docker, Site
 from tests.helpers.containers.project import MARKERS, Project, now
-from tests.helpers.nodes import FULL
-
-# they take minutes where images must be made first
-pytestmark = pytest.mark.skipif(not FULL, reason="only with MCENCRYPT_FULL=1")
 
 HERE = Path(__file__).parent / "trubudget"
-# not those of test_one_node, whose link lives as long as the Docker daemon of the tests
-DOCKER_HOST, SITE = "198.51.100.1", "198.51.100.2"
 #: Where nodes listen, and what TruBudget publishes the second one's as.
 P2P, PUBLISHED = 7447, 7448
 PORTS = f"{P2P},{PUBLISHED}"
@@ -44,16 +38,6 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("key") / "network.key"
     create_network_key(file)
     return file
-
-
-@pytest.fixture(scope="module")
-def site(docker: Docker) -> Host:
-    """A host elsewhere, which reaches Docker's host and what that publishes."""
-    host = docker.lab.host("elsewhere")
-    docker.lab.link(docker.host, "wan2", host, "eth0")
-    docker.lab.assign(docker.host, "wan2", f"{DOCKER_HOST}/24")
-    docker.lab.assign(host, "eth0", f"{SITE}/24")
-    return host
 
 
 @dataclass
@@ -124,7 +108,7 @@ def healthy(docker: Docker, container: str) -> bool:
 
 
 def test_their_files_as_they_are_served_from_the_host(
-    docker: Docker, theirs: Project, site: Host, key: Path, tmp_path: Path
+    docker: Docker, theirs: Project, site: Site, key: Path, tmp_path: Path
 ) -> None:
     """`--netns docker:NAME` for each; a third organisation elsewhere dials the published ports."""
     theirs.compose("up", "--detach")
@@ -133,12 +117,12 @@ def test_their_files_as_they_are_served_from_the_host(
         for name in ("alpha-node", "beta-node")
     }
     processes = {name: daemon.start() for name, daemon in daemons.items()}
-    third = Daemon(site, tmp_path / "gamma", key, {})
+    third = Daemon(site.host, tmp_path / "gamma", key, {})
     processes["gamma"] = third.start()
-    node = site.python(
+    node = site.host.python(
         "lab.node",
         *("--name", "gamma", "--items-every", 0.2),
-        *("--connect", f"{DOCKER_HOST}:{P2P}", "--connect", f"{DOCKER_HOST}:{PUBLISHED}"),
+        *("--connect", f"{site.docker}:{P2P}", "--connect", f"{site.docker}:{PUBLISHED}"),
     )
 
     def settled(since: float) -> None:
@@ -148,7 +132,7 @@ def test_their_files_as_they_are_served_from_the_host(
         theirs.await_items("alpha-node", "beta-node", since=since)
 
     settled(0)
-    with Capture(site, "eth0") as elsewhere, theirs.wire("mynetwork") as wire:
+    with Capture(site.host, "eth0") as elsewhere, theirs.wire("mynetwork") as wire:
         since = now()
         settled(since)
         # RPC, and with it their health checks, is nobody's business here
@@ -167,7 +151,7 @@ def test_their_files_as_they_are_served_from_the_host(
 
 
 def test_the_sidecar_in_front_of_their_node(
-    docker: Docker, sidecar_image: str, trubudget_image: str, site: Host, key: Path, tmp_path: Path
+    docker: Docker, sidecar_image: str, trubudget_image: str, site: Site, key: Path, tmp_path: Path
 ) -> None:
     """docker/trubudget, as an organisation whose P2P port is published as another one."""
     project = Project(
@@ -180,11 +164,11 @@ def test_the_sidecar_in_front_of_their_node(
             "P2P_PUBLISHED": str(PUBLISHED),
         },
     )
-    peer = Daemon(site, tmp_path / "peer", key, {})
+    peer = Daemon(site.host, tmp_path / "peer", key, {})
     process = peer.start()
-    with project.running(), Capture(site, "eth0") as wire:
+    with project.running(), Capture(site.host, "eth0") as wire:
         project.compose("up", "--detach")
-        node = site.python("lab.node", "--connect", f"{DOCKER_HOST}:{PUBLISHED}", "--items-every", 0.2)
+        node = site.host.python("lab.node", "--connect", f"{site.docker}:{PUBLISHED}", "--items-every", 0.2)
 
         def settled() -> None:
             wait_for(lambda: len(peer.encrypted()) == 1, "an encrypted peer")
@@ -202,8 +186,10 @@ def test_the_sidecar_in_front_of_their_node(
         assert project.inside("blockchain", "id", "-u").strip() == "1000"
         project.compose("restart", "blockchain")
         settled()
+        since = now()
         project.compose("restart", "mcencrypt")
-        wait_for(lambda: project.namespace("blockchain") == project.namespace("mcencrypt"), "the node to follow")
+        wait_for(lambda: project.events("blockchain", "listening", since), "the node to start again")
+        assert project.namespace("blockchain") == project.namespace("mcencrypt")
         settled()
         node.stop()
         process.stop()

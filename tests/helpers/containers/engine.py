@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ def compose_command() -> list[str] | None:
     return ["docker-compose"] if shutil.which("docker-compose") else None
 
 
+@dataclass(frozen=True)
+class Site:
+    """A host elsewhere, which reaches Docker's host, and what that publishes, at `docker`."""
+
+    host: Host
+    address: str
+    docker: str
+
+
 class Docker:
     """The daemon, and how tests speak to it.
 
@@ -57,6 +67,7 @@ class Docker:
 
     def __init__(self, lab: Lab, store: Path) -> None:
         self.lab = lab
+        self._sites = 0
         self.host: Host = lab.host("docker")
         self._store = store
         self._process: Process | None = None
@@ -117,6 +128,15 @@ class Docker:
         """All that a container has written."""
         done = self("logs", container, check=False)
         return done.stdout + done.stderr
+
+    def site(self) -> Site:
+        """Another host elsewhere. Like all of them it stays as long as this daemon, on a network of its own."""
+        self._sites += 1
+        site = Site(self.lab.host(f"site{self._sites}"), f"198.18.{self._sites}.2", f"198.18.{self._sites}.1")
+        self.lab.link(self.host, f"wan{self._sites}", site.host, "eth0")
+        self.lab.assign(self.host, f"wan{self._sites}", f"{site.docker}/24")
+        self.lab.assign(site.host, "eth0", f"{site.address}/24")
+        return site
 
     def images(self) -> set[str]:
         """All images as name:tag."""
