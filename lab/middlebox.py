@@ -68,15 +68,15 @@ class Middlebox:
         self.forwarded = {TO_A: 0, TO_B: 0}
         #: Frames that a link would not take, being longer than its MTU or too many at once: lost, as on any link.
         self.refused = 0
-        #: What the behaviour raised, if it did; nothing is forwarded from then on.
-        self.failure: BaseException | None = None
+        #: What the behaviour raised, if it did; that frame is lost and the first failure kept.
+        self.failure: Exception | None = None
         self._queue: list[tuple[float, int, str, bytes]] = []
         self._order = itertools.count()
         self._lock = threading.Lock()
         self._sockets = {side: self._open(side) for side in (TO_A, TO_B)}
         self._wake, self._woken = os.pipe()[::-1]
         self._stopping = False
-        self._thread = threading.Thread(target=self._guarded, name=f"middlebox {host.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"middlebox {host.name}", daemon=True)
 
     @property
     def waiting(self) -> int:
@@ -102,8 +102,14 @@ class Middlebox:
             os.close(descriptor)
         for opened in self._sockets.values():
             opened.close()
-        if self.failure and kind is None:
-            raise self.failure
+        if kind is None:
+            self.raise_failure()
+
+    def raise_failure(self) -> None:
+        """Raise what the behaviour raised since this was asked last, if it did."""
+        failure, self.failure = self.failure, None
+        if failure:
+            raise failure
 
     def _open(self, interface: str) -> socket.socket:
         opened = self.host.socket(socket.AF_PACKET, socket.SOCK_RAW)
@@ -113,12 +119,6 @@ class Middlebox:
         opened.bind((interface, _ETH_P_ALL))
         opened.setblocking(False)
         return opened
-
-    def _guarded(self) -> None:
-        try:
-            self._run()
-        except BaseException as problem:
-            self.failure = problem
 
     def _run(self) -> None:
         buffer = memoryview(bytearray(_LARGEST))
@@ -133,8 +133,9 @@ class Middlebox:
                     else:
                         self._take(self._sockets[TO_A if key.data == TO_B else TO_B], key.data, buffer)
                 if isinstance(self.behaviour, Holding):
-                    for toward, frame in self.behaviour.tick(time.monotonic()):
-                        self._push(0.0, toward, frame)
+                    with self._keeping():
+                        for toward, frame in self.behaviour.tick(time.monotonic()):
+                            self._push(0.0, toward, frame)
                 self._send_due()
 
     def _timeout(self) -> float:
@@ -149,8 +150,17 @@ class Middlebox:
                 length = source.recv_into(buffer)
             except BlockingIOError:
                 return
-            for delay, frame in self.behaviour(bytes(buffer[:length]), toward, time.monotonic()):
-                self._push(delay, toward, frame)
+            with self._keeping():
+                for delay, frame in self.behaviour(bytes(buffer[:length]), toward, time.monotonic()):
+                    self._push(delay, toward, frame)
+
+    @contextlib.contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """What a behaviour raises is for the test that set it: the box goes on, for those that come after."""
+        try:
+            yield
+        except Exception as problem:
+            self.failure = self.failure or problem
 
     def _push(self, delay: float, toward: str, frame: bytes) -> None:
         with self._lock:

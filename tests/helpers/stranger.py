@@ -27,13 +27,16 @@ class Watch:
         self.top: dict[tuple[int, str], int] = {}
         #: Seconds that each frame takes.
         self.delay = 0.0
-        #: The side toward which data is lost.
-        self.losing = ""
+        #: Once so many bytes of a connection are in flight toward b, everything is lost, both ways: so it stays.
+        self.silent_beyond: int | None = None
+        self.silent = False
         #: Segments without data that were seen in a direction.
         self.bare = {TO_A: 0, TO_B: 0}
 
     def __call__(self, frame: bytes, toward: str, now: float) -> Frames:
         segment = parse(frame)
+        if self.silent:
+            return []
         if segment is not None and not segment.flags & SYN:
             key = segment.ports[0 if toward == TO_A else 1], toward
             self.newest[key] = segment
@@ -41,9 +44,17 @@ class Watch:
             if end - self.top.get(key, end) & WORD < 1 << 31:
                 self.top[key] = end
             self.bare[toward] += not segment.payload
-            if segment.payload and toward == self.losing:
-                return []
+            if self.silent_beyond is not None and toward == TO_B and self.in_flight(key[0]) > self.silent_beyond:
+                self.silent = True
         return [(self.delay, frame)]
+
+    def in_flight(self, port: int) -> int:
+        """Bytes toward this port of b that are not acknowledged on the wire."""
+        return self.top[port, TO_B] - self.newest[port, TO_A].acknowledgement & WORD
+
+    def hear_again(self) -> None:
+        """The end of a silence."""
+        self.silent_beyond, self.silent = None, False
 
 
 def timestamps_of(segment: TcpFrame) -> tuple[int, int] | None:
@@ -119,7 +130,7 @@ class Talk:
 
     def in_flight(self) -> int:
         """Bytes toward b that are not acknowledged on the wire."""
-        return self.watch.top[self.port, TO_B] - self.newest(TO_A).acknowledgement & WORD
+        return self.watch.in_flight(self.port)
 
     def forged(
         self,

@@ -35,6 +35,7 @@ def boxed(module_boxed: EncryptedPair) -> Iterator[EncryptedPair]:
     for process in module_boxed.lab.processes:
         if process not in running:
             process.stop()
+    module_boxed.box.raise_failure()
     for node in (module_boxed.a, module_boxed.b):
         assert node.answers()
 

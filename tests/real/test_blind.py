@@ -58,14 +58,14 @@ def test_acknowledgements_of_all_numbers_do_not_stop_a_sender(boxed):
             talk.watch.delay = 0.02
             numbers = itertools.product(range(0, 1 << 32, 600_000), (5, HALF + 5))
             forged = [talk.forged(TO_A, seq, number).packed() for number, seq in numbers]
+            talk.watch.silent_beyond = wanted
             sending = beside.submit(talk.says, talk.a, talk.b, sized(40e6, 300e6))
-            wait_for(lambda talk=talk: talk.in_flight() > wanted, "so much to be in flight", 30)
-            talk.watch.losing = TO_B
+            wait_for(lambda talk=talk: talk.watch.silent, "so much to be in flight")
             for frame in forged:
                 boxed.box.inject(frame, TO_A)
             wait_for(lambda: not boxed.box._queue, "them to be on their way", 20)
             assert talk.in_flight() > wanted, "there was something to hit"
-            talk.watch.losing = ""
+            talk.watch.hear_again()
             sending.result()
             talk.watch.delay = 0.0
             talk.exchange(5000)

@@ -95,10 +95,12 @@ class Precede:
     def __init__(self, first, last, without):
         """Bits from byte `first` of the TCP header up to byte `last`, those in `without` left out."""
         self.left = [bit for bit in range(first * 8, last * 8) if bit not in without]
+        #: The connection's port on a; segments that an earlier connection still repeats have no turn.
+        self.port = None
 
     def __call__(self, frame, toward, now):
         segment = parse(frame)
-        if segment is None or not data_only(segment) or not self.left or toward != "b":
+        if segment is None or not data_only(segment) or not self.left or segment.ports != (self.port, PORT):
             return [(0.0, frame)]
         tcp_at = ETHERNET + len(segment.ip)
         return [(0.0, with_right_checksum(flip(frame, tcp_at * 8 + self.left.pop()), tcp_at)), (0.0, frame)]
@@ -119,6 +121,7 @@ def test_every_single_bit_in_turn(boxed, version, where):
         sock.settimeout(PATIENCE)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.connect((boxed.b.address(version), PORT))
+        acting.port = sock.getsockname()[1]
         number = 0
         while acting.left:
             bit = acting.left[-1]
