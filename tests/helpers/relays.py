@@ -6,12 +6,14 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 from lab import Host, Lab, Middlebox, Process, wait_for
 from lab.middlebox import Behaviour, insert, passing
+from lab.namespace import run
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,64 @@ def nginx(host: Host, listen: Leg, to: Leg) -> Process:
     return host.spawn(["nginx", "-p", directory, "-c", config])
 
 
+def docker_proxy(host: Host, listen: Leg, to: Leg) -> Process:
+    """Docker's userland proxy, which dockerd starts for each published port."""
+    words: list[object] = ["-proto", "tcp", "-host-ip", listen.address, "-host-port", listen.port]
+    words += ("-container-ip", to.address, "-container-port", to.port)
+    # it tells whoever started it, by the descriptor 3, that it listens
+    return host.spawn(["sh", "-c", 'exec "$@" 3>/dev/null', "sh", "docker-proxy", *words])
+
+
+def ssh(host: Host, listen: Leg, to: Leg) -> Process:
+    """`ssh -L`: its client and its server, on one host, each ending TCP."""
+    folder = host.lab.directory / f"ssh-{host.name}"
+    if not folder.exists():
+        folder.mkdir(mode=0o700)
+        for name in ("host", "user"):
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)])
+        shutil.copy(folder / "user.pub", folder / "authorized")
+        (folder / "authorized").chmod(0o600)
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    port = 10000 + listen.port
+    settings = {
+        "Port": port, "ListenAddress": "127.0.0.1", "HostKey": folder / "host", "UsePAM": "no", "PidFile": "none",
+        "AuthorizedKeysFile": folder / "authorized", "StrictModes": "no", "PermitRootLogin": "yes",
+    }  # fmt: skip
+    words = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+    host.spawn([shutil.which("sshd", path=_PROGRAMS) or "sshd", "-D", "-e", "-f", "/dev/null", *words])
+    host.wait_listening(port)
+    return host.spawn(
+        ["ssh", "-N", "-F", "/dev/null", "-i", folder / "user", "-p", port, "-o", "StrictHostKeyChecking=no",
+         "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes",
+         "-L", f"{_bare(listen)}:{listen.port}:{_bare(to)}:{to.port}", "root@127.0.0.1"],
+    )  # fmt: skip
+
+
+_PROGRAMS: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 RELAYS: Final[dict[str, Callable[[Host, Leg, Leg], Process]]] = {"socat": socat, "haproxy": haproxy, "nginx": nginx}
-MISSING: Final = [kind for kind in RELAYS if shutil.which(kind, path="/usr/sbin:/usr/bin:/sbin:/bin") is None]
+#: What ends TCP besides: programs, and those that each needs.
+TUNNELS: Final[dict[str, Callable[[Host, Leg, Leg], Process]]] = {"docker-proxy": docker_proxy, "ssh": ssh}
+_NEEDS: Final = {"ssh": ("ssh", "sshd", "ssh-keygen")}
+
+
+def absent(kind: str) -> list[str]:
+    """The programs that a relay of that kind needs and that are not installed."""
+    return [one for one in _NEEDS.get(kind, (kind,)) if shutil.which(one, path=_PROGRAMS) is None]
+
+
+MISSING: Final = [kind for kind in RELAYS if absent(kind)]
 needs_relays = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+
+
+def skip_without(kind: str) -> None:
+    """Skip the test where a program that it is about is not installed."""
+    if lacking := absent(kind):
+        pytest.skip(f"not installed: {', '.join(lacking)}")
 
 
 def start_relay(kind: str, host: Host, listen: Leg, to: Leg) -> Process:
     """Start one and wait until it listens."""
-    process = RELAYS[kind](host, listen, to)
+    process = (RELAYS | TUNNELS)[kind](host, listen, to)
 
     def listening() -> bool:
         if process.exit_code is not None:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcencrypt.control.server import Later
-from mcencrypt.core.handshake import NetworkSecret
+from mcencrypt.core.handshake import Carrier, NetworkSecret
 from mcencrypt.core.keyring import KeyRing
-from mcencrypt.core.probing import ProbeResult
+from mcencrypt.core.probe import ProbeResult
 from mcencrypt.daemon.rotation import Rotation
 from mcencrypt.errors import OperatorError
 from tests.helpers.packets import ACK, RST, SYN, Packet
@@ -122,7 +122,13 @@ class _Prober:
         self.trio, self.node = trio, node
 
     def begin(
-        self, to: str, port: int, secret: NetworkSecret, timeout: float, done: Callable[[ProbeResult], None]
+        self,
+        to: str,
+        port: int,
+        secret: NetworkSecret,
+        timeout: float,
+        done: Callable[[ProbeResult], None],
+        carrier: Carrier,
     ) -> None:
         trio, here = self.trio, self.trio.sides[self.node]
         other = int(to.rsplit(".", 1)[1]) - 1

@@ -1,6 +1,8 @@
 """Probes on the real network: what a peer, a stranger and an unwilling path look like from here."""
 
 import contextlib
+import json
+import socket
 
 import pytest
 
@@ -9,6 +11,7 @@ from lab.packets import SYN
 from mcencrypt.control.client import request
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.keys import create_network_key
+from tests.helpers import relays
 from tests.helpers.nodes import PORT, PORTS, needs_lab
 from tests.helpers.pairs import encrypted, talking
 
@@ -99,3 +102,32 @@ def test_what_cannot_be_probed_is_said():
         pair.a.mcencrypt("off")
         with pytest.raises(OperatorError, match="encryption is off"):
             probe(pair.a, pair.b.v4)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("kind", ["socat", "haproxy"])
+def test_behind_a_relay_a_peer_answers_in_the_stream(kind, version):
+    relays.skip_without(kind)
+    named = {"relayed": ["10.66.2.1", "fd66:2::1"]}
+    with two_hosts(nat=False) as net, encrypted(net, b=named) as pair, listening(pair.b, PORTS[1]):
+        relay = relays.Leg(net.router.address(version, "a"), PORTS[1])
+        relays.start_relay(kind, net.router, relay, relays.Leg(net.b.address(version), PORTS[1]))
+        entrance = relay.address
+        assert probe(pair.a, entrance, PORTS[1])["outcome"] in ("no-mcencrypt", "stripped")
+        result = probe(pair.a, entrance, PORTS[1], carrier="stream")
+        assert result["outcome"] == "encrypted", result
+        assert result["identity"] == pair.b.status()["identity"] and result["round_trip"] > 0
+        wait_for(lambda: not pair.b.connections("handshake"), "the far side to have forgotten the probe")
+        assert not pair.a.run(["ss", "-Htna", "sport", "=", ":7332", "or", "dport", "=", ":7332"]).stdout.strip()
+        with pair.a.socket(socket.AF_INET6 if version == 6 else socket.AF_INET) as a:
+            a.settimeout(PATIENCE)
+            a.connect((entrance, PORTS[1]))
+            a.sendall(b"still there")
+            assert a.recv(100) == b"still there"
+        found = json.loads(pair.a.mcencrypt("doctor", "--json", relay, check=False).stdout)["findings"]
+        (carriers,) = [one for one in found if one["id"] == "peer.carriers"]
+        assert "in the stream only" in carriers["text"]
+        pair.b.rewrite(relayed=[])
+        pair.b.mcencrypt("reload")
+        result = probe(pair.a, entrance, PORTS[1], carrier="stream", seconds=2)
+        assert result["outcome"] == "unanswered", result

@@ -316,3 +316,26 @@ def test_strangers_who_flood_do_not_keep_a_peer_out(relayed):
                 b.settimeout(30)
                 assert b.recv(10) == b"hello"
         assert nobody_came(listening)
+
+
+# -- where plaintext is allowed
+
+
+@pytest.mark.parametrize("kind", ["socat", "haproxy"])
+def test_a_node_that_prefers_answers_in_the_stream_whoever_the_relay_is(kind):
+    """It names no relay: what comes from one looks like plaintext, until it begins with a handshake."""
+    with two_hosts(nat=False) as net, encrypted(net, b={"mode": "prefer"}) as pair:
+        start_relay(kind, net.router, Leg(net.router.address(4, "a"), PORTS[0]), Leg(net.b.v4, PORTS[0]))
+        with Capture(net.router, "b") as wire:
+            how = {"mode": "client-first", "size": 2e6, "connections": 3}  # as in MultiChain: who dials speaks first
+            result = transfer(pair.a, pair.b, PORTS[0], address=entrance(pair), **how)
+            assert result.differences == []
+        assert plaintext_segments(wire, PORTS[0]) == 0
+        assert pair.b.log().count("carrier=stream") == 3
+        with listening_at(pair, PORTS[0], pair.b.v4) as listening, net.router.socket() as stranger:
+            stranger.connect((entrance(pair), PORTS[0]))
+            stranger.sendall(b"plaintext")
+            listening.settimeout(20)
+            with listening.accept()[0] as b:
+                b.settimeout(20)
+                assert b.recv(100) == b"plaintext", "others are served as before"

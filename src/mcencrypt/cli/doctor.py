@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mcencrypt.control.replies import Probed
+    from mcencrypt.core.handshake import CarrierWord
     from mcencrypt.doctor.case import Case
     from mcencrypt.doctor.checks import Topic
 
@@ -36,9 +37,9 @@ _WIDTH = 110
 def doctor(settings: Settings, peer: str | None, as_json: bool, quiet: bool) -> int:
     """Look for what keeps connections from being made or encrypted, and say what to do about it.
 
-    With a PEER, find out what is on the path to it: the daemon sends it a handshake, which ends before the application
-    there notices; single packets try whether the path carries data in SYNs, and packets of full size. Then only what is
-    wrong is shown of this host.
+    With a PEER, find out what is on the path to it: the daemon sends it a handshake in a SYN, and one in a stream,
+    which relays carry; both end before the application there notices, if encryption is required there. Single packets
+    try whether the path carries data in SYNs, and packets of full size. Then only what is wrong is shown of this host.
 
     Works with and without a running daemon. Without root it says what it could not see. It changes nothing, except that
     without a daemon it tries queue and rules for an instant. Exit status 1 if there is at least one PROBLEM.
@@ -60,10 +61,12 @@ def doctor(settings: Settings, peer: str | None, as_json: bool, quiet: bool) -> 
     return 1 if worst(topics) is Severity.PROBLEM else 0
 
 
-def _ask(run_dir: Path, address: str, port: int, key_id: str | None = None) -> Probed:
+def _ask(
+    run_dir: Path, address: str, port: int, key_id: str | None = None, carrier: CarrierWord = "syn", seconds: float = 0
+) -> Probed:
     from mcencrypt.control.client import request
 
-    return request(run_dir, "probe", address=address, port=port, key_id=key_id)
+    return request(run_dir, "probe", address=address, port=port, key_id=key_id, carrier=carrier, seconds=seconds)
 
 
 def _parse(peer: str | None) -> tuple[str, int | None] | None:

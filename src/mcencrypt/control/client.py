@@ -94,6 +94,7 @@ def request(
     address: str,
     port: int,
     key_id: str | None = ...,
+    carrier: Literal["syn", "stream"] = ...,
     seconds: float = ...,
 ) -> replies.Probed: ...
 @overload

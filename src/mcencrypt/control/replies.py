@@ -18,7 +18,7 @@ from mcencrypt.control.answered import PeersForgotten as PeersForgotten
 from mcencrypt.control.answered import Ping as Ping
 from mcencrypt.core.handshake import CarrierWord
 from mcencrypt.core.policy import Mode
-from mcencrypt.core.probing import ProbeOutcome
+from mcencrypt.core.probe import ProbeOutcome
 from mcencrypt.core.reasons import Reason
 from mcencrypt.core.status import State
 from mcencrypt.interpreted import Build

@@ -15,7 +15,8 @@ from .flow import Flow
 from .handshake import HELLO_LENGTH
 from .hello import KEPT, Phase, Resend, Stream, Turn, offset_of, ours, stamp_of, with_echo
 from .options import SynOptions
-from .packet import ACK, MASK32, RST, Segment, bare, rebuild
+from .packet import ACK, MASK32, RST, Segment, rebuild
+from .packet import bare as bare_segment
 from .verdict import Outcome, Verdict
 
 #: Seconds since our socket's SYN-ACK from which on they must not become its round trip.
@@ -45,6 +46,7 @@ class Answered(Stream):
         "_replies",
         "_told",
         "flow",
+        "is_accepted",
         "message",
         "mss",
         "outputs",
@@ -69,6 +71,8 @@ class Answered(Stream):
         #: What our socket is to get once it is told of the connection, and when it was told of the SYN again.
         self.outputs: list[bytes] = []
         self._told = 0.0
+        #: Whether our socket is connected already, for it was in plaintext until now.
+        self.is_accepted = False
 
     @property
     def next_at(self) -> float:
@@ -91,13 +95,13 @@ class Answered(Stream):
     def reset_out(self) -> list[bytes]:
         """Resets of ours for the far side: one of them is exact, whether it has message 2 or not."""
         if self.reply is None:
-            return [bare(self.key, isn + 1, 0, RST) for isn in self._replies]
+            return [bare_segment(self.key, isn + 1, 0, RST) for isn in self._replies]
         numbers = [self.reply.isn + 1, self.reply.isn + 1 + HELLO_LENGTH]
-        return [bare(self.key, seq, 0, RST) for seq in numbers[: 1 + bool(self.message)]]
+        return [bare_segment(self.key, seq, 0, RST) for seq in numbers[: 1 + bool(self.message)]]
 
     def reset_socket(self) -> bytes:
         """An exact reset for our socket, which has only heard of a SYN."""
-        return bare(reversed_key(self.key), self.remote_isn + 1, 0, RST)
+        return bare_segment(reversed_key(self.key), self.remote_isn + 1, 0, RST)
 
     # -- the far side
 
@@ -182,7 +186,7 @@ class Answered(Stream):
     def is_late(self, now: float) -> bool:
         """Whether our socket would take the time since its SYN-ACK for a round trip."""
         assert self.reply is not None
-        return now - self.reply.at > LONG
+        return not self.is_accepted and now - self.reply.at > LONG
 
     def told(self, now: float) -> bytes:
         """The SYN for our socket, again."""
@@ -203,10 +207,10 @@ class Answered(Stream):
         self.flow.outcome = outcome
         outputs, self.outputs = self.outputs, []
         if not outputs:
-            outputs = [self._bare(segment)]
+            outputs = [self.bare(segment)]
         return outputs if echo is None else [with_echo(packet, echo) for packet in outputs]
 
-    def _bare(self, segment: Segment | None) -> bytes:
+    def bare(self, segment: Segment | None) -> bytes:
         """A bare acknowledgement of our SYN-ACK, as the far side's TCP has sent one."""
         assert self.reply is not None
         if segment is not None:

@@ -1,7 +1,7 @@
 """Connections whose handshake travels in the stream: who gets one, and how far each is.
 
     dialling    our SYN was answered without message 2, where plaintext is not allowed or the path is one of relays
-    answering   a relay's SYN came without message 1
+    answering   a relay's SYN came without message 1; or what seemed to be in plaintext begins with it
 
 What is here is in no other table: `Table` has a connection once it has keys and, if a peer dialled, a record has
 verified.  Both tables are bounded, in number, memory and time.
@@ -22,7 +22,7 @@ from .packet import ACK, MASK32, RST, SYN, Segment, bare, rebuild
 from .policy import Surroundings
 from .streamanswer import Answered
 from .streamdial import Dialled
-from .streamtable import MAX_ANSWERING, MAX_DIALLING, MAX_KEPT, NO_ANSWER, Owed, StreamTable
+from .streamtable import MAX_DIALLING, MAX_KEPT, NO_ANSWER, Owed, StreamTable
 from .synplan import SynPlan
 from .table import Table
 from .verdict import DROP, Outcome, Verdict
@@ -74,6 +74,7 @@ class Streams(StreamTable):
             return verdict
         answered = self.answering.get(key)
         if answered is None:
+            self.undecided.spoken(segment, key)
             return None
         if segment.flags & RST:
             if answered.phase is Phase.ASKED:  # nobody listens
@@ -87,7 +88,12 @@ class Streams(StreamTable):
         answered = self.answering.get(key)
         if answered is None or answered.remote_isn + 1 & MASK32 != segment.ack:
             # What our socket did not take of the first record it gets again from the relay, which has its SYN-ACK.
-            return DROP if live is not None and live.streamed and live.egress.isn == segment.seq else None
+            if live is not None and live.streamed and live.egress.isn == segment.seq:
+                return DROP
+            attempt = self._admission.answering.get(key)
+            if attempt is None or attempt.isn + 1 & MASK32 != segment.ack:
+                self.undecided.syn_ack(segment, key, now)
+            return None
         if answered.phase is Phase.PROVEN:
             self._release_all(answered, answered.take_answer(segment))
             return DROP
@@ -104,11 +110,14 @@ class Streams(StreamTable):
 
     def syn_in(self, segment: Segment, key: bytes, now: float) -> Verdict | None:
         """A SYN from the network.  None if it is not a relay's for a handshake in the stream."""
-        policy = self._admission.policy
-        if not policy.relayed or not policy.enabled:
+        policy, address = self._admission.policy, peer_of(key)
+        if not policy.enabled:
             return None
-        address = peer_of(key)
-        if not policy.is_relayed(address) or key in self._admission.dialling or key in self.dialling:
+        if not policy.is_relayed(address):
+            if segment.end == segment.payload_at and policy.plaintext_allowed(address):
+                self.undecided.syn(segment, key)
+            return None
+        if key in self._admission.dialling or key in self.dialling:
             return None
         answered, other = self.answering.get(key), self._admission.answering.get(key)
         # The first SYN of an attempt says how its handshake travels, whatever the others have.
@@ -125,7 +134,7 @@ class Streams(StreamTable):
             return syn if answered.reply is None else DROP
         if answered is not None and answered.phase is not Phase.ASKED:
             return syn  # our kernel knows whether it may take the place of the other, and its SYN-ACK will say so
-        if answered is None and len(self.answering) >= MAX_ANSWERING and not self._evict():
+        if answered is None and not self._has_room(False):
             return self._outcome.drop("too-many-attempts")
         self.answering[key] = Answered(key, segment, options, syn, now, self.deadline)
         self._look_again(self.answering[key])
@@ -171,7 +180,7 @@ class Streams(StreamTable):
         """A packet from the network, no SYN.  None if no handshake in a stream is under way there."""
         stream: Dialled | Answered | None = self.dialling.get(key) or self.answering.get(key)
         if stream is None:
-            return None
+            return self._first_words(segment, key, now) if key in self.undecided else None
         if segment.flags & RST:
             seq, exact = stream.reset_in(segment)
             if exact:
@@ -181,6 +190,29 @@ class Streams(StreamTable):
             return self._outcome.drop("unknown-connection")
         if isinstance(stream, Answered) and stream.flow is not None:
             return self._record(stream, segment, now)
+        return self._message(stream, segment, now)
+
+    def _first_words(self, segment: Segment, key: bytes, now: float) -> Verdict | None:
+        """A connection in plaintext may begin with message 1. None if this passes in plaintext."""
+        if segment.flags & (RST | SYN | ACK) != ACK:
+            return None
+        found = self.undecided.first_words(segment, key, now)
+        if not isinstance(found, Answered):
+            return DROP if found else None
+        if not self._has_room(True):
+            return self._outcome.drop("too-many-attempts")
+        if not found.is_accepted:  # plaintext would have been, and so its wait is no round trip
+            found.is_accepted = True
+            self._outcome.to_socket(found.bare(segment))
+        found.mss = min(found.mss, self._admission.mss_limit(segment, key))
+        found.expires = now + self.deadline
+        self._table.make_way(key)
+        self.answering[key] = found
+        self._look_again(found)
+        return self._message(found, segment, now)
+
+    def _message(self, stream: Dialled | Answered, segment: Segment, now: float) -> Verdict:
+        """What may be a part of the far side's message."""
         ended = stream.take(segment)
         if stream.collected.is_foreign():
             return self._fail(stream, "not-a-handshake", _OTHER_STREAM)

@@ -17,9 +17,11 @@ from .status import Connection, State
 from .streamanswer import Answered
 from .streamdial import Dialled
 from .table import Table
+from .undecided import Undecided
 from .verdict import Outcome, Rejected, Verdict
 
-#: Handshakes in streams under way at once: of ours, and of peers.
+#: Handshakes in streams under way at once: of ours, and of peers, behind relays, and as many more where plaintext is
+#: allowed.
 MAX_DIALLING: Final = 4096
 MAX_ANSWERING: Final = 256
 #: Bytes of our sockets that wait for keys, of all connections together.
@@ -49,6 +51,8 @@ class StreamTable:
         self.dialling: dict[bytes, Dialled] = {}
         self.answering: dict[bytes, Answered] = {}
         self._owed: dict[bytes, Owed] = {}
+        #: Connections in plaintext of which nothing was heard so far.
+        self.undecided = Undecided()
         #: Bytes of our sockets that wait.
         self._kept = 0
         #: When to look at which; entries that say something outdated are harmless.
@@ -57,7 +61,7 @@ class StreamTable:
         self.deadline = DEADLINE
 
     def __bool__(self) -> bool:
-        return bool(self.dialling or self.answering or self._owed)
+        return bool(self.dialling or self.answering or self._owed or self.undecided)
 
     def __len__(self) -> int:
         return len(self.dialling) + len(self.answering)
@@ -91,9 +95,17 @@ class StreamTable:
         elif self.answering.get(stream.key) is stream:
             del self.answering[stream.key]
 
-    def _evict(self) -> bool:
-        """Make room for a peer's attempt: the oldest that has not shown the network key goes."""
-        for answered in self.answering.values():
+    def _has_room(self, accepted: bool) -> bool:
+        """Room for one more attempt of a peer's; the oldest that has not shown the network key makes it.
+
+        `accepted`: of those that our socket has accepted, which give way to each other alone.
+        """
+        if len(self.answering) < MAX_ANSWERING:
+            return True
+        alike = [one for one in self.answering.values() if one.is_accepted == accepted]
+        if len(alike) < MAX_ANSWERING:
+            return True
+        for answered in alike:
             if answered.flow is None:
                 self._fail(answered, "too-many-attempts", "")
                 return True
@@ -103,13 +115,19 @@ class StreamTable:
         """Give up what is under way on other ports."""
         for stream in [one for one in self._all() if not on_ports(one.key, ports)]:
             self._fail(stream, "no-answer", "")
+        for key in [key for key in self.undecided if not on_ports(key, ports)]:
+            self.undecided.forget(key)
 
     def take_policy(self, policy: Policy) -> None:
         """Give up attempts of peers from addresses that are not a relay's any more, or that are not trusted."""
         for answered in list(self.answering.values()):
-            flow = answered.flow
-            if not policy.is_relayed(peer_of(answered.key)) or (flow and not policy.trusts(flow.identity)):
+            flow, address = answered.flow, peer_of(answered.key)
+            allowed = policy.is_relayed(address) or (answered.is_accepted and policy.plaintext_allowed(address))
+            if not allowed or (flow and not policy.trusts(flow.identity)):
                 self._fail(answered, "no-answer", "")
+        for key in list(self.undecided):
+            if not policy.enabled or not policy.plaintext_allowed(peer_of(key)):
+                self.undecided.forget(key)
 
     # -- time
 

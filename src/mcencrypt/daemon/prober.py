@@ -15,9 +15,9 @@ from typing import Final, Protocol
 from mcencrypt.control import replies
 from mcencrypt.control.server import Arguments, Later
 from mcencrypt.core.engine import Engine
-from mcencrypt.core.handshake import NetworkSecret
+from mcencrypt.core.handshake import Carrier, NetworkSecret
 from mcencrypt.core.keyring import RingError
-from mcencrypt.core.probing import ProbeResult
+from mcencrypt.core.probe import ProbeResult
 from mcencrypt.daemon.interfaces import Timers
 from mcencrypt.daemon.names import identity
 from mcencrypt.daemon.reminder import Reminder
@@ -29,6 +29,7 @@ from mcencrypt.errors import OperatorError
 TIMEOUT: Final = 3.0
 LONGEST: Final = 60.0
 _DISCARD_PORT: Final = 9
+_CARRIERS: Final[dict[str, Carrier]] = {carrier.word: carrier for carrier in Carrier}
 
 
 class Switched(Protocol):
@@ -49,10 +50,17 @@ class Prober:
         self._reminder = Reminder(engine.probing.next_time, engine.probing.tick, timers)
 
     def begin(
-        self, address: str, port: int, secret: NetworkSecret, timeout: float, done: Callable[[ProbeResult], None]
+        self,
+        address: str,
+        port: int,
+        secret: NetworkSecret,
+        timeout: float,
+        done: Callable[[ProbeResult], None],
+        carrier: Carrier = Carrier.SYN,
     ) -> None:
-        """Probe `address`:`port`; `done` is called later from the event loop, within about `timeout` seconds.
+        """Probe `address`:`port` with a handshake that travels so; `done` is called from the event loop, later.
 
+        That is within about `timeout` seconds.
         Raises OperatorError: encryption is off, a port that is not ours, no route, an address of this host.
         """
         if self._switch.position is Position.OFF:
@@ -69,25 +77,25 @@ class Prober:
             # Not from within the packet path.
             self._timers.call_at(self._timers.now(), lambda: done(result))
 
-        if not self._engine.probing.begin(key, secret, self._timers.now(), timeout, ended):
+        if not self._engine.probing.begin(key, secret, self._timers.now(), timeout, ended, carrier):
             reserved.close()
             raise Busy("too many probes are under way: try again in a few seconds")
         self._reminder.wake()
 
     def command(self, arguments: Arguments) -> Later[replies.Probed]:
-        """The control command `probe`: `address`, `port`, perhaps `key_id` and `seconds` to wait."""
+        """The control command `probe`: `address`, `port`, perhaps `key_id`, `carrier` and `seconds` to wait."""
         ring = self._engine.ring
         try:
             address, port = str(arguments["address"]), int(arguments["port"])
             timeout = min(max(float(arguments.get("seconds") or TIMEOUT), 0.1), LONGEST)
-            key_id = arguments.get("key_id")
+            key_id, carrier = arguments.get("key_id"), _CARRIERS[str(arguments.get("carrier") or Carrier.SYN.word)]
             secret = ring.offered if key_id is None else ring.find(str(key_id))
         except (KeyError, TypeError, ValueError):
             raise OperatorError("a probe needs an address and a port, both as numbers") from None
         except RingError as problem:
             raise OperatorError(f"{problem}: see `mcencrypt key list`") from None
         later: Later[replies.Probed] = Later()
-        self.begin(address, port, secret, timeout, lambda result: later.result(self._shown(address, result)))
+        self.begin(address, port, secret, timeout, lambda result: later.result(self._shown(address, result)), carrier)
         return later
 
     def refused_key(self, address: str) -> bytes | None:

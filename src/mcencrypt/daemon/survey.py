@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
-from mcencrypt.core.handshake import NetworkSecret
-from mcencrypt.core.probing import ProbeResult
+from mcencrypt.core.handshake import Carrier, NetworkSecret
+from mcencrypt.core.probe import ProbeResult
 from mcencrypt.daemon.interfaces import Timers
 from mcencrypt.errors import OperatorError
 
@@ -30,7 +30,13 @@ class Asking(Protocol):
     """What a survey needs of `Prober`."""
 
     def begin(
-        self, address: str, port: int, secret: NetworkSecret, timeout: float, done: Callable[[ProbeResult], None]
+        self,
+        address: str,
+        port: int,
+        secret: NetworkSecret,
+        timeout: float,
+        done: Callable[[ProbeResult], None],
+        carrier: Carrier,
     ) -> None: ...
 
 
@@ -51,20 +57,23 @@ class Survey:
     def __init__(self, prober: Asking, timers: Timers, question: Question, done: Callable[[Answers], None]) -> None:
         """`done` is called once; that may be at once, if there is nobody to ask."""
         self._prober, self._timers, self._secret, self._done = prober, timers, question.secret, done
-        self._waiting = deque((peer, target) for peer, targets in question.peers.items() for target in targets)
+        self._waiting = deque(
+            (peer, target, Carrier.SYN) for peer, targets in question.peers.items() for target in targets
+        )
         self._answers: dict[bytes, ProbeResult] = {}
         self._running = 0
         self._proceed()
 
     def _proceed(self) -> None:
         while self._waiting and self._running < AT_ONCE:
-            peer, target = self._waiting.popleft()
+            peer, target, carrier = self._waiting.popleft()
             if peer in self._answers:
                 continue
             try:
-                self._prober.begin(*target, self._secret, PATIENCE, partial(self._ended, peer))
+                ended = partial(self._ended, peer, target, carrier)
+                self._prober.begin(*target, self._secret, PATIENCE, ended, carrier)
             except Busy:
-                self._waiting.appendleft((peer, target))
+                self._waiting.appendleft((peer, target, carrier))
                 if not self._running:
                     self._timers.call_at(self._timers.now() + _BUSY_PAUSE, self._proceed)
                 return
@@ -74,8 +83,10 @@ class Survey:
         if not self._waiting and not self._running:
             self._done(self._answers)
 
-    def _ended(self, peer: bytes, result: ProbeResult) -> None:
+    def _ended(self, peer: bytes, target: Target, carrier: Carrier, result: ProbeResult) -> None:
         self._running -= 1
+        if carrier is Carrier.SYN and result.outcome in ("no-mcencrypt", "stripped"):
+            self._waiting.append((peer, target, Carrier.STREAM))  # so a node answers that is behind a relay
         if result.outcome == "encrypted" and result.identity == peer:
             self._answers[peer] = result
         self._proceed()

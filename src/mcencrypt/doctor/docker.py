@@ -20,7 +20,8 @@ def check_docker(case: Case) -> Iterator[Finding]:
             yield warning(
                 "docker.rootless",
                 f"{process.name} (pid {process.pid}) runs here: networks of rootless containers end TCP in it",
-                "run the node's container in rootful docker, or on the host",
+                "a daemon cannot run in such a container, for want of netfilter queues there; on a host behind it, "
+                "`mcencrypt doctor PEER` tells what to set in relayed",
             )
             return
 
@@ -36,7 +37,8 @@ def _check_proxy(process: Process, case: Case) -> Iterator[Finding]:
         "docker.proxy",
         f"docker-proxy (pid {process.pid}) listens on {address} port {port} for the container {goes_to}: a connection "
         "that goes through it (from this host itself; over IPv6 to a container without IPv6) ends there",
-        'set "userland-proxy": false in /etc/docker/daemon.json; give the container IPv6 if peers use it',
+        "name the gateway of the container's network in relayed there (docker network inspect); or give the container "
+        'IPv6 if peers use it, and set "userland-proxy": false in /etc/docker/daemon.json',
     )
     if not any(one.name == "multichaind" for one in case.processes()):
         yield note(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
@@ -15,16 +15,23 @@ from mcencrypt.errors import OperatorError
 
 if TYPE_CHECKING:
     from mcencrypt.control.replies import Probed
+    from mcencrypt.core.handshake import CarrierWord
+    from mcencrypt.core.policy import Network
+    from mcencrypt.core.probe import ProbeOutcome
 
 
 class Ask(Protocol):
     """The daemon's command `probe`, with the key of that id or the one that it offers. Raises OperatorError."""
 
-    def __call__(self, address: str, port: int, key_id: str | None = None) -> Probed: ...
+    def __call__(
+        self, address: str, port: int, key_id: str | None = None, carrier: CarrierWord = ..., seconds: float = ...
+    ) -> Probed: ...
 
 
 MAX_ADDRESSES = 4
 MAX_KEYS = 3
+#: Seconds that an answer in the stream may take, where it matters little and where it does.
+SHORT, LONG = 1.0, 4.0
 _HOST_PORT = re.compile(r"\[(?P<six>[^\]]+)\](?::(?P<port6>\d+))?|(?P<host>[^:]+)(?::(?P<port>\d+))?")
 _SMALL = 68
 
@@ -77,16 +84,20 @@ def check_peer(case: Case, peer: Peer, ask: Ask) -> Iterator[Finding]:
             what, _, advice = str(error).partition(": ")
             yield problem("peer.not-asked", f"{peer} cannot be asked for a handshake: {what}", advice or "see above")
     other = _with_other_keys(case, peer, ask) if answer and answer["outcome"] == "silent" else None
-    encrypted = other is not None or (answer is not None and answer["outcome"] == "encrypted")
+    stream = _in_stream(peer, ask, answer) if answer and other is None else None
+    best = stream if answer and answer["outcome"] != "encrypted" and stream and _is_encrypted(stream) else answer
+    encrypted = other is not None or _is_encrypted(best)
     carries = "" if encrypted else _carries(case, peer)
     reached = _reached(case, peer)
     if answer and other:
         yield _other_key(peer, answer["key_id"], other["key_id"])
-    elif answer:
-        yield _OUTCOMES[answer["outcome"]](_Found(case, peer, answer, carries, reached is not None))
+    elif answer and best:
+        yield _OUTCOMES[best["outcome"]](_Found(case, peer, best, carries, reached is not None))
+        if stream:
+            yield from _carriers(case, peer, answer["outcome"], stream["outcome"])
     elif carries:
         yield _carried(peer, carries)
-    yield from _offers(peer, other or answer)
+    yield from _offers(peer, other or best)
     yield from _check_size(case, peer, reached)
 
 
@@ -115,6 +126,40 @@ def _with_other_keys(case: Case, peer: Peer, ask: Ask) -> Probed | None:
         if other["outcome"] == "encrypted":
             return other
     return None
+
+
+def _is_encrypted(answer: Probed | None) -> bool:
+    return answer is not None and answer["outcome"] == "encrypted"
+
+
+def _in_stream(peer: Peer, ask: Ask, answer: Probed) -> Probed | None:
+    """The answer to a handshake in the stream; where one in a SYN was answered it is not waited for as long."""
+    try:
+        return ask(peer.address, peer.port, answer["key_id"], "stream", SHORT if _is_encrypted(answer) else LONG)
+    except OperatorError:
+        return None
+
+
+def _carriers(case: Case, peer: Peer, syn: ProbeOutcome, stream: ProbeOutcome) -> Iterator[Finding]:
+    """What may carry handshakes to that peer, and what to set for it."""
+    if syn == "encrypted":
+        both = " and in the stream" if stream == "encrypted" else ""
+        yield ok("peer.carriers", f"handshakes pass in SYNs{both}: nothing to set")
+    elif stream == "encrypted":
+        here = f'set relayed = ["{peer.address}"] here'
+        if _named(case.config.relayed, peer):
+            yield ok("peer.carriers", "handshakes pass in the stream only, and `relayed` names it")
+        elif _plaintext_allowed(case, peer):
+            text = "handshakes pass in the stream only: this node goes on in plaintext"
+            yield problem("peer.carriers", text, here)
+        elif syn == "silent":
+            text = "handshakes pass in the stream only; SYNs with data get no answer"
+            yield warning("peer.carriers", text, f"{here}: else each first attempt fails")
+        else:
+            yield ok("peer.carriers", "handshakes pass in the stream only: nothing to set here")
+    elif stream == "unanswered":
+        text = "no handshake is answered, neither in SYNs nor in the stream"
+        yield problem("peer.carriers", text, "on the node: relayed = [ADDRESS], the relay's as seen from there")
 
 
 def _connections(case: Case, peer: Peer) -> Iterator[Finding]:
@@ -165,7 +210,7 @@ def _stripped(found: _Found) -> Finding:
         "peer.stripped",
         f"{found.peer} acknowledged our handshake and its own did not come: something on the path removes data from "
         "SYN-ACKs, or ends TCP (a proxy, a load balancer, docker-proxy)",
-        "lead the P2P port past it; `mcencrypt doctor` there looks for proxies on that host",
+        "name it in `relayed` on the node behind it; `mcencrypt doctor` there looks for proxies on that host",
     )
 
 
@@ -280,5 +325,9 @@ def _check_size(case: Case, peer: Peer, reached: float | None) -> Iterator[Findi
 def _plaintext_allowed(case: Case, peer: Peer) -> bool:
     if case.status and case.status["mode"] == "prefer":
         return True
+    return _named(case.config.allow_plaintext, peer)
+
+
+def _named(networks: Iterable[Network], peer: Peer) -> bool:
     address = ip_address(peer.address)
-    return any(address.version == one.version and address in one for one in case.config.allow_plaintext)
+    return any(address.version == one.version and address in one for one in networks)

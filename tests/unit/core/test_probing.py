@@ -6,7 +6,7 @@ import pytest
 
 from mcencrypt.core import probing
 from mcencrypt.core.handshake import HELLO_LENGTH, NetworkSecret
-from mcencrypt.core.probing import ProbeResult
+from mcencrypt.core.probe import ProbeResult
 from mcencrypt.core.status import State
 from mcencrypt.core.verdict import DROP
 from tests.helpers.packets import ACK, RST, SYN, WORD, Packet, options_of

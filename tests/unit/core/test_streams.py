@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from mcencrypt.core import streams
+from mcencrypt.core import streams, streamtable
 from mcencrypt.core.handshake import HELLO_LENGTH
 from mcencrypt.core.hello import DEADLINE, KEPT, MOVES, Phase, Turn
 from mcencrypt.core.record import OVERHEAD
@@ -440,7 +440,7 @@ def test_a_syn_ack_that_our_socket_repeats_later_does_not_leave() -> None:
 
 
 def test_a_full_table_gives_up_the_oldest_that_has_shown_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "MAX_ANSWERING", 3)
+    monkeypatch.setattr(streamtable, "MAX_ANSWERING", 3)
     path = Path()
     path.answered()
     for port in range(3):

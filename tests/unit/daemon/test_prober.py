@@ -11,7 +11,8 @@ from mcencrypt.core.addresses import reversed_key
 from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.core.keyring import KeyRing
 from mcencrypt.core.packet import ACK, RST, Segment, bare
-from mcencrypt.core.probing import MAX_PROBES, RESEND_AFTER, ProbeResult
+from mcencrypt.core.probe import RESEND_AFTER, ProbeResult
+from mcencrypt.core.probing import MAX_PROBES
 from mcencrypt.daemon.prober import Prober
 from mcencrypt.daemon.survey import Busy
 from mcencrypt.daemon.switch import Position

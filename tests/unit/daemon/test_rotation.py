@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mcencrypt.control.server import Later
-from mcencrypt.core.handshake import NetworkSecret
-from mcencrypt.core.probing import ProbeResult
+from mcencrypt.core.handshake import Carrier, NetworkSecret
+from mcencrypt.core.probe import ProbeResult
 from mcencrypt.core.status import Connection, State
 from mcencrypt.daemon.rotation import Rotation
 from mcencrypt.daemon.survey import AT_ONCE, Answers, Busy, Question, Survey
@@ -37,7 +37,13 @@ class Network:
         self.asked: list[tuple[str, int, bytes]] = []
 
     def begin(
-        self, address: str, port: int, secret: NetworkSecret, timeout: float, done: Callable[[ProbeResult], None]
+        self,
+        address: str,
+        port: int,
+        secret: NetworkSecret,
+        timeout: float,
+        done: Callable[[ProbeResult], None],
+        carrier: Carrier,
     ) -> None:
         self.asked.append((address, port, secret.key_id))
         peer = self.peers.get(address)
@@ -294,7 +300,12 @@ def test_a_survey_asks_so_many_at_once_and_waits_where_there_is_no_room() -> Non
     begin = network.begin
 
     def scarce(
-        address: str, port: int, secret: NetworkSecret, timeout: float, done: Callable[[ProbeResult], None]
+        address: str,
+        port: int,
+        secret: NetworkSecret,
+        timeout: float,
+        done: Callable[[ProbeResult], None],
+        carrier: Carrier,
     ) -> None:
         if not room[0]:
             room[0] = 1000
@@ -307,7 +318,7 @@ def test_a_survey_asks_so_many_at_once_and_waits_where_there_is_no_room() -> Non
             under_way[0] -= 1
             done(result)
 
-        begin(address, port, secret, timeout, ended)
+        begin(address, port, secret, timeout, ended, carrier)
 
     network.begin = scarce  # type: ignore[method-assign]
     peers = {number.to_bytes(32): [(f"10.0.1.{number}", 7331), (f"10.0.1.{number}", 8571)] for number in range(100)}
@@ -318,3 +329,30 @@ def test_a_survey_asks_so_many_at_once_and_waits_where_there_is_no_room() -> Non
     loop.run(1.0)
     assert [sorted(one) for one in found] == [[number.to_bytes(32) for number in range(0, 100, 2)]]
     assert most[0] == AT_ONCE
+
+
+def test_a_survey_asks_again_in_the_stream_whom_a_relay_may_be_in_front_of() -> None:
+    loop, found, asked = FakeLoop(), [], []  # type: ignore[var-annotated]
+    answers = {("10.0.1.1", Carrier.SYN): "no-mcencrypt", ("10.0.1.1", Carrier.STREAM): "encrypted"}
+
+    class Relayed:
+        def begin(
+            self,
+            address: str,
+            port: int,
+            secret: NetworkSecret,
+            timeout: float,
+            done: Callable[[ProbeResult], None],
+            carrier: Carrier,
+        ) -> None:
+            asked.append((address, carrier))
+            outcome: Any = answers.get((address, carrier), "silent")
+            loop.call_at(loop.now(), lambda: done(ProbeResult(outcome, "", secret.key_id, ALICE)))
+
+    peers = {ALICE: [("10.0.1.1", 7331)], BOB: [("10.0.1.2", 7331)]}
+    Survey(Relayed(), loop, Question(NetworkSecret(OLD.secret), peers), found.append)
+    loop.run(1.0)
+    assert [set(one) for one in found] == [{ALICE}]
+    assert sorted(asked, key=str) == [
+        ("10.0.1.1", Carrier.STREAM), ("10.0.1.1", Carrier.SYN), ("10.0.1.2", Carrier.SYN),
+    ]  # fmt: skip

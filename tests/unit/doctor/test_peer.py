@@ -29,12 +29,14 @@ def machine() -> Recorded:
     return made
 
 
-def ask(examined: Case, host: str = ADDRESS, port: int | None = None, **changes: Any) -> list[Finding]:
-    """The findings about a peer that answers like that."""
+def ask(
+    examined: Case, host: str = ADDRESS, port: int | None = None, stream: str = "silent", **changes: Any
+) -> list[Finding]:
+    """The findings about a peer that answers like that, and like `stream` to a handshake in the stream."""
 
-    def daemon(address: str, asked: int, key_id: str | None = None) -> Probed:
-        assert (address, asked, key_id) == (ADDRESS, port or PORTS[0], None)
-        return replies.probed(**changes)
+    def daemon(address: str, asked: int, key_id: str | None = None, carrier: str = "syn", seconds: float = 0) -> Probed:
+        assert (address, asked, key_id) == (ADDRESS, port or PORTS[0], None if carrier == "syn" else OURS)
+        return replies.probed(**(changes if carrier == "syn" else {"outcome": stream}))
 
     [topic] = examine_peer(examined, host, port, daemon)
     return list(topic.findings)
@@ -42,7 +44,7 @@ def ask(examined: Case, host: str = ADDRESS, port: int | None = None, **changes:
 
 def test_a_peer_that_encrypts(machine: Recorded) -> None:
     found = ask(case(machine, status()))
-    assert [one.severity for one in found] == [Severity.OK] * 2
+    assert [one.severity for one in found] == [Severity.OK] * 3
     text = by_id(found, "peer.encrypted").text
     assert "192.0.2.7:7331 answered the handshake in 4.2 ms" in text and OURS in text and "C" * 43 in text
     assert "12.3 ms" in by_id(found, "peer.mtu").text
@@ -76,12 +78,48 @@ def test_a_peer_that_lacks_the_key_we_offer(machine: Recorded) -> None:
     other = "00112233445566aa"
     keys = [replies.key(id=one, offered=one == OURS) for one in (OURS, other)]
 
-    def daemon(address: str, port: int, key_id: str | None = None) -> Probed:
+    def daemon(address: str, port: int, key_id: str | None = None, carrier: str = "syn", seconds: float = 0) -> Probed:
         return replies.probed(key_id=key_id or OURS, outcome="encrypted" if key_id == other else "silent")
 
     [topic] = examine_peer(case(machine, status(keys=keys)), ADDRESS, None, daemon)
     found = by_id(list(topic.findings), "peer.lacks-offered-key")
     assert found.severity is Severity.PROBLEM and f"silent to key {OURS}" in found.text and other in found.text
+
+
+@pytest.mark.parametrize(
+    ("syn", "stream", "settings", "severity", "words"),
+    [
+        ("encrypted", "encrypted", {}, Severity.OK, "in SYNs and in the stream: nothing to set"),
+        ("encrypted", "silent", {}, Severity.OK, "in SYNs: nothing to set"),
+        ("no-mcencrypt", "encrypted", {}, Severity.OK, "in the stream only: nothing to set here"),
+        ("stripped", "encrypted", {}, Severity.OK, "in the stream only: nothing to set here"),
+        ("silent", "encrypted", {}, Severity.WARNING, f'set relayed = ["{ADDRESS}"] here'),
+        ("silent", "encrypted", {"relayed": (ip_network("192.0.2.0/24"),)}, Severity.OK, "`relayed` names it"),
+        (
+            "no-mcencrypt", "encrypted", {"allow_plaintext": (ip_network("192.0.2.0/24"),)}, Severity.PROBLEM,
+            f'plaintext set relayed = ["{ADDRESS}"] here',
+        ),
+        ("no-mcencrypt", "unanswered", {}, Severity.PROBLEM, "the relay's as seen from there"),
+    ],
+)  # fmt: skip
+def test_what_carries_handshakes_and_what_to_set(
+    machine: Recorded, syn: str, stream: str, settings: dict[str, Any], severity: Severity, words: str
+) -> None:
+    found = ask(case(machine, status(), **settings), stream=stream, outcome=syn)
+    one = by_id(found, "peer.carriers")
+    assert one.severity is severity and words in f"{one.text} {one.advice}"
+    assert max(len(one.text), len(one.advice)) <= 80 - 11, "a line each"
+    assert ("peer.encrypted" in {each.id for each in found}) == ("encrypted" in (syn, stream))
+
+
+def test_a_path_that_is_not_asked_twice_says_nothing_of_carriers(machine: Recorded) -> None:
+    def daemon(address: str, asked: int, key_id: str | None = None, carrier: str = "syn", seconds: float = 0) -> Probed:
+        if carrier == "stream":
+            raise OperatorError("too many probes are under way")
+        return replies.probed()
+
+    [topic] = examine_peer(case(machine, status()), ADDRESS, None, daemon)
+    assert "peer.carriers" not in {one.id for one in topic.findings}
 
 
 def test_a_host_that_is_down(machine: Recorded) -> None:
