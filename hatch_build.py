@@ -19,8 +19,8 @@ SOURCES = Path("src")
 SCRATCH = Path("build/compiled")
 #: Libraries that a module is linked with.
 LIBRARIES = {"mcencrypt.core.prim": ["crypto"]}
-#: What the compiler is told.
-FLAGS = ("-O3", "-g0")
+#: What the compiler is told, unless whoever builds says it in CFLAGS.
+FLAGS = () if os.environ.get("CFLAGS") else ("-O3", "-g0")
 DIRECTIVES = {"annotation_typing": False, "language_level": 3}
 
 

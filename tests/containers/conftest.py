@@ -56,7 +56,7 @@ def base_image(_daemon: Docker) -> str:
 def sidecar_image(_daemon: Docker, base_image: str) -> str:
     """mcencrypt's own image, built from docker/Dockerfile."""
     tag = "mcencrypt-test/sidecar"
-    arguments = {"BASE": base_image, **base.pip_arguments()}
+    arguments = {"BASE": base_image, **base.pip_arguments(), **debian.QUICKLY}
     _daemon.build(tag, ROOT, dockerfile=ROOT / "docker" / "Dockerfile", arguments=arguments)
     return tag
 

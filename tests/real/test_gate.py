@@ -331,7 +331,7 @@ def test_off_takes_all_of_it_away_with_a_daemon_and_without(pair: EncryptedPair)
 
 #: Dials so often, and sends on each connection again and again; never dials anew. Says when all are gone.
 MANY = """
-import select, socket, sys
+import select, socket, sys, time
 talking = {}
 for _ in range(int(sys.argv[3])):
     one = socket.create_connection((sys.argv[1], int(sys.argv[2])))
@@ -342,6 +342,7 @@ for one in talking.values():
     one.sendall(b"INVOICE-4711")
 print("connected", flush=True)
 while talking:
+    time.sleep(0.1)  # so that what is recorded can be read
     for fd, _ in poll.poll():
         try:
             if not talking[fd].recv(1000):
@@ -373,6 +374,8 @@ def ends_before_the_ports_open(pair: EncryptedPair, who: str) -> None:
     wait_for(lambda: len(pair.b.connections("encrypted")) == 120, "all to be encrypted")
     try:
         with pair.wire() as wire:
+            received = pair.b.status()["totals"]["bytes_in"]
+            wait_for(lambda: pair.b.status()["totals"]["bytes_in"] > received + 100_000, "them to talk")
             if who == "the next daemon":
                 pair.a.mcencrypt("off")
                 assert len(pair.a.connections("encrypted")) == 120, "they go on until they end"
@@ -428,7 +431,7 @@ def test_another_bit(pair: EncryptedPair) -> None:
 CHURN = """
 import socket, sys, time
 while True:
-    time.sleep(0.003)  # leave something of the machine to the daemons
+    time.sleep(0.01)  # leave something of the machine to the daemons
     try:
         with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2) as one:
             one.settimeout(2)

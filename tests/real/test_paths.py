@@ -119,12 +119,13 @@ def test_a_reader_that_pauses_while_its_window_is_closed(boxed, version):
             sent = random.Random(2).randbytes(400_000)
             sock.setblocking(False)
             at = 0
-            with contextlib.suppress(BlockingIOError):
-                while at < len(sent):
-                    at += sock.send(sent[at : at + 65536])
             record = boxed.box.behaviour = Record(lambda segment: True)
 
             def only_probes():
+                nonlocal at
+                with contextlib.suppress(BlockingIOError):  # the socket's buffer may have grown meanwhile
+                    while at < len(sent):
+                        at += sock.send(sent[at : at + 65536])
                 latest = record.frames[-4:]
                 probes = sum(toward == "b" for toward, _ in latest)
                 return probes >= 2 and not any(parse(frame).payload for _, frame in latest)

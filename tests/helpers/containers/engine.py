@@ -153,7 +153,7 @@ class Docker:
         *,
         dockerfile: Path | None = None,
         arguments: Mapping[str, str] | None = None,
-        timeout: float = 600,
+        timeout: float = 1800,
     ) -> None:
         """`docker build` with the machine's network. No container may be there meanwhile: the daemon moves.
 
