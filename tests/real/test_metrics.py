@@ -5,49 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from lab import PATIENCE, direct_pair, transfer, wait_for
+from lab import direct_pair, transfer, wait_for
 from lab.promql import unmet
-from tests.helpers.nodes import PORT, Node, needs_lab
+from tests.helpers.nodes import PORT, needs_lab
 from tests.helpers.pairs import EncryptedPair, encrypted, talking
+from tests.helpers.scraped import ADDRESS, samples, scrape
 
 pytestmark = needs_lab
 
-ADDRESS = "127.0.0.1:9464"
 MONITORING = Path(__file__).parents[2] / "docs" / "monitoring"
-
-_GET = f"""
-import sys, urllib.request
-request = urllib.request.Request(sys.argv[1], headers={{"Accept": sys.argv[2]}})
-with urllib.request.urlopen(request, timeout={PATIENCE}) as answer:
-    print(answer.headers["Content-Type"])
-    print(answer.read().decode(), end="")
-"""
-
-
-def scrape(node: Node, accept: str = "text/plain", address: str = ADDRESS) -> str:
-    """The metrics of a node, as a Prometheus on its host gets them."""
-    done = node.run([sys.executable, "-c", _GET, f"http://{address}/metrics", accept])
-    content_type, _, body = done.stdout.partition("\n")
-    assert content_type.startswith(accept)
-    return str(body)
-
-
-def samples(text: str, parse: Callable[[str], Any] = parse_text) -> dict[str, float]:
-    found = {}
-    for family in parse(text):
-        for one in family.samples:
-            found[one.name + "".join(f"/{value}" for value in one.labels.values())] = one.value
-    return found
 
 
 def exporter_of(pid: int) -> int:

@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -18,7 +19,8 @@ from mcencrypt.store.config import load
 from tests.helpers.kustomized import documents, rendered
 
 ROOT = Path(__file__).resolve().parents[2]
-MANIFESTS = sorted((ROOT / "docs" / "kubernetes").glob("*.yaml"))
+PODMONITOR = ROOT / "docs" / "kubernetes" / "podmonitor.yaml"
+MANIFESTS = sorted(set((ROOT / "docs" / "kubernetes").glob("*.yaml")) - {PODMONITOR})
 COMPOSE = sorted((ROOT / "docker").rglob("docker-compose*.yml"))
 #: What lists its ports: the default, or what TruBudget's nodes listen on and are published as.
 PORTS = {"docker": (7331,), "trubudget": (7447, 7448)}
@@ -87,6 +89,67 @@ def test_compose_sidecars_own_the_network_and_nodes_join_it(path: Path) -> None:
         assert (
             config.p2p_ports() == PORTS[path.parent.name] and str(config.network_key_file) == "/run/secrets/network.key"
         ), name
+
+
+# -- Prometheus Operator
+
+
+def closed(required: str, **properties: Any) -> dict[str, Any]:
+    """An object of these fields and no other; those in `required` must be there."""
+    return {
+        "type": "object", "properties": properties, "required": required.split(), "additionalProperties": False
+    }  # fmt: skip
+
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_LABELS = {"type": "object", "additionalProperties": _TEXT}
+#: The fields that are used here, of its custom resource podmonitors.monitoring.coreos.com, v1, as of 0.91.
+POD_MONITOR = closed(
+    "apiVersion kind metadata spec",
+    apiVersion={"const": "monitoring.coreos.com/v1"},
+    kind={"const": "PodMonitor"},
+    metadata=closed("name", name=_TEXT, labels=_LABELS),
+    spec=closed(
+        "selector podMetricsEndpoints",
+        selector=closed("matchLabels", matchLabels=_LABELS),
+        namespaceSelector=closed("", any={"type": "boolean"}, matchNames={"type": "array", "items": _TEXT}),
+        podMetricsEndpoints={
+            "type": "array",
+            "minItems": 1,
+            "items": closed("port", port=_TEXT, path=_TEXT, interval={"type": "string", "pattern": r"^\d+(s|m)$"}),
+        },
+    ),
+)
+
+
+def test_the_pod_monitor_finds_the_sidecar_that_the_page_makes() -> None:
+    (monitor,) = documents(PODMONITOR)
+    jsonschema.validate(monitor, POD_MONITOR)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**monitor, "spec": {**monitor["spec"], "podMetricEndpoints": []}}, POD_MONITOR)
+    (manifest,) = [one for one in documents(MANIFESTS[0]) if one["kind"] == "StatefulSet"]
+    selected = monitor["spec"]["selector"]["matchLabels"].items()
+    assert selected <= manifest["spec"]["template"]["metadata"]["labels"].items()
+    # what docs/kubernetes.md says to add
+    page = (ROOT / "docs/kubernetes.md").read_text().partition("## Prometheus")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"(?:^    .*\n)+", page, re.MULTILINE)
+    added = yaml.safe_load(textwrap.dedent(block).replace("..., ", ""))
+    (sidecar,) = pod(manifest)["initContainers"]
+    sidecar["env"] += added["env"]
+    sidecar["ports"] = added["ports"]
+    kubernetes_validate.validate(manifest, VERSIONS[0], strict=True)
+    listen = load(None, {one["name"]: one["value"] for one in sidecar["env"]}).metrics_listen
+    (port,), (scraped,) = added["ports"], monitor["spec"]["podMetricsEndpoints"]
+    assert listen is not None and listen.port == port["containerPort"] and port["name"] == scraped["port"]
+    assert scraped["path"] == "/metrics"
+
+
+def test_the_pages_health_checks_are_a_setting() -> None:
+    page = (ROOT / "docs/kubernetes.md").read_text().partition("## Health checks")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"(?:^    .*\n)+", page, re.MULTILINE)
+    (entry,) = yaml.safe_load(textwrap.dedent(block))
+    config = load(None, {entry["name"]: entry["value"]})
+    assert [one.version for one in config.probes] == [4, 6]
 
 
 # -- Kustomize

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _STATES: Final[dict[str, str]] = {
     State.ENCRYPTED: "green", State.UNCONFIRMED: "yellow", State.HANDSHAKE: "yellow", State.CLOSING: "dim",
-    State.PLAINTEXT: "bold red",
+    State.PLAINTEXT: "bold red", State.HEALTH_CHECK: "dim",
 }  # fmt: skip
 #: Lines of a frame that are no connection: four above the table, its head and its foot, and one to spare.
 _OTHER_LINES: Final = 8

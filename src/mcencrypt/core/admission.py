@@ -156,7 +156,7 @@ class Admission:
     def _replace_by_plaintext(self, key: bytes, now: float) -> None:
         if key in self.answering:
             self.forget_answering(key)
-        self._table.begin_in_plaintext(key, now, self.policy.enabled)
+        self._table.begin_in_plaintext(key, now, self.policy.leave(peer_of(key)) or "off")
 
     def _plain_syn_in(self, segment: Segment, key: bytes, now: float) -> Verdict:
         """A peer's SYN passes without message 1, and without any payload.  Raises Refused.

@@ -9,6 +9,7 @@ encryption.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from typing import Final
@@ -22,6 +23,7 @@ from .ephemerals import Ephemerals
 from .fast import Express
 from .flow import Flow
 from .handshake import HELLO_LENGTH
+from .healthchecks import HealthChecks
 from .icmp import checksum_is_right, is_icmp, read_error, rewrite
 from .keyring import KeyRing
 from .limits import Budget
@@ -78,6 +80,7 @@ class Engine:
             policy, ring, own, self.ephemerals, surroundings, self.outcome, self.table, epoch_bits
         )
         self.streams = Streams(self.admission, ring, surroundings, self.outcome, self.table)
+        self.health = HealthChecks(self.admission, self.outcome, self.table)
         self.probing = Probing(ring, own, self.ephemerals, surroundings, self.outcome)
         # Looked at for each packet:
         self._by_local, self._by_remote = self.table.by_local, self.table.by_remote
@@ -111,6 +114,8 @@ class Engine:
             if not segment.flags & ACK:
                 return self.streams.syn_out(segment, key, self.admission.syn_out(segment, key, now))
             verdict = self.streams.syn_ack_out(segment, key, flow, now)
+            if verdict is None:
+                verdict = self.health.syn_ack_out(segment, key, flow, now)
             if verdict is None:
                 verdict = self.admission.syn_ack_out(segment, key, flow, now)
             return verdict if verdict is not None else self._stray_out(segment, key, now)
@@ -178,6 +183,8 @@ class Engine:
                 if flow is None and len(self._unconfirmed) >= MAX_UNCONFIRMED:
                     return self.outcome.drop("too-many-attempts")
                 verdict = self.streams.syn_in(segment, key, now)
+                if verdict is None:
+                    verdict = self.health.syn_in(segment, key, flow, now)
                 return self.admission.syn_in(segment, key, flow, now) if verdict is None else verdict
             verdict = self.streams.syn_ack_in(segment, key, now)
             if verdict is None:
@@ -217,11 +224,15 @@ class Engine:
         if reversed_key(key) in self._by_local:
             # What we sent to our own socket has found the way out instead, because its address is not ours any more.
             return self.outcome.drop("unknown-connection")
+        verdict = self.health.from_socket(segment, key, now)
+        if verdict is not None:
+            return verdict
         plain = self._plain.get(key)
-        if plain is None and self.policy.plaintext_allowed(peer_of(key)) and self.table.stage(key) is Gone.UNKNOWN:
+        leave = self.policy.leave(peer_of(key)) if plain is None else None
+        if leave is not None and self.table.stage(key) is Gone.UNKNOWN:
             if segment.flags & (SYN | RST):
                 return ACCEPT  # what our kernel answers to anybody's packets shows no connection
-            plain = self.table.pass_in_plaintext(key, now, self.policy.enabled)
+            plain = self.table.pass_in_plaintext(key, now, leave)
         if plain is not None:
             plain.seen = now
             plain.bytes_out += segment.end - segment.payload_at
@@ -242,6 +253,9 @@ class Engine:
             verdict = self.streams.from_network(segment, key, now)
             if verdict is not None:
                 return verdict
+        verdict = self.health.from_network(segment, key, now)
+        if verdict is not None:
+            return verdict
         if key in self._ghosts:
             if segment.flags & ACK and not segment.flags & RST:
                 self.outcome.to_network(bare(key, segment.ack, 0, RST))
@@ -269,11 +283,15 @@ class Engine:
         """
         self.admission.take_policy(policy)
         self.streams.take_policy(policy)
+        self.health.forget_asked()
         distrusted = [flow for flow in self._by_local.values() if not policy.trusts(flow.identity)]
         for flow in distrusted:
             self.table.abort(flow.key, now, "its peer is not listed any more")
             self.admission.offers.forget(flow.identity)
-        for key in [key for key in self._plain if not policy.plaintext_allowed(peer_of(key))]:
+        plain = [key for key in self._plain if not policy.plaintext_allowed(peer_of(key))]
+        checks = self.table.check_keys()
+        ended = [key for key in checks if not policy.is_probe(peer_of(key)) and policy.leave(peer_of(key)) is None]
+        for key in plain + ended:
             self.table.disown(key, now)
         return [flow.key for flow in distrusted]
 
@@ -286,8 +304,10 @@ class Engine:
         self.admission.forget_attempts(ports)
         self._staying = frozenset(ports)
         self.streams.leave_all_but(ports)
-        for key in [key for key in self._plain if not on_ports(key, ports)]:
-            self.table.leave_alone(key)
+        self.health.forget_asked()
+        for key in self.table.plaintext_keys() + self.table.check_keys():
+            if not on_ports(key, ports):
+                self.table.leave_alone(key)
         leaving = [key for key in self._by_local if not on_ports(key, ports)]
         for key in leaving:
             self.table.abort(key, now, "its port is not ours any more")
@@ -312,6 +332,7 @@ class Engine:
         `table.touch`.
         """
         self.admission.expire(now)
+        self.health.expire(now)
         self.admission.paths.tick(now)
         self.table.expire(now)
         return self.table.silent(now)
@@ -325,5 +346,6 @@ class Engine:
     def summary(self) -> Summary:
         """All connections added up, those that are gone included in what only grows."""
         summary = self.table.summary()
+        summary.plaintext_now = Counter(self.policy.leave(peer_of(key)) or "off" for key in self._plain)
         summary.states[State.HANDSHAKE] = len(self._dialling) + len(self._answering) + len(self.streams)
         return summary

@@ -15,6 +15,10 @@ Network = IPv4Network | IPv6Network
 Mode = Literal["require", "prefer"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 
+#: What allows a connection to run in plaintext: its network is named, the mode, or that encryption is off.
+Leave = Literal["allow_plaintext", "prefer", "off"]
+LEAVES: Final[tuple[Leave, ...]] = get_args(Leave)
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -25,6 +29,8 @@ class Policy:
     allow_plaintext: tuple[Network, ...] = ()
     #: Addresses of relays: what ends TCP in front of us, and dials us for our peers.
     relayed: tuple[Network, ...] = ()
+    #: Addresses whose bare connections come about, and never carry a byte: health checks.
+    probes: tuple[Network, ...] = ()
     #: Public keys of the peers that may talk to us; None: whoever holds the network key.
     listed: frozenset[bytes] | None = None
     #: Whether a dial is refused where another key answers than before.
@@ -37,6 +43,12 @@ class Policy:
     def plaintext_allowed(self, address: bytes) -> bool:
         """Whether a connection with `address` (packed) may run in plaintext."""
         return not self.enabled or self.mode == "prefer" or self.exempts(address)
+
+    def leave(self, address: bytes) -> Leave | None:
+        """What allows a connection with `address` (packed) to run in plaintext; None if nothing does."""
+        if not self.enabled:
+            return "off"
+        return "allow_plaintext" if self.exempts(address) else "prefer" if self.mode == "prefer" else None
 
     def trusts(self, identity: bytes) -> bool:
         """Whether a peer with this public key may talk to us; whether it has it is for the handshake to show."""
@@ -53,6 +65,10 @@ class Policy:
     def is_relayed(self, address: bytes) -> bool:
         """Whether `relayed` names `address` (packed)."""
         return _names(self.relayed, address)
+
+    def is_probe(self, address: bytes) -> bool:
+        """Whether `probes` names `address` (packed)."""
+        return _names(self.probes, address)
 
 
 def _names(networks: tuple[Network, ...], address: bytes) -> bool:

@@ -46,6 +46,8 @@ Reason = Literal[
     "unauthenticated-fin",
     "stray-icmp",
     "cut-off",
+    # a health check
+    "health-check-data",
     # a handshake in a stream
     "no-answer",
 ]

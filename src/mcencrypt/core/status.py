@@ -20,6 +20,8 @@ class State(StrEnum):
     CLOSING = "closing"
     #: Not encrypted, with the policy's leave.
     PLAINTEXT = "plaintext"
+    #: Not encrypted, and without a byte of data: a health check's.
+    HEALTH_CHECK = "health-check"
 
     @property
     def has_keys(self) -> bool:

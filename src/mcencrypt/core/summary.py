@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .policy import Leave
 from .status import Counters, State
 
 if TYPE_CHECKING:
@@ -25,9 +26,12 @@ class Summary:
     #: Connections that ever were encrypted, and what they carried.
     encrypted: int = 0
     carried: Counters = field(default_factory=Counters)
-    #: Connections that ever ran in plaintext, and what they carried.
-    plaintext: int = 0
+    #: Connections that ever ran in plaintext, by what allowed it, and what they carried; and those that do now.
+    plaintext: dict[Leave, int] = field(default_factory=dict)
     plaintext_carried: Counters = field(default_factory=Counters)
+    plaintext_now: dict[Leave, int] = field(default_factory=dict)
+    #: Health checks that there were.
+    checks: int = 0
 
 
 def summarize_flows(flows: Iterable[Flow], summary: Summary) -> None:

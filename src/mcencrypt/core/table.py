@@ -1,4 +1,4 @@
-"""The connections that are known: encrypted ones, those in plaintext, and ghosts of such as were ended here.
+"""The connections that are known: encrypted, in plaintext, health checks, and ghosts of such as were ended here.
 
 A connection key stands in one of them at most, and whatever moves it from one to another is in `LIFE`.  Attempts, whose
 handshake is under way, are `Admission`'s: one may be made on the addresses and ports of a connection that lives, and
@@ -7,13 +7,15 @@ does not harm it until it has succeeded.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, StrEnum
 from typing import Final, NamedTuple
 
 from .addresses import endpoints, reversed_key
 from .flow import Flow
-from .packet import ACK, RST, bare
+from .packet import ACK, FIN, RST, bare
+from .policy import Leave
 from .status import Connection, Counters, State, Totals
 from .summary import Summary, summarize_flows
 from .verdict import Closed, Encrypted, Ended, InPlaintext, Outcome
@@ -55,6 +57,8 @@ class Cause(Enum):
     PARTED = "exact RST, or both FINs"
     IN_PLAINTEXT = "our socket sends in plaintext"
     BEGUN_IN_PLAINTEXT = "begun anew in plaintext"
+    CHECKED = "our socket answers a health check"
+    SPOKEN = "data, either way"
     REPLACED = "another handshake succeeds"
     NO_SOCKET = "the kernel has no socket"
     ENDED = "ended by us"
@@ -100,6 +104,15 @@ LIFE: Final[Mapping[tuple[Stage, Cause], Move]] = {
     (State.PLAINTEXT, Cause.NO_SOCKET): Move(Gone.UNKNOWN, ""),
     (State.PLAINTEXT, Cause.LEFT_ALONE): Move(Gone.UNKNOWN, "its port is given up, or encryption is off"),
     (State.PLAINTEXT, Cause.REPLACED): Move(Gone.UNKNOWN, "the new one takes its place"),
+    (Gone.UNKNOWN, Cause.CHECKED): Move(State.HEALTH_CHECK, "its address is in `probes`"),
+    (State.HEALTH_CHECK, Cause.SPOKEN): Move(Gone.UNKNOWN, "far side reset; our socket ended; reported"),
+    (State.HEALTH_CHECK, Cause.BEGUN_IN_PLAINTEXT): Move(
+        State.PLAINTEXT, "or has data, and the policy allows it; reported"
+    ),
+    (State.HEALTH_CHECK, Cause.NO_SOCKET): Move(Gone.UNKNOWN, ""),
+    (State.HEALTH_CHECK, Cause.REPLACED): Move(Gone.UNKNOWN, "the new one takes its place"),
+    (State.HEALTH_CHECK, Cause.LEFT_ALONE): Move(Gone.UNKNOWN, "its port is given up, or encryption is off"),
+    (State.HEALTH_CHECK, Cause.ENDED): Move(Gone.GHOST, "its address is not in `probes` any more"),
     (State.PLAINTEXT, Cause.ENDED): Move(Gone.GHOST, "the policy does not allow it any more"),
     (Gone.GHOST, Cause.REPLACED): Move(Gone.UNKNOWN, "the new one takes its place"),
     (Gone.GHOST, Cause.BEGUN_IN_PLAINTEXT): Move(State.PLAINTEXT, "the policy allows it; reported"),
@@ -128,6 +141,38 @@ class Plaintext:
         return Connection(local, remote, State.PLAINTEXT, b"", now - self.created, self.counters())
 
 
+class HealthCheck:
+    """A bare connection from an address in `probes`, of which our kernel's SYN-ACK was seen."""
+
+    __slots__ = ("created", "ended_here", "ended_there", "isn", "key", "remote_isn", "reset", "seen")
+
+    def __init__(self, key: bytes, remote_isn: int, now: float) -> None:
+        self.key, self.created, self.seen = key, now, now
+        #: Initial sequence numbers of both ends; ours is that of the latest SYN-ACK.
+        self.isn, self.remote_isn = 0, remote_isn
+        #: Whether our end, and theirs, has sent a FIN; whether either has sent a reset.
+        self.ended_here = self.ended_there = self.reset = False
+
+    @property
+    def parted(self) -> bool:
+        """Whether it has ended, as far as packets tell."""
+        return self.reset or (self.ended_here and self.ended_there)
+
+    def passed(self, flags: int, outgoing: bool, now: float) -> None:
+        """A segment without payload has passed."""
+        self.seen = now
+        self.reset |= bool(flags & RST)
+        if flags & FIN and outgoing:
+            self.ended_here = True
+        elif flags & FIN:
+            self.ended_there = True
+
+    def describe(self, now: float) -> Connection:
+        """Its line of a status."""
+        local, remote = endpoints(self.key)
+        return Connection(local, remote, State.HEALTH_CHECK, b"", now - self.created)
+
+
 class Ghost(NamedTuple):
     """A connection that was ended here: until when that is remembered, and whether it was encrypted."""
 
@@ -149,18 +194,24 @@ class Table:
         self.by_local: dict[bytes, Flow] = {}
         self.by_remote: dict[bytes, Flow] = {}
         self.plain: dict[bytes, Plaintext] = {}
+        self.checks: dict[bytes, HealthCheck] = {}
         self.ghosts: dict[bytes, Ghost] = {}
         #: Flows whose peer has yet to prove who it is.
         self.unconfirmed: set[bytes] = set()
         #: Connections that are gone: encrypted ones, and those in plaintext.
         self.gone, self.gone_plaintext = Totals(), Totals()
+        #: Connections that ever ran in plaintext, by what allowed it, and health checks that there were.
+        self.in_plaintext: Counter[Leave] = Counter()
+        self.checked = 0
 
     def stage(self, key: bytes) -> Stage:
         """Where a connection stands; attempts, which `Admission` knows, left aside."""
         flow = self.by_local.get(key)
         if flow is not None:
             return flow.state
-        return State.PLAINTEXT if key in self.plain else Gone.GHOST if key in self.ghosts else Gone.UNKNOWN
+        if key in self.plain or key in self.checks:
+            return State.PLAINTEXT if key in self.plain else State.HEALTH_CHECK
+        return Gone.GHOST if key in self.ghosts else Gone.UNKNOWN
 
     def _leave(self, key: bytes, cause: Cause) -> Stage:
         """Forget what stands here by that key; the stage that follows, for the caller to enter."""
@@ -175,6 +226,7 @@ class Table:
         if plain is not None:
             self.gone_plaintext.add(plain.counters())
         self.ghosts.pop(key, None)
+        self.checks.pop(key, None)
         return target
 
     # -- coming
@@ -199,8 +251,8 @@ class Table:
         self.unconfirmed.discard(flow.key)
         self._outcome.events.append(Encrypted(flow.key, flow.identity, flow.streamed))
 
-    def pass_in_plaintext(self, key: bytes, now: float, worth_telling: bool) -> Plaintext | None:
-        """The connection of a packet in plaintext that our own socket sends, and the policy allows.
+    def pass_in_plaintext(self, key: bytes, now: float, leave: Leave) -> Plaintext | None:
+        """The connection of a packet in plaintext that our own socket sends, and the policy allows, by `leave`.
 
         None if there cannot be one: what the socket of an encrypted connection sends, or of one that was ended, must
         not leave as it is.
@@ -210,11 +262,12 @@ class Table:
             if key in self.by_local or key in self.ghosts or len(self.plain) >= MAX_PLAINTEXT:
                 return None
             plain = self.plain[key] = Plaintext(key, now)
-            if worth_telling:
+            self.in_plaintext[leave] += 1
+            if leave != "off":
                 self._outcome.events.append(InPlaintext(key))
         return plain
 
-    def begin_in_plaintext(self, key: bytes, now: float, worth_telling: bool) -> None:
+    def begin_in_plaintext(self, key: bytes, now: float, leave: Leave) -> None:
         """Our own kernel has shown that a new connection begins in plaintext: what was here before is over.
 
         It has one socket for these addresses and ports at most, and answers a SYN that does not belong to that one only
@@ -222,7 +275,18 @@ class Table:
         """
         if self.stage(key) not in (Gone.UNKNOWN, State.PLAINTEXT):
             self._leave(key, Cause.BEGUN_IN_PLAINTEXT)
-        self.pass_in_plaintext(key, now, worth_telling)
+        self.pass_in_plaintext(key, now, leave)
+
+    def begin_check(self, key: bytes, remote_isn: int, now: float) -> HealthCheck:
+        """Our own kernel has answered a health check, and nothing is known here any more (`make_way`)."""
+        self._leave(key, Cause.CHECKED)
+        self.checked += 1
+        check = self.checks[key] = HealthCheck(key, remote_isn, now)
+        return check
+
+    def end_check(self, key: bytes) -> None:
+        """A health check is over, as it must not go on."""
+        self._leave(key, Cause.SPOKEN)
 
     def make_way(self, key: bytes) -> None:
         """Our own kernel has shown that a new connection begins here: what was here before is over."""
@@ -275,11 +339,11 @@ class Table:
         flow = self.by_local.get(key)
         if flow is not None:
             self._outcome.events.append(Closed(key, flow.identity if flow.confirmed else b"", flow.counters()))
-        if flow is not None or key in self.plain:
+        if flow is not None or key in self.plain or key in self.checks:
             self._leave(key, Cause.NO_SOCKET)
 
     def leave_alone(self, key: bytes) -> None:
-        """Packets of this plaintext connection do not come here any more."""
+        """Packets of this connection, in plaintext or a health check, do not come here any more."""
         self._leave(key, Cause.LEFT_ALONE)
 
     def expire(self, now: float) -> None:
@@ -295,11 +359,12 @@ class Table:
         return [
             *(key for key, flow in flows if flow.seen < now - (LINGER if flow.is_closing() else LOOK_AFTER)),
             *(key for key, plain in self.plain.items() if plain.seen < now - LOOK_AFTER),
+            *(key for key, one in self.checks.items() if one.seen < now - (LINGER if one.parted else LOOK_AFTER)),
         ]
 
     def touch(self, key: bytes, now: float) -> None:
         """The kernel still has a socket for this connection."""
-        entry = self.by_local.get(key) or self.plain.get(key)
+        entry = self.by_local.get(key) or self.plain.get(key) or self.checks.get(key)
         if entry is not None:
             entry.seen = now
 
@@ -311,21 +376,27 @@ class Table:
         """The connections that run in plaintext."""
         return list(self.plain)
 
+    def check_keys(self) -> list[bytes]:
+        """The health checks."""
+        return list(self.checks)
+
     def connections(self, now: float) -> Iterator[Connection]:
         """A line of a status for each."""
         for flow in self.by_local.values():
             yield flow.describe(now)
         for plain in self.plain.values():
             yield plain.describe(now)
+        for check in self.checks.values():
+            yield check.describe(now)
 
     def summary(self) -> Summary:
         """All connections added up, those that are gone included in what only grows."""
         plain = self.plain.values()
-        summary = Summary({State.PLAINTEXT: len(plain)})
+        summary = Summary({State.PLAINTEXT: len(plain), State.HEALTH_CHECK: len(self.checks)})
         summary.encrypted = self.gone.connections
         summary.carried.add(self.gone.counters)
         summarize_flows(self.by_local.values(), summary)
-        summary.plaintext = self.gone_plaintext.connections + len(plain)
+        summary.plaintext, summary.checks = dict(self.in_plaintext), self.checked
         summary.plaintext_carried.add(self.gone_plaintext.counters)
         passed = Counters(sum(one.bytes_out for one in plain), sum(one.bytes_in for one in plain))
         summary.plaintext_carried.add(passed)

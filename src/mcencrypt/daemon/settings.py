@@ -49,6 +49,7 @@ _LIVE: Final = frozenset(
         "mode",
         "allow_plaintext",
         "relayed",
+        "probes",
         "trust",
         "pin",
         "peers_file",
@@ -74,8 +75,8 @@ def remember(state_dir: Path, nodes: list[Node]) -> bool:
 
 def _policy(config: Config, remembered: Mode | None, peers: ListedPeers) -> Policy:
     return Policy(
-        remembered or config.mode, config.allow_plaintext, config.relayed, _listed(config, peers), config.pin,
-        peers.pinned,
+        remembered or config.mode, config.allow_plaintext, config.relayed, config.probes, _listed(config, peers),
+        config.pin, peers.pinned,
     )  # fmt: skip
 
 

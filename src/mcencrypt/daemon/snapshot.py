@@ -6,6 +6,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from mcencrypt.control import replies
 from mcencrypt.core.engine import Engine
@@ -21,6 +22,9 @@ from mcencrypt.daemon.switch import Position, Switch
 from mcencrypt.interpreted import build
 from mcencrypt.metrics.snapshot import Process, Snapshot
 from mcencrypt.version import VERSION
+
+#: The states of connections that are not encrypted.
+_BARE: Final = (State.PLAINTEXT, State.HEALTH_CHECK)
 
 
 class Snapshots:
@@ -56,15 +60,15 @@ class Snapshots:
     def connections(self) -> list[Connection]:
         """All that there are, as of now.
 
-        One in plaintext whose socket has gone is none, though it is forgotten later only.
+        One in plaintext, or a health check, whose socket has gone is none, though it is forgotten later only.
         """
         now = self._timers.now()
         self._switch.look_up_dials(begun_before=now)
         shown = list(self._engine.connections(now))
-        if not any(one.state is State.PLAINTEXT for one in shown):
+        if not any(one.state in _BARE for one in shown):
             return shown
         alive = self._switch.with_sockets()
-        return [one for one in shown if one.state is not State.PLAINTEXT or (one.local, one.remote) in alive]
+        return [one for one in shown if one.state not in _BARE or (one.local, one.remote) in alive]
 
     def status(self) -> replies.Status:
         """Everything, for the operator."""
@@ -142,6 +146,8 @@ class Snapshots:
             "encrypted": summary.encrypted,
             "carried": counters(summary.carried),
             "plaintext": summary.plaintext,
+            "plaintext_now": summary.plaintext_now,
+            "health_checks": summary.checks,
             "plaintext_carried": counters(summary.plaintext_carried),
             "changed_keys": self._engine.admission.identities.answers.differing(),
             "refused": dict(self._engine.outcome.refused),
@@ -175,7 +181,7 @@ def connection(shown: Connection, name_of: Callable[[bytes], str | None]) -> rep
         "identity": identity(shown.identity) if shown.identity else None,
         "name": name_of(shown.identity),
         "key_id": shown.key_id.hex() or None,
-        "carrier": None if shown.state is State.PLAINTEXT else shown.carrier,
+        "carrier": None if shown.state in _BARE else shown.carrier,
         "age": round(shown.age, 3),
         **counters(shown.counters),
     }

@@ -196,8 +196,9 @@ class Switch:
         self._engine.admission.forget_attempts()
         yield from self.guard.remove()
         self._move(Cause.LAST_ENDED)
-        for key in self._engine.table.plaintext_keys():
-            self._engine.table.leave_alone(key)
+        table = self._engine.table
+        for key in table.plaintext_keys() + table.check_keys():
+            table.leave_alone(key)
         log.info("rules removed")
 
     def _drain_later(self) -> None:
@@ -287,8 +288,14 @@ class Switch:
         }
 
     def plaintext(self) -> list[bytes]:
-        """The connections on the ports that are not encrypted: all that the kernel has, idle ones from before too."""
-        known = {*self._engine.table.encrypted_keys(), *self._engine.admission.keys(), *self._engine.streams.keys()}
+        """The connections on the ports that are not encrypted: all that the kernel has, idle ones from before too.
+
+        Health checks, which carry nothing, are none of them.
+        """
+        engine = self._engine
+        known = {
+            *engine.table.encrypted_keys(), *engine.table.check_keys(), *engine.admission.keys(), *engine.streams.keys()
+        }  # fmt: skip
         found = {
             Ends(one.local, one.lport, one.remote, one.rport).key(): one for one in self._sockets.connected(self.ports)
         }
@@ -330,7 +337,7 @@ class Switch:
     def _rules_lost(self) -> None:
         """Rules were gone and no fence stood: first the sockets go that would now speak in plaintext."""
         keys = self._engine.table.encrypted_keys()
-        self._destroy_all(keys)
+        self._destroy_all(keys + self._engine.table.check_keys())
         log.error(
             "somebody removed our rules and no fence stood; they are put back",
             extra=fields(connections_reset=len(keys)),

@@ -34,6 +34,13 @@ def check_configuration(case: Case) -> Iterator[Finding]:
                 f"allow_plaintext has {network}, so any peer may talk in plaintext",
                 'name the few networks that need it, or use mode = "prefer" for the time of the rollout',
             )
+    for network in config.probes:
+        if network.prefixlen == 0:
+            yield warning(
+                "config.probes",
+                f"probes has {network}, so anybody finds the ports, and can fill the backlog of the node's socket",
+                "name the addresses that health checks come from, such as the cluster's nodes",
+            )
     if config.mode == "prefer":
         yield note(
             "config.prefer",

@@ -39,6 +39,10 @@ _REASONS = {
     "forged-handshake": ("a handshake was not authentic", "capture at both ends: somebody experiments, or a middlebox"),
     "malformed-handshake": ("a handshake was malformed", "capture at both ends: somebody experiments, or a middlebox"),
     "replayed": ("a handshake was seen before", "somebody replays recordings; nothing got in"),
+    "health-check-data": (
+        "data was sent on a connection from an address in probes, by either side",
+        "give peers there mcencrypt; a health check there must only connect",
+    ),
     "tampered": ("a record was not authentic", "somebody, or broken hardware, changes packets on the path"),
     "fragment": ("IP fragments came in", "find the device on the path that fragments; a smaller route mtu avoids it"),
     "signed-tcp": ("a socket uses TCP-MD5 or TCP-AO", "switch that off for the P2P ports"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from mcencrypt.core.policy import MODES
+from mcencrypt.core.policy import LEAVES, MODES
 from mcencrypt.core.reasons import REASONS
 from mcencrypt.core.status import State
 
@@ -55,7 +55,18 @@ def _connections(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("streamed", "Encrypted connections now whose handshake was in the stream.", snapshot["streamed"])
     yield _gauge("peers", "Different proven identities among the connections.", snapshot["peers"])
     yield _counter("encrypted_connections", "Connections that were encrypted.", snapshot["encrypted"])
-    yield _counter("plaintext_connections", "Connections that ran in plaintext.", snapshot["plaintext"])
+    ran: dict[str, float] = {leave: snapshot["plaintext"].get(leave, 0) for leave in LEAVES}
+    yield _counters("plaintext_connections", "Connections that ran in plaintext.", "allowed_by", ran)
+    running: dict[str, float] = {leave: snapshot["plaintext_now"].get(leave, 0) for leave in LEAVES}
+    yield _gauges(
+        "in_plaintext",
+        "Connections in plaintext now, by what allows it: the configuration, mode prefer, or being switched off.",
+        "allowed_by",
+        running,
+    )
+    yield _counter(
+        "health_checks", "Bare connections from addresses in probes, which carried nothing.", snapshot["health_checks"]
+    )
     yield _counters(
         "bytes",
         "The applications' bytes in encrypted connections. What arrives or is sent twice counts once.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
     from mcencrypt.control.replies import Counters, Gate, Queue
-    from mcencrypt.core.policy import Mode
+    from mcencrypt.core.policy import Leave, Mode
     from mcencrypt.core.reasons import Reason
     from mcencrypt.core.status import State
     from mcencrypt.interpreted import Build
@@ -54,9 +54,12 @@ class Snapshot(TypedDict):
     #: Connections that ever were encrypted, and what they carried.
     encrypted: int
     carried: Counters
-    #: Connections that ever ran in plaintext, and what they carried.
-    plaintext: int
+    #: Connections that ever ran in plaintext, by what allowed it, those that do now, and what they carried.
+    plaintext: dict[Leave, int]
+    plaintext_now: dict[Leave, int]
     plaintext_carried: Counters
+    #: Health checks that there were.
+    health_checks: int
     #: Addresses at which another key answered than the one that is remembered.
     changed_keys: int
     #: Packets dropped and connections refused, by reason.

@@ -60,6 +60,8 @@ class Config:
     allow_plaintext: tuple[Network, ...] = ()
     #: Addresses of what ends TCP in front of this node (proxies, load balancers), for which peers hide behind it.
     relayed: tuple[Network, ...] = ()
+    #: Addresses of health checks: a bare connection from there comes about, and never carries a byte.
+    probes: tuple[Network, ...] = ()
     #: "network-key": every peer that has the network key. "listed": only those in the peers file.
     trust: Trust = "network-key"
     #: Whether a dial is refused where another key answers than before.

@@ -219,6 +219,7 @@ KEYS: dict[str, Callable[[Source, object], object]] = {
     "mode": _one_of(MODES),
     "allow_plaintext": _networks,
     "relayed": _networks,
+    "probes": _networks,
     "trust": _one_of(TRUST),
     "pin": lambda source, value: _one_of(("true", "false"))(source, str(value)) == "true",
     "peers_file": _path,

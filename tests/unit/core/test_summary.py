@@ -16,7 +16,7 @@ def test_the_summary_is_the_sum_of_the_status() -> None:
         summary = side.engine.summary()
         assert summed == {"connections": summary.encrypted, **counters(summary.carried)} and summary.encrypted == 1
         assert summary.states == {
-            "handshake": 0, "unconfirmed": 0, "encrypted": 1, "closing": 0, "plaintext": 0
+            "handshake": 0, "unconfirmed": 0, "encrypted": 1, "closing": 0, "plaintext": 0, "health-check": 0
         } and summary.peers == 1  # fmt: skip
     assert b.engine.summary().carried.bytes_in == 5, "each byte counts once"
     assert a.engine.summary().carried.retransmissions == 1
@@ -40,9 +40,9 @@ def test_plaintext_is_counted_and_stays_counted() -> None:
     b.egress(make(B, A, ISN_B + 1, ISN_A + 1, ACK))
     b.ingress(make(A, B, ISN_A + 1, ISN_B + 1, ACK, b"plain"))
     summary = b.engine.summary()
-    assert (summary.plaintext, summary.states["plaintext"], summary.plaintext_carried.bytes_in) == (1, 1, 5)
+    assert (summary.plaintext, summary.states["plaintext"], summary.plaintext_carried.bytes_in) == ({"prefer": 1}, 1, 5)
     [key] = b.table.plaintext_keys()
     b.table.leave_alone(key)
     summary = b.engine.summary()
-    assert (summary.plaintext, summary.states["plaintext"], summary.plaintext_carried.bytes_in) == (1, 0, 5)
+    assert (summary.plaintext, summary.states["plaintext"], summary.plaintext_carried.bytes_in) == ({"prefer": 1}, 0, 5)
     assert summary.encrypted == summary.carried.bytes_in == 0

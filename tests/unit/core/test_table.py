@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_network
 
 import pytest
 
@@ -10,7 +11,7 @@ from mcencrypt.core import admission, table
 from mcencrypt.core.status import Counters, State
 from mcencrypt.core.table import GHOST_LIFETIME, LIFE, Cause, Gone, Stage
 from mcencrypt.core.verdict import DROP, Closed, Ended, InPlaintext
-from tests.helpers.packets import ACK, RST, SYN
+from tests.helpers.packets import ACK, PSH, RST, SYN
 from tests.helpers.sides import ISN_A, ISN_B, A, B, Host, Side, connect, connected, identity, key_of, make, pair, say
 
 
@@ -41,6 +42,8 @@ class Scene:
             self.parted()
         elif stage is State.PLAINTEXT:
             self.in_plaintext()
+        elif stage is State.HEALTH_CHECK:
+            self.checked()
         elif stage is Gone.GHOST:
             self.ended()
         known = self.here.table.stage(self.key)
@@ -51,7 +54,8 @@ class Scene:
     def seen(self) -> Stage:
         """Where it stands, as a status and the answer to a packet show it."""
         here = self.here
-        assert sum(self.key in where for where in (here.table.by_local, here.table.plain, here.table.ghosts)) <= 1
+        table = here.table
+        assert sum(self.key in where for where in (table.by_local, table.plain, table.checks, table.ghosts)) <= 1
         if states := here.states():
             (state,) = states
             return state
@@ -85,7 +89,16 @@ class Scene:
     def in_plaintext(self) -> None:
         self.here.egress(make(self.local, self.remote, 800, 700, ACK))
 
+    def checked(self) -> None:
+        self.here.takes(mode="require", probes=(ip_network("10.0.0.0/24"),))
+        self.here.ingress(make(self.remote, self.local, 55, 0, SYN))
+        self.here.egress(make(self.local, self.remote, 9500, 56, SYN | ACK))
+
+    def spoken(self) -> None:
+        self.here.ingress(make(self.remote, self.local, 56, 9501, ACK | PSH, b"GET /"))
+
     def begun_in_plaintext(self) -> None:
+        self.here.takes(mode="prefer", probes=())
         self.here.ingress(make(self.remote, self.local, 77, 0, SYN))
         self.here.egress(make(self.local, self.remote, 9000, 78, SYN | ACK))
 
@@ -123,7 +136,7 @@ def test_every_move_leads_where_the_table_says(stage: Stage, cause: Cause) -> No
     target, effect = LIFE[stage, cause]
     if cause is Cause.REPLACED:
         gone, plain = scene.here.table.gone, scene.here.table.gone_plaintext
-        assert gone.connections + plain.connections == (stage is not Gone.GHOST)
+        assert gone.connections + plain.connections == (stage not in (Gone.GHOST, State.HEALTH_CHECK))
         assert scene.seen() is State.UNCONFIRMED, "the new one"
         assert scene.here.table.ghosts == {}
         return

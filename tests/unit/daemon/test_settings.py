@@ -66,13 +66,18 @@ def test_a_reload_applies_what_it_can_and_names_the_rest(tmp_path: Path) -> None
     bench = Bench(tmp_path)
     network = ip_network("10.0.0.0/8")
     done = bench.reload(
-        mode="require", allow_plaintext=(network,), log_level="error", queue_number=5, run_dir=Path("/elsewhere")
+        mode="require",
+        allow_plaintext=(network,),
+        probes=(network,),
+        log_level="error",
+        queue_number=5,
+        run_dir=Path("/elsewhere"),
     )
     assert logging.getLogger().level == logging.ERROR
-    assert done["changed"] == ["mode", "allow_plaintext", "log_level"]
+    assert done["changed"] == ["mode", "allow_plaintext", "probes", "log_level"]
     assert done["needs_restart"] == ["run_dir", "queue_number"]
     assert (done["plaintext_ended"], done["encrypted_reset"]) == (1, 0), "192.0.2.1 is in no allowed network"
-    assert bench.policy.mode == "require" and bench.policy.allow_plaintext == (network,)
+    assert bench.policy.mode == "require" and bench.policy.allow_plaintext == bench.policy.probes == (network,)
     assert bench.reload_again()["needs_restart"] == ["run_dir", "queue_number"], "still"
 
 

@@ -144,6 +144,18 @@ def test_on_leaves_what_may_be_in_plaintext(bench: Bench) -> None:
     assert bench.switch.plaintext() == [plain]
 
 
+def test_a_health_check_is_no_plaintext_and_ends_when_its_address_is_not_named_any_more(bench: Bench) -> None:
+    bench.kernel.do(bench.switch.on())
+    bench.switch.take_policy(replace(bench.switch.policy, probes=(ip_network("10.0.0.99/32"),)))
+    key = bench.sockets.add(OWN, PORT, STRANGER, 50000)
+    bench.engine.table.begin_check(key, 1, 0.0)
+    bench.kernel.acts.clear()
+    assert bench.switch.plaintext() == []
+    assert bench.switch.take_policy(bench.switch.policy).plaintext == [] and bench.kernel.acts == []
+    bench.switch.take_policy(replace(bench.switch.policy, probes=()))
+    assert bench.kernel.acts == [f"socket {PORT}-50000 ended"] and not bench.engine.table.checks
+
+
 def test_connections_that_never_leave_this_host_are_not_plaintext(bench: Bench) -> None:
     bench.sockets.add(bytes((127, 0, 0, 1)), 50000, bytes((127, 0, 0, 1)), PORT)
     bench.sockets.add(OWN, 50001, OWN, PORT)

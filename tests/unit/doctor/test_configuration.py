@@ -29,6 +29,7 @@ def test_a_good_configuration(machine: Recorded) -> None:
         ({"ports": ()}, "config.ports", Severity.PROBLEM),
         ({"chains": ("nowhere",)}, "config.ports", Severity.PROBLEM),
         ({"allow_plaintext": (ip_network("::/0"),)}, "config.allow-plaintext", Severity.PROBLEM),
+        ({"probes": (ip_network("0.0.0.0/0"),)}, "config.probes", Severity.WARNING),
         ({"mode": "prefer"}, "config.prefer", Severity.NOTE),
         ({"ports": (7331,)}, "config.ports-changed", Severity.WARNING),
     ],

@@ -50,6 +50,7 @@ identity_file = "/etc/identity"
 mode = "prefer"
 allow_plaintext = ["10.1.0.0/16", "2001:db8::/32", "192.0.2.7"]
 relayed = ["10.2.0.0/16"]
+probes = ["10.3.0.0/24"]
 state_dir = "/s"
 run_dir = "/r"
 log_level = "warning"
@@ -69,6 +70,7 @@ def everything(file: Path | None) -> Config:
         mode="prefer",
         allow_plaintext=(ip_network("10.1.0.0/16"), ip_network("2001:db8::/32"), ip_network("192.0.2.7")),
         relayed=(ip_network("10.2.0.0/16"),),
+        probes=(ip_network("10.3.0.0/24"),),
         state_dir=Path("/s"),
         run_dir=Path("/r"),
         log_level="warning",
@@ -93,6 +95,7 @@ def test_every_key_from_the_environment() -> None:
         "MCENCRYPT_MODE": "prefer",
         "MCENCRYPT_ALLOW_PLAINTEXT": "10.1.0.0/16,2001:db8::/32,192.0.2.7",
         "MCENCRYPT_RELAYED": "10.2.0.0/16",
+        "MCENCRYPT_PROBES": "10.3.0.0/24",
         "MCENCRYPT_STATE_DIR": "/s",
         "MCENCRYPT_RUN_DIR": "/r",
         "MCENCRYPT_LOG_LEVEL": "WARNING",
