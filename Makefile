@@ -1,11 +1,12 @@
-# Operators:  make venv: .venv/bin/mcencrypt    make demo: what it does    make deb: Debian package in dist/
+# Operators:  make venv: .venv/bin/mcencrypt    make demo: what it does    make deb, make rpm: packages in dist/
 # Developers: make dev: .venv-dev, the tree itself and all tools    make check, test, bench: see CONTRIBUTING.md
 #             make dist: wheel and sdist in dist/    make clean: all of it gone
 # On Debian, as root, each installs what it needs and is missing; otherwise it says what to install.
 
 PYTHON ?= python3
-# The interpreter that the Debian package will run with.
+# The interpreter that the packages will run with.
 DEB_PYTHON ?= /usr/bin/python3
+RPM_PYTHON ?= /usr/bin/python3
 # Two, so that no test run turns what an operator's service runs from into the tree itself.
 VENV := .venv
 INSTALLED := $(VENV)/.installed
@@ -25,7 +26,7 @@ WORKERS ?= $(shell expr $$(nproc) \* 5 / 2)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all venv dev demo check units test lint format types fuzz sanitize bench figures dist deb clean
+.PHONY: all venv dev demo check units test lint format types fuzz sanitize bench figures dist deb rpm clean
 all: venv
 
 venv: $(INSTALLED)
@@ -111,13 +112,17 @@ sanitize: $(STAMP)
 	@$(BIN)/python tools/sanitize $(SANITIZE)
 
 dist: $(STAMP)
-	@rm -f dist/mcencrypt-*
+	@rm -f dist/mcencrypt-*.whl dist/mcencrypt-*.tar.gz
 	@$(BIN)/python -m build --outdir dist . >dist.log 2>&1 || { tail -n 20 dist.log; exit 1; }
-	@rm dist.log; tools/sums dist; ls dist/mcencrypt-*
+	@rm dist.log; tools/sums dist; ls dist/mcencrypt-*.whl dist/mcencrypt-*.tar.gz
 
 deb:
 	@tools/prerequisites deb $(DEB_PYTHON)
 	@PYTHON=$(DEB_PYTHON) tools/deb dist
+
+rpm:
+	@tools/prerequisites rpm $(RPM_PYTHON)
+	@PYTHON=$(RPM_PYTHON) tools/rpm dist
 
 clean:
 	rm -rf $(VENV) $(DEV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -33,6 +33,17 @@ def test_a_wheel_is_built_of_the_program_and_its_rules_alone() -> None:
     assert wheel == {"packages": ["src/mcencrypt"], "force-include": included, "hooks": {"custom": {}}}
 
 
+def test_the_image_is_labelled_with_it_and_no_base_floats() -> None:
+    text = (ROOT / "docker/Dockerfile").read_text()
+    labels = re.findall(r"org\.opencontainers\.image\.version=(\S+)", text.rpartition("\nFROM ")[2])
+    assert labels == [version.VERSION]
+    page = (ROOT / "docker/README.md").read_text()
+    for file in sorted((ROOT / "docker").rglob("Dockerfile")):
+        (base,) = re.findall(r"^ARG BASE=(.+)$", file.read_text(), re.MULTILINE)
+        assert re.fullmatch(r"\w+:\d+\.\d+(\.\d+)?-\S+", base), f"{file}: {base} is another one each month"
+        assert set(re.findall(r"^FROM (\S+)", file.read_text(), re.MULTILINE)) == {"${BASE}"} and f"`{base}`" in page
+
+
 def test_it_is_a_version_of_pep_440_without_a_local_part() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?(\.dev\d+)?", version.VERSION)
 

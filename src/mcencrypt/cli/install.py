@@ -90,8 +90,8 @@ def _may(what: str) -> None:
     from mcencrypt.system import layout
 
     if layout.is_packaged():
-        how = "is in place: nothing to do" if what == "install" else "goes with it: apt-get purge mcencrypt"
-        raise OperatorError(f"this mcencrypt is part of a Debian package, and its service {how}")
+        how = "is in place: nothing to do" if what == "install" else f"goes with it: {layout.REMOVE}"
+        raise OperatorError(f"this mcencrypt is part of a package of the system, and its service {how}")
     if os.geteuid() != 0:
         raise OperatorError(f"`mcencrypt {what}` changes the system: run it as root, or give --root DIR")
 

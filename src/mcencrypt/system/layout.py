@@ -10,8 +10,10 @@ from pathlib import Path
 CONFIG = Path("/etc/mcencrypt/config.toml")
 STATE = Path("/var/lib/mcencrypt")
 RUN = Path("/run/mcencrypt")
-#: Where the Debian package keeps the program and the Python packages that it needs.
+#: Where the packages for Debian and with RPM keep the program and the Python packages that it needs.
 PACKAGE_PREFIX = Path("/usr/lib/mcencrypt")
+#: How an administrator gets rid of it.
+REMOVE = "apt-get purge mcencrypt, or dnf remove mcencrypt"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def local() -> Layout:
 
 
 def package() -> Layout:
-    """For the Debian package."""
+    """For the Debian package; tools/rpm moves what that family has elsewhere."""
     return Layout(
         units=Path("/lib/systemd/system"),
         share=Path("/usr/share"),
@@ -72,7 +74,7 @@ def package() -> Layout:
 
 
 def is_packaged() -> bool:
-    """Whether the program that runs now belongs to the Debian package."""
+    """Whether the program that runs now belongs to a package of the system."""
     return Path(sys.prefix) == PACKAGE_PREFIX
 
 

@@ -93,7 +93,7 @@ def test_only_root_changes_the_system(word: str, monkeypatch: pytest.MonkeyPatch
 def test_the_package_s_own_program_leaves_it_to_the_package(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "is_packaged", lambda: True)
     result = run(word)
-    assert result.exit_code == 1 and "Debian package" in result.stderr
+    assert result.exit_code == 1 and "package of the system" in result.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(root: Path) -> None:
