@@ -6,6 +6,7 @@ Every few seconds all processes are looked at, a few at a time, for packets wait
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Iterator
 from typing import Final, Protocol
 
@@ -19,10 +20,9 @@ from mcencrypt.nodes.sight import Sight, Uncovered, look, uncovered
 
 log = logging.getLogger(__name__)
 
-#: Seconds from the start to the first look, between the end of a look and the next, and between two of its steps.
+#: Seconds from the start to the first look, and between the end of a look and the next, to a whole one.
 FIRST: Final = 0.5
 EVERY: Final = 10.0
-STEP: Final = 0.01
 #: A look that took long is followed by a pause that is so many times as long: on a host with very many sockets too it
 #: takes no more than a hundredth of the time.
 RATIO: Final = 100.0
@@ -86,7 +86,7 @@ class Lookout:
             self._steps = look(self._files, self._open, self._ports())
         except OSError as error:
             log.warning("sockets cannot be looked at", extra=fields(error=error.strerror))
-            self._timers.call_at(self._timers.now() + EVERY, self._begin)
+            self._again(EVERY)
             return
         self._took = self._timers.now() - began
         self._step()
@@ -97,15 +97,19 @@ class Lookout:
             seen = next(self._steps)
         except OSError as error:
             log.warning("processes cannot be looked at", extra=fields(error=error.strerror))
-            self._timers.call_at(self._timers.now() + EVERY, self._begin)
+            self._again(EVERY)
             return
         now = self._timers.now()
         self._took += now - began
         if seen is None:
-            self._timers.call_at(now + STEP, self._step)
+            self._timers.call_at(now, self._step)  # as soon as no packet waits
             return
         self._judge(seen)
-        self._timers.call_at(self._timers.now() + max(EVERY, RATIO * self._took), self._begin)
+        self._again(max(EVERY, RATIO * self._took))
+
+    def _again(self, seconds: float) -> None:
+        """Look anew, with what else the clock wakes the daemon for."""
+        self._timers.call_at(math.ceil(self._timers.now() + seconds), self._begin)
 
     def _judge(self, seen: Sight) -> None:
         self._on_nodes(seen.nodes)

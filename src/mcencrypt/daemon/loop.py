@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import select
 import signal
 import socket
@@ -30,6 +31,11 @@ class Spare(Protocol):
 
     def make(self) -> None:
         """Do a piece of it."""
+
+
+def next_multiple(seconds: float, now: float) -> float:
+    """The first time after `now` that is a multiple of `seconds`, however those are rounded."""
+    return (math.floor(now / seconds + 1e-6) + 1) * seconds
 
 
 def _readable(fd: int, seconds: float) -> bool:
@@ -79,15 +85,18 @@ class Loop:
         heapq.heappush(self._timers, (when, next(self._order), callback))
 
     def call_every(self, seconds: float, callback: Callable[[], None]) -> None:
-        """Call again and again, `seconds` after each call has ended."""
+        """Call again and again, whenever the clock shows a multiple of `seconds`.
+
+        So all that comes every few whole seconds shares one wake-up. One that took longer is left out.
+        """
 
         def again() -> None:
             try:
                 callback()
             finally:
-                self.call_at(time.monotonic() + seconds, again)
+                self.call_at(next_multiple(seconds, time.monotonic()), again)
 
-        self.call_at(time.monotonic() + seconds, again)
+        self.call_at(next_multiple(seconds, time.monotonic()), again)
 
     def stop_on(self, *numbers: signal.Signals) -> None:
         """Let `run` return when one of these signals arrives."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mcencrypt.daemon.loop import Loop
+from mcencrypt.daemon.loop import Loop, next_multiple
 
 
 class Bench:
@@ -139,3 +139,22 @@ def test_with_no_spare_work_left_it_waits(bench: Bench) -> None:
     bench.loop.call_at(bench.loop.now() + 60, bench.stop)
     bench.loop.run()
     assert waits[:2] == [0.0, 0.0] and waits[2] > 1
+
+
+@pytest.mark.parametrize("now", [0.0, 0.25, 5.0, 41234.999999999, 41235.0, 41235.0000004, 999999.7])
+def test_all_that_comes_every_few_seconds_comes_together(now: float) -> None:
+    every_second, every_five, every_quarter = (next_multiple(seconds, now) for seconds in (1.0, 5.0, 0.25))
+    assert now < every_second <= now + 1.000001
+    assert now < every_five <= now + 5.000005
+    assert every_five % 1.0 == 0.0 and every_second % 0.25 == 0.0 and every_quarter <= every_second
+
+
+def test_a_timer_that_comes_again_and_again_does(bench: Bench) -> None:
+    def act() -> None:
+        bench.act("again")
+        if bench.acts.count("again") == 3:
+            bench.stop()
+
+    bench.loop.call_every(0.001, act)
+    bench.loop.run()
+    assert bench.acts.count("again") == 3
