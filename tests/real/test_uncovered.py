@@ -80,7 +80,7 @@ def test_ports_auto_takes_the_ports_of_the_node(lab: Lab, tmp_path: Path) -> Non
     program.stop()
     second = multichaind(node, tmp_path, 9877)
     wait_for(lambda: node.status()["ports"] == [9877], "the ports to follow the node", 60)
-    assert "--dport 9877" in node.run(["iptables-save"]).stdout or "9877" in node.run(["iptables-save"]).stdout
+    wait_for(lambda: "9877" in node.run(["iptables-save"]).stdout, "the rules to follow")
     second.stop()
     node.restart()
     assert node.status()["ports"] == [9877], "remembered"
