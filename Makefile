@@ -25,6 +25,8 @@ SOURCES_ALONE = MCENCRYPT_INTERPRETED=1 $(BIN)/python -m pytest -q -p no:cachepr
 WORKERS ?= $(shell expr $$(nproc) \* 5 / 2)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Whatever the shell says: tests start thousands of programs, and each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: all venv dev demo check units test lint format types fuzz sanitize bench figures dist deb rpm clean
 all: venv
