@@ -55,8 +55,8 @@ def status(**changes: Any) -> Status:
         "key_id": KEY_ID, "identity": OURS, "netns": None, "pid": 4242, "version": VERSION,
         "build": "compiled", "uptime": 61.2,
         "keys": [key(id=changes.get("key_id", KEY_ID))],
-        "base_key_retired": False, "connections": [], "changed_keys": [], "totals": {"connections": 0, **_NOTHING},
-        "refused": {},
+        "base_key_retired": False, "connections": [], "changed_keys": [], "own_addresses": [],
+        "totals": {"connections": 0, **_NOTHING}, "refused": {},
         "grew": {}, "queue": queue(), "gate": gate(), "rules_lost": 0, "rules_seen": 0.4,
     }  # fmt: skip
     return {**made, **changes}  # type: ignore[typeddict-item]

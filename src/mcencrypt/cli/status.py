@@ -65,6 +65,7 @@ def describe(result: Status, width: int | None = None) -> list[str]:
     lines += plaintext(result["plaintext_peers"], width)
     lines += uncovered(result, width)
     lines += changed_keys(result, width)
+    lines += own_addresses(result, width)
     totals = result["totals"]
     lines += [
         "",
@@ -132,6 +133,16 @@ def changed_keys(result: Status, width: int | None = None) -> list[str]:
         now, before = one["other_name"] or one["other_key"], one["name"] or one["key"]
         what = "refused" if one["pinned"] else "believed"
         lines += text.wrapped("KEY CHANGED", f"{one['address']}: {before} before, now {now}, {what}", width)
+    return ["", *lines] if lines else []
+
+
+def own_addresses(result: Status, width: int | None = None) -> list[str]:
+    """Lines that name the addresses at which this node dials itself; none if there are none."""
+    lines = []
+    for one in result["own_addresses"]:
+        times = f"{text.plural(one['dials'], 'dial')}, last {text.age(one['last'])} ago"
+        what = f"{one['address']} leads back here ({times}); nothing is wrong"
+        lines += text.wrapped("own address", what, width)
     return ["", *lines] if lines else []
 
 

@@ -160,6 +160,17 @@ class Uncovered(TypedDict):
     sure: bool
 
 
+class OwnAddress(TypedDict):
+    """An address that leads back to this node: what it dialled there came back, and was refused."""
+
+    #: As it was dialled, ADDRESS:PORT or [ADDRESS]:PORT.
+    address: str
+    #: How often, since the daemon's start.
+    dials: int
+    #: Seconds since the last time.
+    last: float
+
+
 class PeersList(TypedDict):
     """A signed list of peers."""
 
@@ -238,6 +249,8 @@ class Status(Keys):
     totals: Totals
     #: Addresses at which another key answered than the one that is remembered.
     changed_keys: list[Answered]
+    #: Addresses at which this node has dialled itself.
+    own_addresses: list[OwnAddress]
     #: Packets dropped and connections refused since the daemon's start, by reason; what never occurred is left out.
     refused: dict[Reason, int]
     #: Seconds since counters last grew, as far as they did: "refused.REASON", "rules_lost", "fence_lost",

@@ -202,6 +202,7 @@ class Admission:
         if dial is not None:  # no answer will come: the local connect() fails at once instead of waiting for ever
             self._outcome.to_socket(bare(reversed_key(dial), 0, self.dialling[dial].isn + 1, RST | ACK))
             self.dials.forget(dial)
+            self.identities.led_back(dial, now)
         if refused.reason in _STRANGER and self.policy.plaintext_allowed(address):
             try:
                 verdict = self._plain_syn_in(segment, key, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Final
+from typing import Final, NamedTuple
 
 from .addresses import endpoints, is_link_local
 from .answers import Answers
@@ -17,15 +17,30 @@ _OURS: Final = (
 )
 
 
+#: Addresses that lead back here that are remembered; the one that was dialled longest ago gives way.
+MAX_OWN: Final = 16
+
+
+class OwnAddress(NamedTuple):
+    """An address and port that leads back here: this node's own, as others reach it."""
+
+    #: Dials of ours that came back.
+    dials: int
+    #: When the last one did, in seconds, monotonic.
+    last: float
+
+
 class Identities:
     """What is believed of peers' keys, besides what handshakes prove."""
 
-    __slots__ = ("_outcome", "_own", "answers")
+    __slots__ = ("_outcome", "_own", "answers", "own_addresses")
 
     def __init__(self, own: bytes, outcome: Outcome) -> None:
         """`own`: our public key."""
         self._own, self._outcome = own, outcome
         self.answers = Answers()
+        #: By packed address + port.
+        self.own_addresses: dict[bytes, OwnAddress] = {}
 
     def check(self, policy: Policy, identity: bytes) -> None:
         """Raises Refused for a peer that is not trusted.
@@ -41,6 +56,14 @@ class Identities:
                 f"its key {key} is not listed: to trust it, compare it with `mcencrypt identity` there, then "
                 f"`mcencrypt peers add NAME {key}`",
             )
+
+    def led_back(self, dialled: bytes, now: float) -> None:
+        """A dial of ours (its key, ours first) has come back: what it dialled is an address of this node."""
+        endpoint = endpoints(dialled)[1]
+        before = self.own_addresses.pop(endpoint, OwnAddress(0, now))
+        if len(self.own_addresses) >= MAX_OWN:
+            del self.own_addresses[next(iter(self.own_addresses))]
+        self.own_addresses[endpoint] = OwnAddress(before.dials + 1, now)
 
     def check_answer(self, policy: Policy, key: bytes, identity: bytes, unix_ms: int) -> None:
         """A peer has answered our dial (its key, ours first) and proven this key.

@@ -240,7 +240,17 @@ class Streams(StreamTable):
                 return
             if refused.key_id:
                 self._admission.refused_keys.note(peer_of(stream.key), refused.key_id)
+            if refused.reason == "own-key" and isinstance(stream, Answered):
+                self._led_back(stream.collected.message(), now)
             self._fail(stream, refused.reason, str(refused))
+
+    def _led_back(self, message: bytes, now: float) -> None:
+        """Our own message 1 has come back: whichever dial it is of fails at once."""
+        dialled = next((one for one in self.dialling.values() if one.dial.hello == message), None)
+        if dialled is not None:
+            self._admission.identities.led_back(dialled.key, now)
+            self._part(dialled, dialled.reset_out())
+            self._outcome.to_socket(dialled.reset_socket())
 
     def _keys(self, dialled: Dialled, segment: Segment, now: float) -> None:
         """Message 2: the connection is encrypted.  Raises Refused."""

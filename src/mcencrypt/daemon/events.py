@@ -32,6 +32,10 @@ BURST = 20
 #: Refused connections that are remembered, and for how many seconds one that ends was refused a moment ago.
 REMEMBERED = 1024
 LATELY = 120.0
+#: The same for refusals of one reason and one address: nodes dial what they know time and again. One line about an own
+#: address, which multichaind dials each second, says all that there is.
+LINES_OF_PEER = 1 / 600
+BURST_OF_PEER = 3
 
 
 class Reporter:
@@ -41,6 +45,8 @@ class Reporter:
         """`name_of` names a public key."""
         self._name_of = name_of
         self._limits: dict[tuple[type[Event], str], RateLimit] = {}
+        #: By reason and peer's address, the latest last.
+        self._of_peer: dict[tuple[str, bytes], RateLimit] = {}
         #: When connections were last refused, the latest last.
         self._refused: dict[bytes, float] = {}
 
@@ -51,9 +57,15 @@ class Reporter:
     def _limit(self, kind: type[Event], reason: str) -> RateLimit:
         limit = self._limits.get((kind, reason))
         if limit is None:
-            # multichaind dials what it advertises itself, time and again
-            limit = RateLimit(1 / 600, 1) if reason == "own-key" else RateLimit(LINES_PER_SECOND, BURST)
+            limit = RateLimit(LINES_OF_PEER, 1) if reason == "own-key" else RateLimit(LINES_PER_SECOND, BURST)
             self._limits[kind, reason] = limit
+        return limit
+
+    def _limit_of_peer(self, reason: str, peer: bytes) -> RateLimit:
+        limit = self._of_peer.pop((reason, peer), None) or RateLimit(LINES_OF_PEER, BURST_OF_PEER)
+        self._of_peer[reason, peer] = limit
+        if len(self._of_peer) > REMEMBERED:
+            del self._of_peer[next(iter(self._of_peer))]
         return limit
 
     def handle(self, event: Event, now: float) -> None:
@@ -64,13 +76,16 @@ class Reporter:
             if len(self._refused) > REMEMBERED:
                 del self._refused[next(iter(self._refused))]
         limit = self._limit(type(event), event.reason if isinstance(event, Rejected) else "")
+        local, remote = endpoints(event.key)
+        of_peer = self._limit_of_peer(event.reason, remote[:-2]) if isinstance(event, Rejected) else None
+        if of_peer is not None and not of_peer.allow(now):
+            return
         if not limit.allow(now):
             return
-        local, remote = endpoints(event.key)
         details: dict[str, Any] = {"peer": endpoint(remote), "local": endpoint(local)}
         if isinstance(event, Encrypted | KeyChanged | Closed | Tampered) and event.identity:
             details["name"] = self._name_of(event.identity)
-        missed = limit.take_suppressed()
+        missed = limit.take_suppressed() + (of_peer.take_suppressed() if of_peer is not None else 0)
         if missed:
             details["not_shown"] = missed
         match event:

@@ -94,6 +94,10 @@ class Snapshots:
             "connections": [connection(one, self._live.name_of) for one in shown],
             "totals": totals(self._engine, shown),
             "changed_keys": self._memory.changes(),
+            "own_addresses": [
+                {"address": endpoint(one), "dials": found.dials, "last": round(now - found.last, 3)}
+                for one, found in self._engine.admission.identities.own_addresses.items()
+            ],
             "refused": dict(self._engine.outcome.refused),
             "grew": self._grown(now),
             "queue": self._queue(),

@@ -103,7 +103,16 @@ def check_refusals(case: Case) -> Iterator[Finding]:
     """What was refused since the daemon's start, where there is something to do about it."""
     if case.status is None:
         return
-    refused = case.status["refused"]
+    refused = dict(case.status["refused"])
+    own = case.status["own_addresses"]
+    if own:
+        known = sum(one["dials"] for one in own)
+        refused["own-key"] = max(refused.get("own-key", 0) - known, 0)
+        yield note(
+            "daemon.own-address",
+            f"this node dialled itself {_times(known)}, at {', '.join(one['address'] for one in own)}: that is its own "
+            "address, as published; nothing is wrong",
+        )
     for reason, count in refused.items():
         if count and reason in _REASONS:
             meaning, advice = _REASONS[reason]

@@ -41,6 +41,14 @@ def test_status_for_people_shows_every_number(tmp_path: Path) -> None:
     assert lines[-1] == "rules        in place; the fence is in place"
 
 
+def test_an_own_address_is_one_line_however_often_it_was_dialled() -> None:
+    from mcencrypt.cli.status import describe
+
+    own = [{"address": "203.0.113.7:7447", "dials": 56, "last": 2.0}]
+    lines = [line for line in describe(status_result(own_addresses=own)) if "203.0.113.7" in line]
+    assert lines == ["own address  203.0.113.7:7447 leads back here (56 dials, last 2s ago); nothing is wrong"]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -18,7 +18,7 @@ from mcencrypt.core.verdict import (
     Rejected,
     Tampered,
 )
-from mcencrypt.daemon.events import BURST, LATELY, LINES_PER_SECOND, REMEMBERED, Reporter
+from mcencrypt.daemon.events import BURST, BURST_OF_PEER, LATELY, LINES_PER_SECOND, REMEMBERED, Reporter
 from mcencrypt.daemon.names import identity as shown
 from tests.helpers.sides import A6, B6, A, B, identity, key_of
 
@@ -90,8 +90,9 @@ def test_addresses_of_version_6_stand_in_brackets(reporter: Reporter, caplog: py
 
 
 def test_one_kind_does_not_take_the_place_of_another(reporter: Reporter, caplog: pytest.LogCaptureFixture) -> None:
-    for _ in range(3 * BURST):
-        reporter.handle(Rejected(KEY, "not-a-handshake", "it carries none"), 0.0)
+    for peer in range(3 * BURST):
+        key = key_of(A, (peer.to_bytes(4, "big"), 7331))
+        reporter.handle(Rejected(key, "not-a-handshake", "it carries none"), 0.0)
     assert len(caplog.records) == BURST
     reporter.handle(Rejected(KEY, "wrong-key", "it uses another"), 0.0)
     reporter.handle(Tampered(KEY, b""), 0.0)
@@ -119,3 +120,24 @@ def test_what_ends_after_its_dial_was_refused_is_not_from_before(
     for port in range(2 * REMEMBERED):
         reporter.handle(Rejected(KEY[:-2] + port.to_bytes(2), "not-a-handshake", ""), 500.0)
     assert len(reporter._refused) == REMEMBERED
+
+
+def test_refusals_of_one_address_are_few_lines_and_the_next_one_counts_the_rest(
+    reporter: Reporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    for second in range(100):
+        reporter.handle(Rejected(key_of((A[0], 1000 + second), B), "not-a-handshake", "?"), float(second))
+    assert len(caplog.records) == BURST_OF_PEER
+    reporter.handle(Rejected(key_of(A, (bytes((10, 0, 0, 3)), 1)), "not-a-handshake", "?"), 100.0)
+    assert len(caplog.records) == BURST_OF_PEER + 1, "another address has lines of its own"
+    caplog.clear()
+    reporter.handle(Rejected(KEY, "not-a-handshake", "?"), 700.0)
+    [record] = caplog.records
+    assert record.fields["not_shown"] == 100 - BURST_OF_PEER  # type: ignore[attr-defined]
+
+
+def test_addresses_whose_lines_are_counted_are_bounded(reporter: Reporter) -> None:
+    for number in range(REMEMBERED + 50):
+        peer = (number.to_bytes(4, "big"), 7331)
+        reporter.handle(Rejected(key_of(A, peer), "not-a-handshake", "?"), 0.0)
+    assert len(reporter._of_peer) == REMEMBERED

@@ -63,6 +63,15 @@ def test_what_a_daemon_counts(machine: Recorded, changes: dict[str, Any], name: 
         assert "192.0.2.9:7331 and 20 more" in found.text
 
 
+def test_dials_of_our_own_address_are_a_note_and_what_is_left_of_them_a_warning(machine: Recorded) -> None:
+    own = [{"address": "203.0.113.7:7447", "dials": 56, "last": 2.0}]
+    for refused, warned in ((56, False), (57, True)):
+        found = list(check_refusals(case(machine, status(refused={"own-key": refused}, own_addresses=own))))
+        shown = by_id(found, "daemon.own-address")
+        assert shown.severity is Severity.NOTE and "56 times, at 203.0.113.7:7447" in shown.text
+        assert any(one.id == "refused.own-key" for one in found) is warned
+
+
 def test_every_reason_that_is_explained_exists() -> None:
     assert set(_REASONS) <= set(REASONS)
 
