@@ -40,3 +40,14 @@ class Ping(TypedDict):
 
     #: Process id of the daemon.
     pid: int
+
+
+class OwnAddress(TypedDict):
+    """An address that leads back to this node: what it dialled there came back, and was refused."""
+
+    #: As it was dialled, ADDRESS:PORT or [ADDRESS]:PORT.
+    address: str
+    #: How often, since the daemon's start.
+    dials: int
+    #: Seconds since the last time.
+    last: float

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Annotated, Final, Literal, NotRequired, TypedDict
 
 from mcencrypt.control.answered import Answered as Answered
+from mcencrypt.control.answered import OwnAddress as OwnAddress
 from mcencrypt.control.answered import PeersForgotten as PeersForgotten
 from mcencrypt.control.answered import Ping as Ping
 from mcencrypt.core.handshake import CarrierWord
@@ -158,17 +159,6 @@ class Uncovered(TypedDict):
     owner: str | None
     #: Whether it is MultiChain's beyond reasonable doubt; only then `--check` fails.
     sure: bool
-
-
-class OwnAddress(TypedDict):
-    """An address that leads back to this node: what it dialled there came back, and was refused."""
-
-    #: As it was dialled, ADDRESS:PORT or [ADDRESS]:PORT.
-    address: str
-    #: How often, since the daemon's start.
-    dials: int
-    #: Seconds since the last time.
-    last: float
 
 
 class PeersList(TypedDict):

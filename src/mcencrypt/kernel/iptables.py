@@ -143,12 +143,19 @@ def _one_line(text: str) -> str:
     return "; ".join(line for line in lines if line and not line.startswith(("#", "Try `", "Error occurred")))
 
 
+#: What iptables says where a part of the kernel is missing.
+_NO_MODULE = (
+    "does not exist", "No such file", "Couldn't load", "missing kernel module", "Protocol not supported",
+    "No chain/target/match",
+)  # fmt: skip
+
+
 def _advice(stderr: str) -> str:
     if "ermission denied" in stderr or "must be root" in stderr:
         return "run as root, or with CAP_NET_ADMIN and CAP_NET_RAW"
     if "xtables lock" in stderr:
         return "another program holds the xtables lock; try again"
-    if "does not exist" in stderr or "No such file" in stderr or "Couldn't load" in stderr:
+    if any(words in stderr for words in _NO_MODULE):
         return (
             "the kernel lacks a part that is needed (tables raw and mangle; multiport, comment, NFQUEUE); "
             "load its module, or set MCENCRYPT_IPTABLES to iptables-legacy or iptables-nft"

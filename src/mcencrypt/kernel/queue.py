@@ -24,7 +24,7 @@ from mcencrypt.core.packet import VERDICT_LIMIT
 from mcencrypt.core.prim import Reply
 from mcencrypt.core.verdict import ACCEPT, DROP, Verdict
 from mcencrypt.errors import OperatorError
-from mcencrypt.kernel.queueowner import owner
+from mcencrypt.kernel.queueowner import why_not
 
 #: Decides about one packet: the packet (valid until it returns), NFQA_SKB_INFO, whether it leaves this host, and now.
 Decide = Callable[[memoryview, int, bool, float], Verdict]
@@ -83,16 +83,7 @@ class Queue:
             self._queue: Binding = binding or NetfilterQueue()
             self._queue.bind(number, _nobody, max_len=MAX_WAITING, mode=COPY_PACKET, sock_len=SOCKET_BUFFER)
         except OSError as problem:
-            who = owner(number)
-            if who:
-                raise OperatorError(
-                    f"cannot bind netfilter queue {number}: {who} reads it: set queue_number to another number, or "
-                    "stop that program"
-                ) from None
-            raise OperatorError(
-                f"cannot bind netfilter queue {number}: {problem}; run as root (CAP_NET_ADMIN), and see whether "
-                "another program uses it (set queue_number, or stop the other daemon)"
-            ) from None
+            raise OperatorError(why_not(number, str(problem))) from None
         self._socket = socket.socket(fileno=os.dup(self._queue.get_fd()))
         self._socket.setblocking(False)
         self._message = nfq.Message(self._socket)

@@ -4,10 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 _NETFILTER = "12"  # NETLINK_NETFILTER
 _PROC = Path("/proc")
+#: A daemon of ours, by its command line.
+_OURS = re.compile(r"\bmcencrypt\b.* daemon\b")
+
+
+def why_not(number: int, problem: str, proc: Path = _PROC) -> str:
+    """Why a queue cannot be bound, where the kernel's own words are `problem`, and what to do; one line."""
+    cannot = f"cannot bind netfilter queue {number}"
+    queues = proc / "thread-self/net/netfilter/nfnetlink_queue"
+    if (proc / "thread-self/net").is_dir() and not queues.exists():
+        return (
+            f"{cannot}: the kernel has no netfilter queues: load their module on the host (modprobe nfnetlink_queue; "
+            "after an update of the kernel reboot first), or use a kernel with CONFIG_NETFILTER_NETLINK_QUEUE"
+        )
+    who = owner(number, proc)
+    if _OURS.search(who):
+        return (
+            f"{cannot}: another mcencrypt ({who}) serves this network already, and one does for all its nodes: stop "
+            "one of the two"
+        )
+    if who:
+        return f"{cannot}: {who} reads it: set queue_number to another number, or stop that program"
+    with contextlib.suppress(OSError, LookupError, ValueError):
+        _port(number, proc)
+        return (
+            f"{cannot}: a program that cannot be seen from here reads it: if that is another sidecar or daemon of this "
+            "network, one is enough: remove one of the two; else set queue_number to another number"
+        )
+    return (
+        f"{cannot}: {problem}; run as root (CAP_NET_ADMIN), and see whether another program uses it (set queue_number, "
+        "or stop the other daemon)"
+    )
 
 
 def owner(number: int, proc: Path = _PROC) -> str:

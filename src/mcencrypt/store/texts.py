@@ -15,6 +15,8 @@ from mcencrypt.errors import OperatorError
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _AT_LINE = re.compile(r"\(at line (\d+), column \d+\)$")
+#: What somebody meant as text: a word, a path, an address, a network.
+_WORD = re.compile(r"[A-Za-z/0-9~][\w./:-]*")
 _TWICE = "Cannot overwrite a value"
 
 
@@ -50,6 +52,9 @@ def _explained(problem: str, text: str) -> str:
         before = [at for at, one in enumerate(lines[: number - 1], 1) if one.partition("=")[0].strip() == key]
         where = f"lines {before[0]} and {number}" if before else f"line {number}"
         return f"{key} is there twice ({where}): remove one"
+    value = line.partition("#")[0].partition("=")[2].strip()
+    if key and _WORD.fullmatch(value):
+        return f'{key}: text stands in quotes: {key} = "{value}" (line {number})'
     odd = next((letter for letter in line.partition("#")[0] if not letter.isascii()), None)
     if odd is not None:
         name = unicodedata.name(odd, "a letter")

@@ -57,7 +57,9 @@ def meant(word: str, known: Iterable[str], show: Callable[[str], str] = str) -> 
 
 def _list(source: Source, value: object, of: type, example: str) -> list[Any]:
     if not isinstance(value, list) or any(type(item) is not of for item in value):
-        raise source.error(f"must be a list, as in {example}")
+        mistaken = isinstance(value, list) and all(type(item) in (int, str) for item in value)
+        kind = (" of numbers, without quotes" if of is int else " of texts, in quotes") if mistaken else ""
+        raise source.error(f"must be a list{kind}, as in {example}")
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mcencrypt.kernel.queueowner import owner
+from mcencrypt.kernel.queueowner import owner, why_not
 
 
 def recorded(proc: Path) -> Path:
@@ -26,6 +26,23 @@ def recorded(proc: Path) -> Path:
 
 def test_the_program_that_reads_a_queue_is_named(tmp_path: Path) -> None:
     assert owner(27971, recorded(tmp_path)) == "/usr/bin/python3 -m mcencrypt daemon (pid 4242)"
+
+
+def test_why_a_queue_cannot_be_had_is_said_with_what_to_do(tmp_path: Path) -> None:
+    proc = recorded(tmp_path)
+    assert "another mcencrypt (/usr/bin/python3 -m mcencrypt daemon (pid 4242)) serves this" in why_not(
+        27971, "?", proc
+    )
+    (proc / "4242/cmdline").write_text("suricata\0-q\0")
+    assert "suricata -q (pid 4242) reads it: set queue_number" in why_not(27971, "?", proc)
+    (proc / "4242/fd/3").unlink()
+    assert "cannot be seen from here" in why_not(27971, "?", proc) and "remove one of the two" in why_not(
+        27971, "?", proc
+    )
+    assert "no permission; run as root" in why_not(5, "no permission", proc)
+    (proc / "thread-self/net/netfilter/nfnetlink_queue").unlink()
+    assert "modprobe nfnetlink_queue" in why_not(27971, "?", proc)
+    assert all("\n" not in why_not(number, "?", proc) for number in (5, 27971))
 
 
 def test_what_cannot_be_told_is_not_said(tmp_path: Path) -> None:
