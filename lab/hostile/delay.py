@@ -5,7 +5,7 @@ from __future__ import annotations
 from lab.behaviours import Delay
 
 from .frames import Stepped
-from .scenario import Scenario, Traffic
+from .scenario import MEASURED, Scenario, Traffic
 
 _BULK = Traffic(size=6e5, connections=4)
 
@@ -15,7 +15,7 @@ def _distant(milliseconds: float, target: float | None) -> Scenario:
         f"distance-{milliseconds:g}",
         f"a round trip takes {milliseconds:g} ms",
         lambda dice: Delay(milliseconds / 2000),
-        traffic=_BULK,
+        traffic=MEASURED if target else _BULK,
         target=target,
         rounds=3 if target else 1,
     )

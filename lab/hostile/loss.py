@@ -9,14 +9,14 @@ from lab.behaviours import Chain, Delay, Drop
 
 from .frames import Bursts, First, Outage, bare_ack, fin, syn
 from .network import Network
-from .scenario import Scenario, Traffic
+from .scenario import MEASURED, Scenario, Traffic
 
 #: Goodput that up to 3 % of loss must leave, beside plain TCP.
 _TARGET = 0.9
 _BULK = Traffic(size=6e5, connections=4)
 
 
-def _lossy(percent: float, target: float | None, traffic: Traffic = _BULK) -> Scenario:
+def _lossy(percent: float, target: float | None, traffic: Traffic = MEASURED) -> Scenario:
     return Scenario(
         f"loss-{percent:g}",
         f"{percent:g} % of all segments with data are lost",
@@ -37,17 +37,17 @@ def _statistic(network: Network) -> Iterator[None]:
 
 
 SCENARIOS = (
-    Scenario("quiet", "nothing happens", traffic=_BULK, target=_TARGET, rounds=3),
+    Scenario("quiet", "nothing happens", traffic=MEASURED, target=_TARGET, rounds=3),
     _lossy(0.1, _TARGET),
     _lossy(0.5, _TARGET),
     _lossy(1, _TARGET),
-    _lossy(3, _TARGET, Traffic(size=5e5, connections=4)),
+    _lossy(3, _TARGET),
     _lossy(10, None, Traffic(size=3e5, connections=4)),
     Scenario(
         "loss-in-the-router",
         "1 % of all packets are lost, acknowledgements too (iptables -m statistic)",
         setting=_statistic,
-        traffic=_BULK,
+        traffic=MEASURED,
         target=_TARGET,
         rounds=3,
     ),
@@ -86,7 +86,7 @@ SCENARIOS = (
         "loss-and-distance",
         "1 % of the segments with data are lost on a path of 20 ms",
         lambda dice: Chain(Delay(0.01), Drop(0.01, dice=dice)),
-        traffic=Traffic(size=5e5, connections=4),
+        traffic=MEASURED,
         target=_TARGET,
         rounds=3,
     ),

@@ -25,12 +25,14 @@ class Shape:
 
     name: str
     offloads: Offloads
+    #: Segments that a batch of the kernel's has at most: without GSO, too, it hands over several at once.
+    segments: int = 65535
 
 
 #: Checksums are finished and batches cut before the wire, in all of them.
 SHAPES = {
     "batches": Shape("batches", Offloads(gso=True, gro=True, tx=False)),
-    "singles": Shape("singles", Offloads(gso=False, gro=False, tx=False)),
+    "singles": Shape("singles", Offloads(gso=False, gro=False, tx=False), 1),
 }
 
 
@@ -65,6 +67,7 @@ def hostile_network(shape: Shape) -> Iterator[Network]:
         lab.link(boxed, "b", b, "eth0", one_offloads=Offloads(gro=False), other_offloads=shape.offloads)
         for number, (host, interface) in enumerate(((a, "eth0"), (b, "eth0")), start=1):
             side = "ab"[number - 1]
+            host.ip("link", "set", "dev", interface, "gso_max_segs", shape.segments)
             lab.assign(host, interface, f"10.66.{number}.2/24", f"fd66:{number}::2/64")
             lab.assign(router, side, f"10.66.{number}.1/24", f"fd66:{number}::1/64")
             host.route("default", f"10.66.{number}.1")

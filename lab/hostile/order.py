@@ -5,7 +5,7 @@ from __future__ import annotations
 from lab.behaviours import Chain, Drop, Duplicate, Reorder
 
 from .frames import Swap, bare_ack
-from .scenario import Scenario, Traffic
+from .scenario import MEASURED, Scenario, Traffic
 
 _BULK = Traffic(size=6e5, connections=4)
 
@@ -15,7 +15,7 @@ def _late(percent: float, milliseconds: float, target: float | None) -> Scenario
         f"reordering-{percent:g}",
         f"{percent:g} % of the segments with data come {milliseconds:g} ms late",
         lambda dice: Reorder(percent / 100, milliseconds / 1000, dice=dice),
-        traffic=_BULK,
+        traffic=MEASURED if target else _BULK,
         target=target,
         rounds=3 if target else 1,
     )

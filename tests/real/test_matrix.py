@@ -4,6 +4,7 @@
 """
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,8 @@ def hostile(request):
 @pytest.mark.parametrize("name", [one.name for one in SCENARIOS if not one.slow] if FULL else CHOSEN)
 def test_streams_are_identical_or_their_ends_know(hostile, name):
     scenario, version = NAMED[name], hostile.version
+    if not FULL:  # goodput is not looked at
+        scenario = replace(scenario, traffic=replace(scenario.traffic, size=min(scenario.traffic.size, 6e5)))
 
     def reboot():
         hostile.b.kill()
