@@ -11,6 +11,7 @@ from struct import pack, unpack
 from typing import Any
 
 from mcencrypt.core.handshake import HELLO_LENGTH
+from mcencrypt.core.streamtable import SPEAKS_WITHIN
 from tests.helpers.packets import ACK, PSH, SYN, Packet, options_of
 from tests.helpers.sides import ISN_A, ISN_B, A, B, Host, Side, make
 
@@ -60,6 +61,7 @@ class Path:
         assert answer.payload == b"" and answer.ack == (self.isns[0] + 1) % 2**32
         seen = self.a.gets(answer)
         assert (seen.flags, seen.ack) == (SYN | ACK, (self.isns[0] + 1) % 2**32)
+        assert not seen.window, "our socket must not send before the keys are there"
         return self.a.sends(self.from_a())
 
     def answered(self) -> Packet:
@@ -73,11 +75,22 @@ class Path:
         (injected,) = side.injected()
         return injected
 
+    def keyed(self) -> Packet:
+        """Message 2 has arrived at A: what its socket is told, which may speak from now on."""
+        toward, told = self._only(self.a, self.answered())
+        assert toward == "socket" and not told.payload
+        return told
+
+    def spoken(self, first: bytes = b"hello") -> Packet:
+        """The record with which A begins; `first` is empty if its socket says nothing."""
+        self.keyed()
+        if first:
+            return self.a.sends(self.from_a(first, stamp=101))
+        self.a.engine.streams.tick(self.a.now + SPEAKS_WITHIN)
+        ((toward, record),) = self.a.injected()
+        assert toward == "network"
+        return record
+
     def connected(self, first: bytes = b"hello") -> Packet:
         """A has sent `first`, and B's socket knows of the connection: what it sees first."""
-        opened = self.answered()
-        if first:
-            assert not isinstance(self.a.egress(self.from_a(first, stamp=101)), Packet)
-        toward, record = self._only(self.a, opened)
-        assert toward == "network"
-        return self.b.gets(record)
+        return self.b.gets(self.spoken(first))

@@ -19,7 +19,7 @@ from .packet import ACK, MASK32, RST, Segment, rebuild
 from .packet import bare as bare_segment
 from .verdict import Outcome, Verdict
 
-#: Seconds since our socket's SYN-ACK from which on they must not become its round trip.
+#: Seconds of waiting from which on they must not become a part of our socket's round trip.
 LONG: Final = 0.05
 #: Seconds that our socket has to answer the SYN that it is told of again.
 ANSWER_WITHIN: Final = 0.05
@@ -51,6 +51,7 @@ class Answered(Stream):
         "mss",
         "outputs",
         "reply",
+        "round_trip",
         "scale",
         "syn",
         "window",
@@ -65,6 +66,8 @@ class Answered(Stream):
         self._replies: dict[int, SynAck] = {}
         #: The answer that the relay has acknowledged.
         self.reply: SynAck | None = None
+        #: Seconds that this took: what our socket would have measured.
+        self.round_trip = 0.0
         #: Message 2 and what it makes, once there is one; until then nothing of the flow is known outside.
         self.message, self.flow = b"", None  # type: tuple[bytes, Flow | None]
         self._outside = Outcome()
@@ -105,11 +108,13 @@ class Answered(Stream):
 
     # -- the far side
 
-    def heard(self, segment: Segment) -> bool:
+    def heard(self, segment: Segment, now: float) -> bool:
         """Whether a segment with ACK can be the far side's; takes note of which SYN-ACK it acknowledges, and what."""
         limit = HELLO_LENGTH if self.message else 0
         if self.reply is None:
             self.reply = self._replies.get(segment.ack - 1 & MASK32)
+            if self.reply is not None:
+                self.round_trip = now - self.reply.at
             return self.reply is not None
         acked = segment.ack - self.reply.isn - 1 & MASK32
         if acked == HELLO_LENGTH and self.message:
@@ -184,9 +189,9 @@ class Answered(Stream):
     # -- a record has verified
 
     def is_late(self, now: float) -> bool:
-        """Whether our socket would take the time since its SYN-ACK for a round trip."""
+        """Whether our socket would take the time since its SYN-ACK for a round trip, and be much mistaken."""
         assert self.reply is not None
-        return not self.is_accepted and now - self.reply.at > LONG
+        return not self.is_accepted and now - self.reply.at - self.round_trip > LONG
 
     def told(self, now: float) -> bytes:
         """The SYN for our socket, again."""
@@ -194,9 +199,15 @@ class Answered(Stream):
         return self.syn
 
     def take_answer(self, segment: Segment) -> int | None:
-        """Our socket's answer to that: its timestamp, if it is the same connection to it."""
+        """Our socket's answer to that: the timestamp that makes now the end of the round trip, in milliseconds.
+
+        None if there is none, or if it is another connection to our socket.
+        """
         assert self.reply is not None
-        return stamp_of(segment) if segment.seq == self.reply.isn else None
+        stamp = stamp_of(segment)
+        if stamp is None or segment.seq != self.reply.isn:
+            return None
+        return stamp - round(self.round_trip * 1000) & MASK32
 
     def release(self, outcome: Outcome, echo: int | None, segment: Segment | None = None) -> list[bytes]:
         """What our socket gets now, first of all an acknowledgement of its SYN-ACK.

@@ -22,7 +22,7 @@ from .packet import ACK, MASK32, RST, SYN, Segment, bare, rebuild
 from .policy import Surroundings
 from .streamanswer import Answered
 from .streamdial import Dialled
-from .streamtable import MAX_DIALLING, MAX_KEPT, NO_ANSWER, Owed, StreamTable
+from .streamtable import MAX_DIALLING, NO_ANSWER, StreamTable
 from .synplan import SynPlan
 from .table import Table
 from .verdict import DROP, Outcome, Verdict
@@ -66,10 +66,9 @@ class Streams(StreamTable):
             if segment.flags & RST:
                 self._part(dialled, dialled.reset_out())
                 return DROP
-            before, first = dialled.kept_bytes, dialled.resend is None and not dialled.read
-            verdict = dialled.from_socket(segment, MAX_KEPT - self._kept, now)
-            self._kept += dialled.kept_bytes - before
-            if first and dialled.resend:
+            first = not dialled.has_asked
+            verdict = dialled.from_socket(segment, now)
+            if first:
                 self._look_again(dialled)
             return verdict
         answered = self.answering.get(key)
@@ -146,7 +145,7 @@ class Streams(StreamTable):
         if dialled is not None:
             if dialled.remote_isn != segment.seq:
                 return self._outcome.drop("stray-syn-ack")
-            return rebuild(segment, segment.seq, dialled.isn + 1, b"")  # our socket acknowledges it once more
+            return dialled.syn_ack(segment)  # our socket acknowledges it once more
         attempt, policy = self._admission.dialling.get(key), self._admission.policy
         if attempt is not None:
             self.plan.answered(key)
@@ -170,11 +169,11 @@ class Streams(StreamTable):
             carrier=Carrier.STREAM,
         )  # fmt: skip
         self.dialling[key] = dialled = Dialled(
-            key, dial, (attempt.isn, segment.seq), (attempt.window, segment.window),
-            (attempt.scale, options.window_scale), options.mss, now, attempt.bare,
+            key, dial, (attempt.isn, segment.seq), attempt.window, (attempt.scale, options.window_scale), options.mss,
+            now, attempt.bare,
         )  # fmt: skip
         self._look_again(dialled)
-        return rebuild(segment, segment.seq, attempt.isn + 1, options=options.passed)
+        return dialled.syn_ack(segment, options)
 
     def from_network(self, segment: Segment, key: bytes, now: float) -> Verdict | None:
         """A packet from the network, no SYN.  None if no handshake in a stream is under way there."""
@@ -186,7 +185,7 @@ class Streams(StreamTable):
             if exact:
                 self._forget(stream)
             return rebuild(segment, seq, 0, flags=RST)
-        if not segment.flags & ACK or segment.flags & SYN or not stream.heard(segment):
+        if not segment.flags & ACK or segment.flags & SYN or not stream.heard(segment, now):
             return self._outcome.drop("unknown-connection")
         if isinstance(stream, Answered) and stream.flow is not None:
             return self._record(stream, segment, now)
@@ -260,13 +259,14 @@ class Streams(StreamTable):
             identities.check(policy, identity)  # behind one address there can be many
         else:
             identities.check_answer(policy, dialled.key, identity, self._around.unix_ms())
-        windows, scales = dialled.windows, dialled.scales
+        window, scales = dialled.window, dialled.scales
         flow = self._flow(
-            dialled, (dialled.isn, windows[0], scales[0]), (dialled.remote_isn, windows[1], scales[1]),
+            dialled, (dialled.isn, window, scales[0]), (dialled.remote_isn, 0, scales[1]),
             session, dialled.dial.secret.key_id, dialled.mss, True, now,
         )  # fmt: skip
-        right = HELLO_LENGTH + (segment.window << flow.remote_scale)
-        flow.heard(HELLO_LENGTH, 0, segment.window, right, flow.egress.shown_window(right, 0))
+        right, scale = HELLO_LENGTH + (segment.window << flow.remote_scale), flow.remote_scale
+        shown = min(flow.egress.shown_window(right, 0) >> scale, 0xFFFF)
+        flow.heard(HELLO_LENGTH, 0, segment.window, right, shown << scale)
         dialled.move(Turn.MESSAGE_2)
         self._forget(dialled)
         if not self._table.add(flow):
@@ -276,14 +276,8 @@ class Streams(StreamTable):
             self.plan.prefer_bare(dialled.key)
         if dialled.dial.peer_offers:
             self._admission.offers.note(flow.identity, flow.key_id, now, flow.path.peer)
-        nothing = not dialled.kept
-        leaving = dialled.release(flow)
-        for packet in leaving:
-            self._outcome.to_network(packet)
-        if nothing:
-            self._owed[dialled.key] = Owed(flow, dialled, leaving[0], flow.egress.ledger.wire_top)
-            dialled.begin_again(now)
-            self._look_again(dialled)
+        self._outcome.to_socket(dialled.opens(shown))
+        self._owe(dialled, flow, now)
 
     def _answer(self, answered: Answered, now: float) -> None:
         """Message 1: it is answered.  Raises Refused."""

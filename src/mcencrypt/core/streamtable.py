@@ -9,10 +9,11 @@ from typing import Final, NamedTuple
 
 from .addresses import endpoints, on_ports, peer_of
 from .flow import Flow
-from .handshake import Carrier
+from .handshake import HELLO_LENGTH, Carrier
 from .hello import DEADLINE, Phase, Stream
 from .policy import Policy
 from .reasons import Reason
+from .record import OVERHEAD
 from .status import Connection, State
 from .streamanswer import Answered
 from .streamdial import Dialled
@@ -24,8 +25,8 @@ from .verdict import Outcome, Rejected, Verdict
 #: allowed.
 MAX_DIALLING: Final = 4096
 MAX_ANSWERING: Final = 256
-#: Bytes of our sockets that wait for keys, of all connections together.
-MAX_KEPT: Final = 8 << 20
+#: Seconds that our socket has to say something of its own, once it may.
+SPEAKS_WITHIN: Final = 0.002
 
 NO_ANSWER: Final = (
     "it takes the handshake and does not answer it: is mcencrypt running there, and does its `relayed` name the relay?"
@@ -33,13 +34,14 @@ NO_ANSWER: Final = (
 
 
 class Owed(NamedTuple):
-    """A record of ours that no socket would send again."""
+    """The far side waits for a first record, of nothing if our socket says nothing, and no socket sends that again."""
 
     flow: Flow
     dialled: Dialled
+    #: With that record, once it has left.
     packet: bytes
-    #: Wire offset behind it.
-    end: int
+    #: When that, or our socket, must have left.
+    at: float
 
 
 class StreamTable:
@@ -53,8 +55,6 @@ class StreamTable:
         self._owed: dict[bytes, Owed] = {}
         #: Connections in plaintext of which nothing was heard so far.
         self.undecided = Undecided()
-        #: Bytes of our sockets that wait.
-        self._kept = 0
         #: When to look at which; entries that say something outdated are harmless.
         self._due: list[tuple[float, bytes]] = []
         #: Seconds that a peer's handshake in a stream may take.
@@ -91,7 +91,6 @@ class StreamTable:
         if isinstance(stream, Dialled):
             if self.dialling.get(stream.key) is stream:
                 del self.dialling[stream.key]
-                self._kept -= stream.kept_bytes
         elif self.answering.get(stream.key) is stream:
             del self.answering[stream.key]
 
@@ -161,15 +160,34 @@ class StreamTable:
         self._outcome.to_network(stream.again(now))
         self._look_again(stream)
 
+    def _owe(self, dialled: Dialled, flow: Flow, now: float) -> None:
+        """Our socket may speak from now on; if it does not, we do."""
+        self._owed[dialled.key] = Owed(flow, dialled, b"", now + SPEAKS_WITHIN)
+        heapq.heappush(self._due, (now + SPEAKS_WITHIN, dialled.key))
+
     def _tick_owed(self, key: bytes, now: float) -> None:
         owed = self._owed[key]
-        gone = self._table.by_local.get(key) is not owed.flow
-        if gone or owed.flow.egress.una >= owed.end or now >= owed.dialled.expires:
+        flow, dialled = owed.flow, owed.dialled
+        spoken = flow.egress.ledger.wire_top > HELLO_LENGTH
+        if self._table.by_local.get(key) is not flow or now >= dialled.expires:
             del self._owed[key]
-            return
-        if now >= owed.dialled.next_at:
-            self._outcome.to_network(owed.dialled.nothing_again(owed.packet, now))
-        self._look_again(owed.dialled)
+        elif not owed.packet:
+            if spoken or flow.is_closing():
+                del self._owed[key]
+            elif now < owed.at:
+                heapq.heappush(self._due, (owed.at, key))
+            else:
+                packet = dialled.nothing(flow, now)
+                self._owed[key] = owed._replace(packet=packet)
+                self._outcome.to_network(packet)
+                dialled.begin_again(now)
+                self._look_again(dialled)
+        elif flow.egress.una >= HELLO_LENGTH + OVERHEAD:
+            del self._owed[key]
+        else:
+            if now >= dialled.next_at:
+                self._outcome.to_network(dialled.nothing_again(owed.packet, now))
+            self._look_again(dialled)
 
     # -- what is shown
 

@@ -9,9 +9,11 @@ import pytest
 
 from mcencrypt.core import streams, streamtable
 from mcencrypt.core.handshake import HELLO_LENGTH
-from mcencrypt.core.hello import DEADLINE, KEPT, MOVES, Phase, Turn
+from mcencrypt.core.hello import DEADLINE, MOVES, Phase, Turn
+from mcencrypt.core.packet import Segment
 from mcencrypt.core.record import OVERHEAD
 from mcencrypt.core.status import State
+from mcencrypt.core.streamtable import SPEAKS_WITHIN
 from mcencrypt.core.verdict import ACCEPT, DROP, Encrypted, Ended, Rejected
 from tests.helpers.packets import ACK, FIN, PSH, RST, SYN, Packet
 from tests.helpers.sides import (
@@ -61,41 +63,47 @@ def test_two_nodes_talk_encrypted(local: Host, remote: Host, isn: int) -> None:
     assert a.gets(wire).payload == b"nor this"
     assert a.events() == [Encrypted(key_of(local, remote), identity(2), streamed=True)]
     assert b.events() == [Encrypted(key_of(remote, local), identity(1), streamed=True)]
+    a.engine.streams.tick(SPEAKS_WITHIN)
     for side in (a, b):
         (shown,) = side.engine.connections(0.0)
         assert (shown.state, shown.carrier, shown.outgoing) == (State.ENCRYPTED, "stream", side is a)
         assert not side.engine.streams and side.refused == {}
 
 
-def test_what_our_socket_said_meanwhile_follows_in_order_with_its_own_timestamps() -> None:
+def test_our_socket_may_send_once_the_keys_are_there_and_not_before() -> None:
     path = Path()
-    message_2 = path.answered()
-    said = [b"one", b"two" * 1000, b"three"]
-    at = 0
-    for number, data in enumerate(said):
-        assert path.a.egress(path.from_a(data, at, stamp=101 + number)) is DROP
-        assert path.a.egress(path.from_a(data, at, stamp=150)) is not ACCEPT, "repeated"
-        at += len(data)
-    assert path.a.egress(path.from_a(at=at, flags=ACK | FIN, stamp=105)) is DROP
-    assert path.a.ingress(message_2) is DROP
-    left = [packet for toward, packet in path.a.injected() if toward == "network"]
-    assert [stamps_of(packet)[0] for packet in left] == [101, 102, 102, 102, 103, 105]
-    seen = [path.b.gets(packet) for packet in left]
-    assert b"".join(packet.payload for packet in seen) == b"".join(said)
-    assert seen[-1].flags & FIN
-    assert all(packet.ack == EDGE_B for packet in left), "and message 2 is acknowledged with them"
+    told = path.keyed()
+    assert (told.flags, told.seq, told.ack) == (ACK, ISN_B + 1, ISN_A + 1)
+    assert stamps_of(told) == (1, 100), "the far side's newest, and what our socket has sent"
+    (flow,) = path.a.table.by_local.values()
+    assert 0 < told.window << flow.remote_scale == flow.egress.shown_edge
+    record = path.a.sends(path.from_a(b"hello", stamp=250))
+    assert record.ack == EDGE_B, "and message 2 is acknowledged with it"
+    assert stamps_of(record)[0] == 250
+    assert path.b.gets(record).payload == b"hello"
+    path.a.engine.streams.tick(1.0)
+    assert path.a.injected() == [] and not path.a.engine.streams, "nothing is owed to a far side that has a record"
 
 
-def test_nothing_leaves_newer_than_message_1_before_the_keys_are_there() -> None:
+def test_a_socket_that_asks_for_a_window_brings_message_1_once_more_until_the_far_side_has_it() -> None:
     path = Path()
     opened = path.opened()
-    assert path.a.egress(path.from_a(b"data", stamp=300)) is DROP
-    again = path.a.sends(path.from_a(b"data", stamp=900))
-    assert again == opened, "what our socket repeats brings message 1 once more, as it was"
+    probe = path.from_a(at=-1, stamp=900)
+    assert path.a.sends(probe) == opened
     path.at(0.2)
     path.a.engine.streams.tick(0.2)
     ((_, timed),) = path.a.injected()
     assert timed == opened
+    assert path.a.ingress(path.from_b(acked=HELLO_LENGTH)) is DROP
+    assert path.a.egress(probe) is DROP
+
+
+def test_a_syn_ack_that_comes_again_offers_no_window_either() -> None:
+    path = Path()
+    opened = path.opened()
+    seen = path.a.gets(make(B, A, ISN_B, ISN_A + 1, SYN | ACK))
+    assert (seen.flags, seen.ack, seen.window) == (SYN | ACK, ISN_A + 1, 0)
+    assert path.a.sends(path.from_a()) == opened
 
 
 def test_messages_are_sent_again_until_they_are_acknowledged() -> None:
@@ -125,7 +133,12 @@ def test_messages_are_sent_again_until_they_are_acknowledged() -> None:
 
 def test_a_silent_dialler_sends_a_record_of_nothing_until_it_is_acknowledged() -> None:
     path = Path()
-    seen = path.connected(b"")
+    path.keyed()
+    path.a.engine.streams.tick(0.0)
+    assert path.a.injected() == [], "it may speak itself"
+    path.a.engine.streams.tick(SPEAKS_WITHIN)
+    ((_, nothing),) = path.a.injected()
+    seen = path.b.gets(nothing)
     assert (seen.seq, seen.ack, seen.flags, seen.payload) == (ISN_A + 1, ISN_B + 1, ACK, b"")
     ((toward, acknowledged),) = path.b.injected()
     assert toward == "network" and acknowledged.ack == EDGE_A + OVERHEAD
@@ -272,33 +285,8 @@ def test_a_message_2_that_is_not_authentic_ends_nothing_and_is_not_acknowledged(
     forged = replace(message, payload=message.payload[:-1] + bytes((message.payload[-1] ^ 1,)))
     assert path.a.ingress(forged) is DROP
     assert path.a.injected() == [] and path.a.refused == {"forged-handshake": 1}
-    path.a.egress(path.from_a(b"data"))
     path.a.ingress(message)
     assert path.a.states() == [State.ENCRYPTED]
-
-
-def test_what_our_socket_says_meanwhile_is_bounded() -> None:
-    path = Path()
-    message_2 = path.answered()
-    said = 0
-    while said < 2 * KEPT:
-        assert path.a.egress(path.from_a(bytes(1000), said)) is DROP
-        said += 1000
-    assert path.a.ingress(message_2) is DROP
-    left = [path.b.gets(packet) for toward, packet in path.a.injected() if toward == "network"]
-    assert sum(len(packet.payload) for packet in left) == KEPT // 1000 * 1000
-
-
-def test_all_that_sockets_say_meanwhile_is_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "MAX_KEPT", 1500)
-    path = Path()
-    for _ in range(2):  # what was given up counts no more
-        path.opened()
-        path.a.egress(path.from_a(bytes(1000)))
-        path.a.egress(path.from_a(bytes(1000), 1000))
-        (dialled,) = path.a.engine.streams.dialling.values()
-        assert dialled.kept_bytes == 1000
-        path.a.egress(path.from_a(flags=RST))
 
 
 def test_our_socket_may_give_up() -> None:
@@ -317,7 +305,8 @@ def test_prefer_takes_a_plain_answer_for_a_plain_peer_but_not_behind_a_relay() -
     a.dials()
     a.gets(make(B, A, ISN_B, ISN_A + 1, SYN | ACK))
     assert a.sends(make(A, B, ISN_A + 1, ISN_B + 1, ACK)).payload.startswith(b"mcen\1\3")
-    assert a.egress(make(A, B, ISN_A + 1, ISN_B + 1, ACK | PSH, b"plaintext")) is DROP
+    left = a.sends(make(A, B, ISN_A + 1, ISN_B + 1, ACK | PSH, b"plaintext"))
+    assert left.payload.startswith(b"mcen\1\3") and b"plaintext" not in left.payload
 
 
 def test_the_handshake_in_a_syn_stays_what_it_was() -> None:
@@ -396,10 +385,7 @@ def test_the_first_syn_of_an_attempt_says_how_its_handshake_travels() -> None:
 
 def test_after_a_long_wait_our_socket_answers_the_syn_again_and_finds_that_time_echoed() -> None:
     path = Path()
-    message = path.answered()
-    path.a.egress(path.from_a(b"hello"))
-    path.a.ingress(message)
-    ((_, record),) = path.a.injected()
+    record = path.spoken(b"hello")
     path.at(3.0)
     assert path.b.ingress(record) is DROP
     ((toward, syn),) = path.b.injected()
@@ -415,12 +401,24 @@ def test_after_a_long_wait_our_socket_answers_the_syn_again_and_finds_that_time_
     assert path.b.states() == [State.ENCRYPTED]
 
 
+def test_what_our_socket_finds_echoed_after_a_long_wait_is_as_old_as_the_round_trip() -> None:
+    """Without it a socket at the end of a long leg would send everything again, before an answer can come."""
+    path = Path()
+    syn = replace(path.a.dials(), payload=b"")
+    path.b.gets(syn)
+    path.b.sends(make(B, A, ISN_B, ISN_A + 1, SYN | ACK))
+    path.at(0.3)
+    path.b.ingress(path.from_a())
+    path.at(4.0)
+    (answered,) = path.b.engine.streams.answering.values()
+    assert answered.round_trip == pytest.approx(0.3)
+    again = make(B, A, ISN_B, ISN_A + 1, SYN | ACK, options=SYN_OPTIONS)
+    assert answered.take_answer(Segment(again.build())) == 1 - 300 & 0xFFFFFFFF
+
+
 def test_a_socket_that_does_not_answer_the_syn_again_gets_what_came_anyhow() -> None:
     path = Path()
-    message = path.answered()
-    path.a.egress(path.from_a(b"hello"))
-    path.a.ingress(message)
-    ((_, record),) = path.a.injected()
+    record = path.spoken(b"hello")
     path.at(3.0)
     path.b.ingress(record)
     path.b.injected()
