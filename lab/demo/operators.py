@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,10 @@ class Operator:
     here, named by the environment.
     """
 
-    def __init__(self, host: Host, ports: Sequence[int], screen: Screen) -> None:
+    def __init__(
+        self, host: Host, ports: Sequence[int], screen: Screen, settings: Mapping[str, str] | None = None
+    ) -> None:
+        """`settings`: more of the environment."""
         self.host = host
         self._screen = screen
         self.directory = host.lab.directory / f"node-{host.name}"
@@ -34,6 +37,7 @@ class Operator:
             "MCENCRYPT_NETWORK_KEY_FILE": str(self.key),
             "MCENCRYPT_STATE_DIR": str(self.directory / "state"),
             "MCENCRYPT_RUN_DIR": str(self.directory / "run"),
+            **(settings or {}),
         }
 
     def type(self, *words: str, show: int | None = None) -> None:

@@ -44,8 +44,10 @@ class World:
 
     def __init__(self, seed: int, network: Network, habits: tuple[Habits, Habits], lengths: tuple[int, int],
                  isns: tuple[int, int], ipv6: bool = False, epoch_bits: int = 32,
-                 calm_after: int = 4 << 20) -> None:  # fmt: skip
-        self._made_from = (seed, network, habits, lengths, isns, ipv6, epoch_bits, calm_after)
+                 calm_after: int = 4 << 20, streamed: bool = False) -> None:  # fmt: skip
+        self._made_from = (seed, network, habits, lengths, isns, ipv6, epoch_bits, calm_after, streamed)
+        #: Whether the engines take the path for one that ends TCP on its way, and acknowledge pieces themselves.
+        self.streamed = streamed
         # Sooner than in earnest, so that short streams have records of several segments.
         set_calm(calm_after)
         self.random = Random(seed)
@@ -117,6 +119,9 @@ class World:
         """The verdict for a packet at an engine, by the fast way if that is open and takes it."""
         engine = self.engines[side]
         verdict: Verdict | None = None
+        if self.streamed:
+            for flow in engine.table.by_local.values():
+                flow.streamed = True
         if self.fast:
             verdict = engine.express.verdict(bytes(packet), info, outgoing, self.clock)
             self.taken += verdict is not None

@@ -29,9 +29,10 @@ NAMES: dict[str, tuple[str, ...]] = {
         "largest_window", "retransmissions", "right_edge", "sacked", "sent", "shown_edge", "una",
     ),
     "Ingress": (
-        "acked", "auth_failures", "fin_claims", "final_plain", "final_wire", "ledger", "plain_acked",
-        "plain_right_edge", "right_edge",
+        "acked", "auth_failures", "fin_claims", "final_plain", "final_wire", "fragments", "ledger", "plain_acked",
+        "plain_right_edge", "promised", "right_edge",
     ),
+    "Fragments": ("_ends", "_pages", "_starts", "memory"),
     "Ledger": (
         "bytes_inserted", "origin", "plain_base", "plain_edge", "plain_top", "records_inserted", "runs", "wire_base",
         "wire_edge", "wire_top",
@@ -77,11 +78,13 @@ rates = st.sampled_from((0.0, 0.0, 0.05))
     st.tuples(st.integers(0, 0xFFFFFFFF), st.integers(0xFFFFFFFF - 4000, 0xFFFFFFFF)),
     st.booleans(),
     st.sampled_from((15, 32)),
+    st.booleans(),
 )  # fmt: skip
 def test_verdicts_and_state_are_those_of_the_engine_alone(
-    seed: int, network: Network, habits: Habits, lengths: tuple[int, int], isns: tuple[int, int], ipv6: bool, bits: int
-) -> None:
-    made_from = (seed, network, (habits, habits), lengths, isns, ipv6, bits, 20_000)
+    seed: int, network: Network, habits: Habits, lengths: tuple[int, int], isns: tuple[int, int], ipv6: bool, bits: int,
+    streamed: bool,
+) -> None:  # fmt: skip
+    made_from = (seed, network, (habits, habits), lengths, isns, ipv6, bits, 20_000, streamed)
     alone, _ = trace(False, *made_from, effort=60)
     fast, _ = trace(True, *made_from, effort=60)
     for number, (expected, found) in enumerate(zip(alone, fast, strict=False)):

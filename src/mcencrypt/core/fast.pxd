@@ -4,6 +4,7 @@ cimport cython
 cimport mcencrypt.core.prim as prim
 from mcencrypt.core.egress cimport Egress, sizes
 from mcencrypt.core.flow cimport Flow
+from mcencrypt.core.fragments cimport Fragments
 from mcencrypt.core.ingress cimport Ingress
 from mcencrypt.core.ledger cimport Ledger, Run, run_of, unwrap
 
@@ -19,10 +20,30 @@ cdef bint egress(Flow flow, const unsigned char *packet, int length, int tcp_at,
 
 @cython.locals(
     payload_at=cython.int, sending=Egress, receiving=Ingress, ledger=Ledger, sealed=Ledger, wire=cython.longlong,
-    wire_ack=cython.longlong, plain=cython.longlong, got=cython.int, opened=cython.int, plain_ack=cython.longlong,
-    right=cython.longlong, shown=cython.longlong, stamp=cython.longlong,
+    wire_ack=cython.longlong, plain=cython.longlong, got=cython.int, plain_ack=cython.longlong, right=cython.longlong,
+    shown=cython.longlong, stamp=cython.longlong, pieces=Fragments, lead=cython.longlong,
 )
 cdef bint ingress(Flow flow, const unsigned char *packet, int length, int tcp_at, prim.Reply reply) except -1
+
+@cython.locals(
+    receiving=Ingress, got=cython.int, ledger=Ledger, pieces=Fragments, wire=cython.longlong, lead=cython.longlong,
+)
+cdef bint follows(
+    Flow flow, const unsigned char *packet, int length, int tcp_at, int payload_at, prim.Reply reply
+) except -1
+
+@cython.locals(receiving=Ingress, ledger=Ledger, limit=cython.longlong)
+cdef int open_all(
+    Flow flow, long long wire, long long lead, const unsigned char *packet, int payload_at, int got, prim.Reply reply
+) except -2
+
+@cython.locals(
+    receiving=Ingress, ledger=Ledger, pieces=Fragments, at=cython.longlong, batch=cython.int, size=cython.longlong,
+    some=cython.longlong, number=cython.longlong,
+)
+cdef int enter(
+    Flow flow, long long wire, long long lead, const unsigned char *packet, int payload_at, int got, prim.Reply reply
+) except -1
 
 
 cdef class Express:
@@ -30,9 +51,24 @@ cdef class Express:
     cdef dict _dialling, _answering
     cdef public dict underway
     cdef object _outcome
+    cdef Flow _flow
+    cdef int _streak
+    cdef double _large_at
 
     @cython.locals(tcp_at=cython.int, flow=Flow, taken=cython.bint)
     cdef bint take(self, const unsigned char *packet, int length, unsigned int skb_info, bint outgoing, double now,
                    prim.Reply reply) except -1
 
+    @cython.locals(flow=Flow, length=cython.int)
+    cdef int patience(self, prim.Reply reply, bint alone, double now) except -1
+
+    @cython.locals(flow=Flow, tcp_at=cython.int, payload_at=cython.int)
+    cdef bint grow(self, const unsigned char *packet, int length, unsigned int skb_info, bint outgoing,
+                   prim.Reply reply) except -1
+
+    cdef int complete(self, prim.Reply reply) except -1
+
     cpdef object verdict(self, bytes packet, unsigned int skb_info, bint outgoing, double now, prim.Reply reply=*)
+
+    @cython.locals(packet=bytes)
+    cpdef object joined(self, list packets, double now)

@@ -19,7 +19,7 @@ import mcencrypt.core.prim as prim
 
 from .egress import SMALL, sizes
 from .flow import Flow
-from .ledger import run_of, unwrap
+from .ledger import MAX_RUNS, run_of, unwrap
 from .verdict import Outcome
 
 #: FIN, SYN, RST and URG (RFC 9293 section 3.1), and the two flags that a common segment has.
@@ -32,6 +32,17 @@ _LARGEST_RECORD: Final = 0x7FFF
 _SMALLEST_RECORD: Final = 64
 #: The largest packet that a verdict can carry (packet.VERDICT_LIMIT).
 _LIMIT: Final = 65531
+#: The same for what the socket gets in one piece (receiving._batches).
+_DELIVERED: Final = _LIMIT - 120
+#: Payload bytes of a reply up to which it waits for more.
+_GROWS: Final = 48 << 10
+#: Payload bytes from which on a packet of a relay is a large one; seconds within which the next one follows on it, and
+#: how many in a row are much.
+_LARGE: Final = 4 << 10
+_GAP: Final = 0.0005
+_MUCH: Final = 4
+#: Runs in a ledger up to which it has room for those of one packet (prim.MAX_BATCHES).
+_RUNS: Final = MAX_RUNS - 32
 #: Bits of NFQA_SKB_INFO (linux/netfilter/nfnetlink_queue.h).
 _GSO: Final = 2
 _NOT_VERIFIED: Final = 4
@@ -77,7 +88,7 @@ def egress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, gso: bool,
         or receiving.final_plain is not None
         or sending.sent != start
         or sending.held
-        or (flow.streamed and (receiving.fragments or flow.withheld is not None))
+        or flow.withheld is not None
         or unwrap(prim.u32(packet, tcp_at + 4) - sending.isn - 1, ledger.plain_top) != ledger.plain_top
     ):
         return False
@@ -121,9 +132,10 @@ def egress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, gso: bool,
     if payload_at - tcp_at == 32:
         flow.ts_recent = prim.u32(packet, tcp_at + 28)
     receiving.acknowledge(wire_ack, plain_ack, prim.u16(packet, tcp_at + 14) << flow.local_scale)
+    if flow.streamed and receiving.fragments.memory:
+        wire_ack = flow.promise()
     prim.put32(reply.head, tcp_at + 4, sending.isn + 1 + start & 0xFFFFFFFF)
     prim.put32(reply.head, tcp_at + 8, receiving.isn + 1 + wire_ack & 0xFFFFFFFF)
-    prim.finish(reply, tcp_at, tcp_at == 40)
     return True
 
 
@@ -133,21 +145,25 @@ def ingress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, reply: pr
     if not payload_at:
         return False
     sending, receiving = flow.egress, flow.ingress
-    ledger, sealed = receiving.ledger, sending.ledger
+    ledger, sealed, pieces = receiving.ledger, sending.ledger, receiving.fragments
     wire = ledger.wire_edge
     got = length - payload_at
+    # Bytes of a record that packets before this one began.
+    lead = pieces.tail(wire) if pieces.memory else 0
     if (
         sending.final_plain is not None
         or receiving.final_plain is not None
         or ledger.wire_top != wire
-        or receiving.fragments
+        or lead < 0
+        or (lead and not got)
         or flow.marked
+        or flow.withheld is not None
         or sending.sacked
         or sending.sent != sealed.wire_top
-        or unwrap(prim.u32(packet, tcp_at + 4) - receiving.isn - 1, wire) != wire
+        or unwrap(prim.u32(packet, tcp_at + 4) - receiving.isn - 1, wire) != wire + lead
         or wire < receiving.acked
-        or wire + got > receiving.right_edge
-        or (flow.streamed and (flow.withheld is not None or ledger.plain_edge + got > receiving.plain_right_edge))
+        or wire + lead + got > receiving.right_edge
+        or (receiving.promised > receiving.acked and receiving.is_broken())
     ):
         return False
     wire_ack = unwrap(prim.u32(packet, tcp_at + 8) - sending.isn - 1, sending.una)
@@ -159,15 +175,9 @@ def ingress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, reply: pr
     plain = ledger.plain_edge
     prim.copy_head(reply, packet, payload_at)
     if got:
-        if not flow.confirmed or wire + got > receiving.keys.until:
+        if open_all(flow, wire, lead, packet, payload_at, got, reply) <= 0:
             return False
-        opened = prim.open_records(receiving.keys.current, wire, plain, packet, payload_at, got, reply)
-        if opened < 0:
-            return False
-        if not ledger.extend(plain, wire, opened, reply.first_size, reply.records) and not ledger.insert(
-            run_of(plain, wire, opened, reply.first_size, b"", 0)
-        ):
-            return False
+        enter(flow, wire, lead, packet, payload_at, got, reply)
     elif wire == receiving.acked:
         plain = receiving.plain_acked
         if flow.ts_recent:
@@ -182,14 +192,76 @@ def ingress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, reply: pr
     prim.put32(reply.head, tcp_at + 4, receiving.isn + 1 + plain & 0xFFFFFFFF)
     prim.put32(reply.head, tcp_at + 8, sending.isn + 1 + plain_ack & 0xFFFFFFFF)
     prim.put16(reply.head, tcp_at + 14, shown)
-    prim.finish(reply, tcp_at, tcp_at == 40)
     return True
+
+
+def follows(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, payload_at: int, reply: prim.Reply) -> bool:
+    """A packet from the network right behind the one that `reply` is made of, and like it but for what it carries.
+
+    Whether `reply` has that now as well; nothing else of it has changed, but for PSH.
+    """
+    receiving, got = flow.ingress, length - payload_at
+    ledger, pieces = receiving.ledger, receiving.fragments
+    wire = ledger.wire_edge
+    lead = pieces.tail(wire) if pieces.memory else 0
+    if (
+        receiving.final_plain is not None
+        or ledger.wire_top != wire
+        or lead < 0
+        or not got
+        or unwrap(prim.u32(packet, tcp_at + 4) - receiving.isn - 1, wire) != wire + lead
+        or wire + lead + got > receiving.right_edge
+        or (receiving.promised > receiving.acked and receiving.is_broken())
+        or open_all(flow, wire, lead, packet, payload_at, got, reply) < 0
+    ):
+        return False
+    enter(flow, wire, lead, packet, payload_at, got, reply)
+    prim.add_flags(reply, tcp_at, packet)
+    return True
+
+
+def open_all(
+    flow: Flow, wire: int, lead: int, packet: prim.Buffer, payload_at: int, got: int, reply: prim.Reply
+) -> int:
+    """Open what `got` bytes make whole, with the `lead` bytes from the edge at `wire` on that wait; plaintext bytes.
+
+    It goes behind what `reply` has. -1, and nothing has changed, if it is not for the fast way.
+    """
+    receiving = flow.ingress
+    ledger = receiving.ledger
+    if not flow.confirmed or wire + lead + got > receiving.keys.until or len(ledger.runs) > _RUNS:
+        return -1
+    if not receiving.fragments.lead(reply, wire, wire + lead):
+        return -1
+    limit = _DELIVERED - payload_at
+    if flow.streamed and receiving.plain_right_edge - ledger.plain_edge + reply.body_length < limit:
+        limit = receiving.plain_right_edge - ledger.plain_edge + reply.body_length
+    return prim.open_records(receiving.keys.current, wire, ledger.plain_edge, packet, payload_at, got, reply, limit)
+
+
+def enter(flow: Flow, wire: int, lead: int, packet: prim.Buffer, payload_at: int, got: int, reply: prim.Reply) -> int:
+    """What `open_all` has opened is known from now on, and what it has left is kept. Returns the batches entered."""
+    receiving = flow.ingress
+    ledger, pieces = receiving.ledger, receiving.fragments
+    at = wire
+    for batch in range(reply.batches):
+        size, some = reply.sizes[batch], reply.lengths[batch]
+        number = (some + size - 1) // size
+        if not ledger.extend(ledger.plain_edge, at, some, size, number):
+            ledger.insert(run_of(ledger.plain_edge, at, some, size, b"", 0))
+        at += some + number * _OVERHEAD
+    if lead and reply.batches:
+        pieces.drop(wire if wire > receiving.promised else receiving.promised, wire + lead)
+    if reply.consumed < got:
+        pieces.put(at if reply.batches else wire + lead, packet, payload_at + reply.consumed, got - reply.consumed)
+    return reply.batches
 
 
 class Express:
     """The fast way for all connections of an engine."""
 
-    __slots__ = ("_answering", "_by_local", "_by_remote", "_dialling", "_outcome", "underway")
+    __slots__ = ("_answering", "_by_local", "_by_remote", "_dialling", "_flow", "_large_at", "_outcome", "_streak",
+                 "underway")  # fmt: skip
 
     def __init__(
         self,
@@ -208,13 +280,17 @@ class Express:
         self.underway: dict[bytes, int] = {}
         self._by_local, self._by_remote = by_local, by_remote
         self._dialling, self._answering = dialling, answering
+        #: Whose data the last reply has; None: it has none.
+        self._flow: Flow | None = None
+        #: Large packets of relays, each soon after the one before, and when the last of them came.
+        self._streak, self._large_at = 0, 0.0
 
     def take(
         self, packet: prim.Buffer, length: int, skb_info: int, outgoing: bool, now: float, reply: prim.Reply
     ) -> bool:
         """Whether `reply` is what goes in the place of this packet; else it is for the engine, and nothing has changed.
 
-        `skb_info`: NFQA_SKB_INFO. `now`: seconds, monotonic.
+        `skb_info`: NFQA_SKB_INFO. `now`: seconds, monotonic. A reply is to be completed.
         """
         tcp_at = tcp_header(packet, length)
         if not tcp_at:
@@ -233,7 +309,50 @@ class Express:
         if taken:
             flow.seen = now
             flow.note_positions()
+            prim.remember(reply, packet, tcp_at)
+            self._flow = None if outgoing or not reply.body_length else flow
         return taken
+
+    def patience(self, reply: prim.Reply, alone: bool, now: float) -> int:
+        """How long the last reply should wait for another packet of the same stream.
+
+        0: not at all; 1: if one is here already; 2: for a moment, since a relay, which sends what it has read as soon
+        as it has read it, is in the middle of much. `alone`: the packet came a while after the one before.
+        """
+        flow, length = self._flow, reply.body_length
+        if flow is None:
+            return 0
+        if flow.streamed and length >= _LARGE:
+            self._streak = self._streak + 1 if now - self._large_at < _GAP else 0
+            self._large_at = now
+            if self._streak >= _MUCH and length <= _GROWS:
+                return 2
+        return 0 if alone or length > _GROWS else 1
+
+    def grow(self, packet: prim.Buffer, length: int, skb_info: int, outgoing: bool, reply: prim.Reply) -> bool:
+        """Whether the last reply has what this packet carries as well: then nothing goes in the packet's place.
+
+        So our socket, and this host's network, have less to do: it sees and answers one large segment, as if the device
+        had merged them (tcp_gro_receive, which asks for the same: that only sequence number, length and PSH differ).
+        """
+        flow, tcp_at = self._flow, tcp_header(packet, length)
+        if flow is None or outgoing or tcp_at != reply.tcp_at:
+            return False
+        payload_at = payload_offset(packet, length, tcp_at)
+        if payload_at != reply.head_length or not prim.is_alike(reply, packet):
+            return False
+        if skb_info & _NOT_VERIFIED and not prim.checksum_is_right(packet, length, tcp_at, tcp_at == 40):
+            return False
+        if not follows(flow, packet, length, tcp_at, payload_at, reply):
+            return False
+        flow.note_positions()
+        return True
+
+    def complete(self, reply: prim.Reply) -> int:
+        """Give a reply its lengths and checksums; returns its length in bytes."""
+        self._flow = None
+        prim.finish(reply, reply.tcp_at, reply.tcp_at == 40)
+        return reply.head_length + reply.body_length
 
     def verdict(
         self, packet: bytes, skb_info: int, outgoing: bool, now: float, reply: prim.Reply | None = None
@@ -241,4 +360,22 @@ class Express:
         """`take` for who wants one piece: what goes in the packet's place, or None."""
         if reply is None:
             reply = prim.Reply()
-        return reply.whole() if self.take(packet, len(packet), skb_info, outgoing, now, reply) else None
+        if not self.take(packet, len(packet), skb_info, outgoing, now, reply):
+            return None
+        self.complete(reply)
+        return reply.whole()
+
+    def joined(self, packets: list[bytes], now: float) -> tuple[int, bytes | None]:
+        """How many of these packets from the network, from the first one on, are taken as one, and what goes in place
+        of them: `take` and `grow` for who wants one piece.
+        """
+        reply, count, packet = prim.Reply(), 1, packets[0]
+        if not self.take(packet, len(packet), 0, False, now, reply):
+            return 0, None
+        while count < len(packets) and self.patience(reply, False, now):
+            packet = packets[count]
+            if not self.grow(packet, len(packet), 0, False, reply):
+                break
+            count += 1
+        self.complete(reply)
+        return count, reply.whole()

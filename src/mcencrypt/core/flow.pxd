@@ -1,5 +1,7 @@
 # Types with which flow.py is compiled.
 
+cimport cython
+from mcencrypt.core.ingress cimport Ingress
 from mcencrypt.core.receiving cimport Receiving
 
 
@@ -10,3 +12,6 @@ cdef class Flow(Receiving):
     cdef public bint outgoing
     cdef public double created, seen
     cdef public object _template
+
+    @cython.locals(ingress=Ingress, edge=cython.longlong)
+    cpdef long long promise(self) except -1

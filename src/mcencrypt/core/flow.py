@@ -91,7 +91,7 @@ class Flow(Receiving):
             if not flags & RST:
                 ingress.acknowledge(ack_wire, ack_plain, segment.window << self.local_scale)
                 if self.streamed and ingress.fragments:
-                    ack = ingress.seq(self._promise())
+                    ack = ingress.seq(self.promise())
                 if self.withheld is not None:
                     self._give(segment)
         options = self._options_to_wire(segment)
@@ -259,7 +259,7 @@ class Flow(Receiving):
 
     # -- pieces of records, where the path ends TCP
 
-    def _promise(self) -> int:
+    def promise(self) -> int:
         """Wire offset behind all pieces that are here. The window that our socket offers begins there."""
         ingress = self.ingress
         edge = ingress.promise()
@@ -296,7 +296,7 @@ class Flow(Receiving):
         window = max(ingress.plain_right_edge - ingress.plain_acked, 0) >> self.local_scale
         head = Segment(bare(self.key, 0, 0, ACK, min(window, 0xFFFF)))
         self.outcome.to_network(
-            rebuild(head, self.egress.seq(self.egress.left), ingress.seq(self._promise()), options=options)
+            rebuild(head, self.egress.seq(self.egress.left), ingress.seq(self.promise()), options=options)
         )
 
     # -- options

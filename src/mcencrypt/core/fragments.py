@@ -13,6 +13,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import Final
 
+import mcencrypt.core.prim as prim
+
 from .packet import Buffer
 
 _PAGE_BITS: Final = 11
@@ -23,7 +25,8 @@ PAGE_MEMORY: Final = PAGE + 256
 #: Memory in bytes of a span: two integers, and their places in two lists.
 SPAN_MEMORY: Final = 96
 
-_BEYOND: Final = 1 << 80
+#: Behind all wire offsets.
+_BEYOND: Final = 1 << 62
 
 
 class Pool:
@@ -88,28 +91,65 @@ class Fragments:
 
         What lies further on gives way: the stream can do without it, but not without what comes first.
         """
-        end = wire + len(data)
+        end, at = wire + len(data), 0
         if end == wire:
             return True
+        if not self._reserve(wire, end):
+            return False
+        pages = self._pages
+        while wire < end:
+            page, begin, count = pages[wire >> _PAGE_BITS], wire & PAGE - 1, min(PAGE - (wire & PAGE - 1), end - wire)
+            page[begin : begin + count] = data[at : at + count]
+            wire += count
+            at += count
+        return True
+
+    def put(self, wire: int, packet: Buffer, at: int, length: int) -> bool:
+        """The same for `length` bytes, one or more, at `at` of a packet."""
+        end = wire + length
+        if not self._reserve(wire, end):
+            return False
+        pages = self._pages
+        while wire < end:
+            begin = wire & PAGE - 1
+            count = PAGE - begin if PAGE - begin < end - wire else end - wire
+            prim.copy_into(pages[wire >> _PAGE_BITS], begin, packet, at, count)
+            wire += count
+            at += count
+        return True
+
+    def _reserve(self, wire: int, end: int) -> bool:
+        """Enter [wire, end) as being there, with pages for it."""
         if not self._make_room(wire, end):
             return False
-        starts, ends = self._starts, self._ends
+        starts, ends, pages = self._starts, self._ends, self._pages
         first, behind = bisect_left(ends, wire), bisect_right(starts, end)
         start, stop = wire, end
         if first < behind:
             start, stop = min(wire, starts[first]), max(end, ends[behind - 1])
         starts[first:behind], ends[first:behind] = (start,), (stop,)
-        pages, at = self._pages, 0
-        while wire < end:
-            number, begin = wire >> _PAGE_BITS, wire & PAGE - 1
-            count = min(PAGE - begin, end - wire)
-            page = pages.get(number)
-            if page is None:
-                page = pages[number] = bytearray(PAGE)
-            page[begin : begin + count] = data[at : at + count]
-            wire += count
-            at += count
+        for number in range(wire >> _PAGE_BITS, (end - 1 >> _PAGE_BITS) + 1):
+            if number not in pages:
+                pages[number] = bytearray(PAGE)
         self._settle()
+        return True
+
+    def tail(self, wire: int) -> int:
+        """How many bytes are there from offset `wire` on, if nothing lies behind them; -1 if something does."""
+        ends = self._ends
+        if not ends or ends[-1] <= wire:
+            return 0
+        return ends[-1] - wire if self._starts[-1] <= wire else -1
+
+    def lead(self, reply: prim.Reply, start: int, end: int) -> bool:
+        """Let the bytes [start, end), which must be there, be a reply's lead; False if they are too many."""
+        prim.no_lead(reply)
+        while start < end:
+            begin = start & PAGE - 1
+            count = PAGE - begin if PAGE - begin < end - start else end - start
+            if not prim.add_lead(reply, self._pages[start >> _PAGE_BITS], begin, count):
+                return False
+            start += count
         return True
 
     def span(self, wire: int) -> tuple[int, int] | None:
@@ -163,8 +203,10 @@ class Fragments:
             self._drop_last_page()
 
     def _make_room(self, wire: int, end: int) -> bool:
-        new = sum(number not in self._pages for number in range(wire >> _PAGE_BITS, (end - 1 >> _PAGE_BITS) + 1))
-        memory = new * PAGE_MEMORY + SPAN_MEMORY
+        memory = SPAN_MEMORY
+        for number in range(wire >> _PAGE_BITS, (end - 1 >> _PAGE_BITS) + 1):
+            if number not in self._pages:
+                memory += PAGE_MEMORY
         while True:
             if self.memory + memory <= self.limit and self._pool.make_room(self, memory):
                 return True
@@ -183,4 +225,5 @@ class Fragments:
     def _settle(self) -> None:
         before = self.memory
         self.memory = len(self._pages) * PAGE_MEMORY + len(self._starts) * SPAN_MEMORY
-        self._pool.changed(self, before)
+        if self.memory != before:
+            self._pool.changed(self, before)

@@ -13,4 +13,6 @@ cdef class Ingress:
     cdef public object final_plain, final_wire, fin_claims
     cdef public object _repeated_at
 
+    cpdef long long promise(self) except -1
+    cpdef bint is_broken(self) except -1
     cpdef object acknowledge(self, long long wire, long long plain, long long window)

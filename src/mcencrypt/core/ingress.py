@@ -148,19 +148,13 @@ class Ingress:
         if self.final_plain is not None and end > self.final_plain:
             return False
         chunks, ledger = opened.chunks, self.ledger
-        size = len(chunks[0])
-        if len(chunks) == 1 or (len(chunks[-1]) <= size and size and all(len(chunk) == size for chunk in chunks[1:-1])):
-            runs = [(plain, wire, opened.plain_length, size, len(chunks))]
-        else:
-            runs, at, stop = [], wire, plain
-            for chunk in chunks:
-                runs.append((stop, at, len(chunk), len(chunk), 1))
-                at, stop = at + len(chunk) + OVERHEAD, stop + len(chunk)
-        for first, at, length, size, count in runs:
+        first, at = plain, wire
+        for size, length, count in _alike(chunks):
             if not ledger.extend(first, at, length, size, count) and not ledger.insert(
                 Run(first, at, length, size or 1)
             ):
                 return False
+            first, at = first + length, at + length + count * OVERHEAD
         self.keys.prove(wire)
         if self.fragments:
             self.fragments.drop(max(wire, self.promised), wire + opened.consumed)
@@ -386,3 +380,17 @@ class Ingress:
             return start + shift, end + shift
         block = self.ledger.wire_block(start, end)
         return None if block is None else (block[0] + self.isn + 1, block[1] + self.isn + 1)
+
+
+def _alike(chunks: list[bytes]) -> list[tuple[int, int, int]]:
+    """Chunks in batches of one size, of which the last may be shorter: size, length of all together, and how many."""
+    batches: list[tuple[int, int, int]] = []
+    size, length, count = len(chunks[0]), 0, 0
+    for chunk in chunks:
+        more = len(chunk)
+        if count and (not 0 < more <= size or length != count * size):
+            batches.append((size, length, count))
+            size, length, count = more, 0, 0
+        length, count = length + more, count + 1
+    batches.append((size, length, count))
+    return batches

@@ -55,8 +55,14 @@ cdef class Reply:
     cdef unsigned char *room
     cdef readonly int head_length
     cdef readonly int body_length
-    cdef readonly int first_size
-    cdef readonly int records
+    cdef readonly int batches
+    cdef readonly int consumed
+    cdef readonly int lead_length
+    cdef readonly int tcp_at
+    cdef unsigned char[8] seen      # of the packet's TCP header as it came: acknowledgement to window
+    cdef int[32] sizes              # MAX_BATCHES
+    cdef int[32] lengths
+    cdef unsigned char *lead
     cdef bytes blob
 
     cdef const unsigned char *body(self) noexcept
@@ -82,7 +88,13 @@ cdef bytes key_of(const unsigned char *packet, bint ipv6)
 cdef void copy_head(Reply reply, const unsigned char *packet, int length) noexcept
 cdef void take_blob(Reply reply, bytes blob) noexcept
 cdef bytes seal(Cipher cipher, long long wire, long long plain, const unsigned char *packet, int at, int length, int size)
+cdef void no_lead(Reply reply) noexcept
+cdef bint add_lead(Reply reply, bytearray page, int at, int length) except -1
+cdef void copy_into(bytearray page, int at, const unsigned char *packet, int start, int length) noexcept
 cdef int open_records(Cipher cipher, long long wire, long long plain, const unsigned char *packet, int at, int length,
-                      Reply reply) except -2
+                      Reply reply, int limit) except -2
+cdef void remember(Reply reply, const unsigned char *packet, int tcp_at) noexcept
+cdef bint is_alike(Reply reply, const unsigned char *packet) noexcept
+cdef void add_flags(Reply reply, int tcp_at, const unsigned char *packet) noexcept
 cdef void finish(Reply reply, int tcp_at, bint ipv6) noexcept
 cdef bint checksum_is_right(const unsigned char *packet, int length, int tcp_at, bint ipv6) noexcept

@@ -24,6 +24,10 @@ FINAL: Final = 0x8000
 #: Bytes of headers that a reply has room for (IPv4 or IPv6 and TCP, options included), and of payload.
 HEAD_ROOM: Final = 128
 BODY_ROOM: Final = 1 << 16
+#: Bytes that the largest record has on the wire: room for one that a packet begins and the next one ends.
+LEAD_ROOM: Final = 0x7FFF + OVERHEAD
+#: Batches of records of one size that one packet may hold.
+MAX_BATCHES: Final = 32
 
 _u16 = Struct("!H").unpack_from
 _u32 = Struct("!I").unpack_from
@@ -100,16 +104,25 @@ class Cipher:
 class Reply:
     """A packet that leaves: headers, and a payload that stands elsewhere.
 
-    `head_length` and `body_length` are in bytes. `first_size` and `records` tell what `open_records` found: plaintext
-    bytes of the first record, and how many there were.
+    `head_length` and `body_length` are in bytes. The rest tells what `open_records` found: in each batch of records of
+    one size (the last of them may be shorter) the `sizes` of a record and all `lengths` together, in plaintext bytes;
+    and how many bytes of the packet these were.
     """
 
-    __slots__ = ("blob", "body_length", "first_size", "head", "head_length", "records", "room")
+    __slots__ = (
+        "batches", "blob", "body_length", "consumed", "head", "head_length", "lead", "lead_length", "lengths", "room",
+        "seen", "sizes", "tcp_at",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.head = bytearray(HEAD_ROOM)
         self.room = bytearray(BODY_ROOM)
-        self.head_length = self.body_length = self.first_size = self.records = 0
+        self.head_length = self.body_length = self.batches = self.consumed = 0
+        self.sizes, self.lengths = [0] * MAX_BATCHES, [0] * MAX_BATCHES
+        #: The beginning of a record that the packet goes on with.
+        self.lead, self.lead_length = bytearray(LEAD_ROOM), 0
+        #: Where the TCP header begins, and what the packet had there from acknowledgement to window.
+        self.tcp_at, self.seen = 0, b""
         #: The payload if it is kept as an object of its own (what was sealed); else it is in `room`.
         self.blob: bytes | None = None
 
@@ -176,42 +189,101 @@ def seal(cipher: Cipher, wire: int, plain: int, packet: Buffer, at: int, length:
     return b"".join(pieces)
 
 
-def open_records(cipher: Cipher, wire: int, plain: int, packet: Buffer, at: int, length: int, reply: Reply) -> int:
-    """Open the records at `at`, `length` bytes in all, into the reply's room: returns the plaintext bytes.
+def no_lead(reply: Reply) -> None:
+    """The packet to come does not go on with a record of another."""
+    reply.lead_length = 0
 
-    -1, and the reply's payload is void, unless they are whole, authentic, none of them FINAL, in one stream from plain
-    offset `plain` and wire offset `wire` on, and all of one size, but for the last, which may be shorter.
+
+def add_lead(reply: Reply, page: bytearray, at: int, length: int) -> bool:
+    """Add `length` bytes at `at` to the record that the packet to come goes on with; False if no record is so long."""
+    end = reply.lead_length + length
+    if end > LEAD_ROOM:
+        return False
+    reply.lead[reply.lead_length : end] = page[at : at + length]
+    reply.lead_length = end
+    return True
+
+
+def copy_into(page: bytearray, at: int, packet: Buffer, start: int, length: int) -> None:
+    """`length` bytes at `start` of a packet become those at `at` of a page."""
+    page[at : at + length] = packet[start : start + length]
+
+
+def open_records(
+    cipher: Cipher, wire: int, plain: int, packet: Buffer, at: int, length: int, reply: Reply, limit: int
+) -> int:
+    """Open the records at `at`, `length` bytes in all, behind the payload of the reply: returns the plaintext bytes.
+
+    The first one begins with the reply's lead; `wire` and `plain` are where that begins. What is left at the end is no
+    whole record, and not looked at. -1, and the payload is what it was, unless all others are authentic, none of them
+    FINAL or empty, in one stream, and the payload not longer than `limit` with them.
     """
-    end, opened = at + length, 0
-    reply.records = reply.body_length = 0
+    lead, end, opened, consumed, room = reply.lead_length, at + length, 0, 0, reply.body_length
+    sizes, lengths, batch, last = reply.sizes, reply.lengths, -1, True
+    reply.batches = reply.consumed = 0
     reply.blob = None
-    last = False
-    while at < end:
-        if at + OVERHEAD > end:
+    limit = min(limit, BODY_ROOM) - room
+    while lead + end - at >= OVERHEAD:
+        header = bytes(reply.lead[:lead][:HEADER]) + bytes(packet[at : at + max(0, HEADER - lead)])
+        count, offset = _header.unpack(header)
+        if count >= FINAL or not count:
             return -1
-        count, offset = _header.unpack_from(packet, at)
-        stop = at + OVERHEAD + count
-        if count >= FINAL or stop > end or last or not count or offset != plain & 0xFFFFFFFF:
+        stop = at + OVERHEAD + count - lead
+        if stop > end:
+            break
+        if stop <= at or opened + count > limit or offset != plain & 0xFFFFFFFF:
             return -1
-        if not reply.records:
-            reply.first_size = count
-        elif count > reply.first_size:
-            return -1
-        last = count < reply.first_size
+        record = bytes(reply.lead[:lead]) + bytes(packet[at:stop])
         try:
-            chunk = cipher.aead.decrypt(
-                _nonce(0, wire), bytes(packet[at + HEADER : stop]), bytes(packet[at : at + HEADER])
-            )
+            chunk = cipher.aead.decrypt(_nonce(0, wire), record[HEADER:], header)
         except InvalidTag:
             return -1
-        reply.room[opened : opened + count] = chunk
-        reply.records += 1
+        reply.room[room + opened : room + opened + count] = chunk
+        # The first record that a packet before this one began makes a batch of its own, as it does in Ingress.
+        if last or count > sizes[batch]:
+            batch += 1
+            if batch == MAX_BATCHES:
+                return -1
+            sizes[batch], lengths[batch] = count, 0
+        last = count < sizes[batch] or lead > 0
+        lengths[batch] += count
         opened += count
         plain += count
-        wire += stop - at
-        at = stop
-    reply.body_length = opened
+        wire += OVERHEAD + count
+        consumed += stop - at
+        at, lead = stop, 0
+    reply.batches, reply.consumed = batch + 1, consumed
+    reply.body_length += opened
     return opened
+
+
+def remember(reply: Reply, packet: Buffer, tcp_at: int) -> None:
+    """The reply is made of this packet, whose TCP header is at `tcp_at`."""
+    reply.tcp_at, reply.seen = tcp_at, bytes(packet[tcp_at + 8 : tcp_at + 16])
+
+
+def is_alike(reply: Reply, packet: Buffer) -> bool:
+    """Whether a packet with headers of the same lengths differs from the one that the reply is made of only in IPv4's
+    identification, lengths, checksums, sequence number and PSH, as far as headers go.
+    """
+    head, at = reply.head, reply.tcp_at
+    if at == 20:
+        same = head[:2] == packet[:2] and head[6:10] == packet[6:10] and head[12:24] == packet[12:24]
+    else:
+        same = head[:4] == packet[:4] and head[6:44] == packet[6:44]
+    seen, now = reply.seen, bytes(packet[at + 8 : at + 16])
+    return (
+        same
+        and seen[:5] == now[:5]
+        and not (seen[5] ^ now[5]) & 0xF7
+        and seen[6:] == now[6:]
+        and head[at + 20 : reply.head_length] == packet[at + 20 : reply.head_length]
+    )
+
+
+def add_flags(reply: Reply, tcp_at: int, packet: Buffer) -> None:
+    """The reply has the flags of this packet as well."""
+    reply.head[tcp_at + 13] |= packet[tcp_at + 13]
 
 
 def finish(reply: Reply, tcp_at: int, ipv6: bool) -> None:

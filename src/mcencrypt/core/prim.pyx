@@ -2,9 +2,10 @@
 """The compiled twin of prim.py, which says what each function means."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 cdef extern from "openssl/evp.h" nogil:
     ctypedef struct EVP_CIPHER
@@ -61,6 +62,10 @@ OVERHEAD = HEADER_SIZE + TAG_SIZE
 FINAL = FINAL_BIT
 HEAD_ROOM = 128
 BODY_ROOM = 1 << 16
+DEF LEAD_LIMIT = 0x7FFF + HEADER_SIZE + TAG_SIZE
+LEAD_ROOM = LEAD_LIMIT
+DEF BATCHES = 32
+MAX_BATCHES = BATCHES
 
 
 DEF CONTEXTS = 64
@@ -301,12 +306,14 @@ cdef class Reply:
     def __cinit__(self):
         self.head = <unsigned char *>malloc(HEAD_ROOM)
         self.room = <unsigned char *>malloc(BODY_ROOM)
-        if self.head == NULL or self.room == NULL:
+        self.lead = <unsigned char *>malloc(LEAD_LIMIT)
+        if self.head == NULL or self.room == NULL or self.lead == NULL:
             raise MemoryError()
 
     def __dealloc__(self):
         free(self.head)
         free(self.room)
+        free(self.lead)
 
     cdef const unsigned char *body(self) noexcept:
         if self.blob is None:
@@ -379,39 +386,98 @@ cdef bytes seal(Cipher cipher, long long wire, long long plain, const unsigned c
     return sealed
 
 
+cdef void no_lead(Reply reply) noexcept:
+    reply.lead_length = 0
+
+
+cdef bint add_lead(Reply reply, bytearray page, int at, int length) except -1:
+    if reply.lead_length + length > LEAD_LIMIT:
+        return False
+    memcpy(reply.lead + reply.lead_length, PyByteArray_AS_STRING(page) + at, length)
+    reply.lead_length += length
+    return True
+
+
+cdef void copy_into(bytearray page, int at, const unsigned char *packet, int start, int length) noexcept:
+    memcpy(PyByteArray_AS_STRING(page) + at, packet + start, length)
+
+
 cdef int open_records(Cipher cipher, long long wire, long long plain, const unsigned char *packet, int at, int length,
-                      Reply reply) except -2:
+                      Reply reply, int limit) except -2:
     cdef const unsigned char *record = packet + at
-    cdef int count, opened = 0, first = 0, records = 0
-    cdef bint last = False
-    reply.records = reply.body_length = 0
+    cdef const unsigned char *source
+    cdef int count, whole, used, lead = reply.lead_length, opened = 0, batch = -1, batch_size = 0
+    cdef int consumed = 0
+    cdef unsigned char *room = reply.room + reply.body_length
+    cdef bint last = True
+    reply.batches = reply.consumed = 0
     reply.blob = None
-    if length > BODY_ROOM:
-        return -1
-    while length > 0:
-        if length < HEADER_SIZE + TAG_SIZE:
+    limit = (BODY_ROOM if limit > BODY_ROOM else limit) - reply.body_length
+    while lead + length >= HEADER_SIZE + TAG_SIZE:
+        source, used = record, 0
+        if lead:
+            if lead < HEADER_SIZE:
+                used = HEADER_SIZE - lead
+                memcpy(reply.lead + lead, record, used)
+            source = reply.lead
+        count = prim_u16(source)
+        if count >= FINAL_BIT or not count:
             return -1
-        count = prim_u16(record)
-        if (count >= FINAL_BIT or count + HEADER_SIZE + TAG_SIZE > length or last or not count
-                or prim_u32(record + 2) != <unsigned int>plain):
+        whole = count + HEADER_SIZE + TAG_SIZE
+        if whole > lead + length:
+            break
+        if whole <= lead or opened + count > limit or prim_u32(source + 2) != <unsigned int>plain:
             return -1
-        if not records:
-            first = count
-        elif count > first:
+        if lead:
+            memcpy(reply.lead + lead + used, record + used, whole - lead - used)
+        if not cipher._open(wire, source, source + HEADER_SIZE, count, room + opened):
             return -1
-        last = count < first
-        if not cipher._open(wire, record, record + HEADER_SIZE, count, reply.room + opened):
-            return -1
-        records += 1
+        # The first record that a packet before this one began makes a batch of its own, as it does in Ingress.
+        if last or count > batch_size:
+            batch += 1
+            if batch == BATCHES:
+                return -1
+            batch_size = reply.sizes[batch] = count
+            reply.lengths[batch] = 0
+        last = count < batch_size or lead > 0
+        reply.lengths[batch] += count
         opened += count
         plain += count
-        record += count + HEADER_SIZE + TAG_SIZE
-        wire += count + HEADER_SIZE + TAG_SIZE
-        length -= count + HEADER_SIZE + TAG_SIZE
-    reply.first_size = first
-    reply.records = records
-    reply.body_length = opened
+        wire += whole
+        used = whole - lead
+        record += used
+        length -= used
+        consumed += used
+        lead = 0
+    reply.batches = batch + 1
+    reply.body_length += opened
+    reply.consumed = consumed
     return opened
+
+
+cdef void remember(Reply reply, const unsigned char *packet, int tcp_at) noexcept:
+    reply.tcp_at = tcp_at
+    memcpy(reply.seen, packet + tcp_at + 8, 8)
+
+
+cdef bint is_alike(Reply reply, const unsigned char *packet) noexcept:
+    cdef const unsigned char *head = reply.head
+    cdef int tcp_at = reply.tcp_at
+    cdef int options = reply.head_length - tcp_at - 20
+    if tcp_at == 20:
+        # Not the length, the identification and the checksum.
+        if memcmp(head, packet, 2) or memcmp(head + 6, packet + 6, 4) or memcmp(head + 12, packet + 12, 12):
+            return False
+    elif memcmp(head, packet, 4) or memcmp(head + 6, packet + 6, 38):
+        return False
+    packet += tcp_at
+    # Acknowledgement, data offset and window as they came; PSH may differ.
+    return (not memcmp(reply.seen, packet + 8, 5) and not (reply.seen[5] ^ packet[13]) & 0xF7
+            and not memcmp(reply.seen + 6, packet + 14, 2) and not memcmp(head + tcp_at + 20, packet + 20, options))
+
+
+cdef void add_flags(Reply reply, int tcp_at, const unsigned char *packet) noexcept:
+    reply.head[tcp_at + 13] |= packet[tcp_at + 13]
 
 
 cdef unsigned long long _protocol_and_length(int length) noexcept:

@@ -98,7 +98,7 @@ class Undecided:
         length, at = segment.end - segment.payload_at, offset_of(segment.seq, answered.remote_isn)
         if at + length < 0:
             return False
-        if not answered.heard(segment):
+        if not answered.heard(segment, now):
             return bool(length or segment.flags & FIN)
         if not length:
             answered.is_accepted = True

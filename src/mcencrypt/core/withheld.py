@@ -21,7 +21,7 @@ class Withheld:
     __slots__ = ("_data", "_given", "plain")
 
     def __init__(self, plain: int) -> None:
-        self.plain, self._data = plain, b""
+        self.plain, self._data = plain, bytearray()
         #: Plain offset up to which it was given, and not yet acknowledged.
         self._given = plain
 
@@ -43,16 +43,19 @@ class Withheld:
     def _keep(self, plain: int, data: bytes) -> None:
         if not self._data and data:
             self.plain = self._given = plain
-        if plain <= self.end < plain + len(data):
-            self._data = (self._data + data[self.end - plain :])[:LIMIT]
+        known = self.end - plain
+        if 0 <= known < len(data):
+            self._data += data[known : known + LIMIT - len(self._data)]
         self._given = min(self._given, max(plain, self.plain))  # it came again: what was given was lost
 
     def take(self, acked: int, edge: int) -> tuple[int, bytes]:
         """The socket has acknowledged up to `acked`, and has room up to `edge`: what it gets now, and where."""
         if acked > self.plain:
-            self._data, self.plain = self._data[acked - self.plain :], min(acked, self.end)
+            gone = min(acked - self.plain, len(self._data))
+            del self._data[:gone]
+            self.plain += gone
         start = max(self._given, self.plain)
-        some = self._data[start - self.plain : max(edge - self.plain, 0)]
+        some = bytes(memoryview(self._data)[start - self.plain : max(edge - self.plain, 0)])
         self._given = start + len(some)
         return start, some
 

@@ -19,3 +19,4 @@ cpdef bint replace(int queue, Message message, bytes packet) except -1
 cpdef bint replace_by(int queue, Message message, Reply reply) except -1
 cpdef int wait(Message message, int other, double seconds) except -2
 cdef double monotonic() noexcept
+cdef void pause(double seconds) noexcept

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import time
 from struct import Struct
 from time import monotonic as monotonic
 from typing import Final
@@ -149,3 +150,8 @@ def wait(message: Message, other: int, seconds: float) -> int:
         waiting.register(other, select.POLLIN)
     ready = {fd for fd, _ in waiting.poll(None if seconds < 0 else int(seconds * 1000) + (seconds > 0))}
     return (own in ready) + 2 * (other in ready)
+
+
+def pause(seconds: float) -> None:
+    """Sleep for less than a second, or until a signal comes."""
+    time.sleep(seconds)

@@ -34,6 +34,11 @@ cdef extern from *:
         return now.tv_sec + now.tv_nsec * 1e-9;
     }
 
+    static void nfq_pause(double seconds) {
+        struct timespec time = {(time_t)seconds, (long)((seconds - (time_t)seconds) * 1e9)};
+        nanosleep(&time, NULL);
+    }
+
     static int nfq_poll(int first, int second, int milliseconds) {
         struct pollfd both[2] = {{first, POLLIN, 0}, {second, POLLIN, 0}};
         int ready = poll(both, 2, milliseconds);
@@ -75,6 +80,7 @@ cdef extern from *:
     """
     int NFQ_BUFFER
     double nfq_monotonic() noexcept nogil
+    void nfq_pause(double seconds) nogil
     int nfq_poll(int first, int second, int milliseconds) nogil
     int nfq_send(int fd, int queue, uint32_t id, int accept, const void *head, int head_length, const void *body,
                  int body_length) nogil
@@ -196,3 +202,8 @@ cpdef int wait(Message message, int other, double seconds) except -2:
 
 cdef double monotonic() noexcept:
     return nfq_monotonic()
+
+
+cdef void pause(double seconds) noexcept:
+    with nogil:
+        nfq_pause(seconds)

@@ -12,12 +12,21 @@ cdef class Queue:
     cdef object _decide, _queue, _socket
     cdef Express _express
     cdef Reply _reply
-    cdef nfq.Message _message
+    cdef nfq.Message _first, _second, _message
     cdef bint _logged
 
-    @cython.locals(message=nfq.Message, reply=Reply, express=Express, kind=cython.int, ready=cython.int, asked=cython.bint,
-                   alone=cython.bint, before=cython.double, now=cython.double)
+    @cython.locals(message=nfq.Message, held=nfq.Message, reply=Reply, express=Express, kind=cython.int, ready=cython.int, asked=cython.bint,
+                   alone=cython.bint, patience=cython.int,
+                   before=cython.double, now=cython.double)
     cpdef bint serve(self, int other, double seconds) except -1
 
     @cython.locals(message=nfq.Message)
     cpdef object _ask(self)
+
+    @cython.locals(express=Express)
+    cdef bint _grows(self, nfq.Message message) except -1
+
+    @cython.locals(express=Express)
+    cdef int _give(self, nfq.Message message) except -1
+
+    cdef int _failed(self, nfq.Message message) except -1

@@ -44,6 +44,8 @@ BURST: Final = 64
 _BUFFER: Final = 1 << 17
 #: Seconds without a packet after which the next one is taken to come alone: no look whether another is there already.
 ALONE: Final = 40e-6
+#: Seconds for which what a relay sends waits for what it is about to send, in the middle of much.
+LINGER: Final = 100e-6
 
 _native_i32 = Struct("=i").unpack_from
 _message_header = Struct("=IHHII")
@@ -86,7 +88,9 @@ class Queue:
             raise OperatorError(why_not(number, str(problem))) from None
         self._socket = socket.socket(fileno=os.dup(self._queue.get_fd()))
         self._socket.setblocking(False)
-        self._message = nfq.Message(self._socket)
+        #: Room for two packets, and the one that is being decided.
+        self._first, self._second = nfq.Message(self._socket), nfq.Message(self._socket)
+        self._message = self._first
         self._configure()
 
     def fileno(self) -> int:
@@ -111,41 +115,87 @@ class Queue:
 
         Returns early when it is others' turn: after a burst, or when the engine was asked, since more than verdicts
         may follow from that. Whether `other` is readable.
+
+        What a packet from the network brings waits for what the next one brings, if that is here already, or is about
+        to be, and of the same stream: then both go to the socket as one, with one acknowledgement to come back.
         """
-        message, reply, express = self._message, self._reply, self._express
+        message, held, reply, express = self._message, None, self._reply, self._express
         asked = alone = False
+        patience = 0
         before = nfq.monotonic()
         for _ in range(BURST):
             kind = 0 if alone and not asked else nfq.receive(message)
             while not kind:
-                if asked:
+                if held is not None and patience > 1:
+                    patience = 1
+                    nfq.pause(LINGER)
+                elif held is not None:
+                    self._give(held)
+                    held = None
+                elif asked:
                     return False
-                ready = nfq.wait(message, other, seconds)
-                if ready != 1:
-                    return ready > 1
+                else:
+                    ready = nfq.wait(message, other, seconds)
+                    if ready != 1:
+                        return ready > 1
                 kind = nfq.receive(message)
             now = nfq.monotonic()
             alone = now - before > ALONE
             before = now
             if kind == 1:
+                if held is not None:
+                    if self._grows(message):
+                        nfq.drop(self.number, held)
+                        held = message
+                        self._message = message = self._second if held is self._first else self._first
+                        continue
+                    self._give(held)
+                    held = None
                 try:
                     if express is not None and express.take(
                         message.packet, message.length, message.skb_info, message.outgoing, now, reply
                     ):
-                        if not nfq.replace_by(self.number, message, reply):
-                            self._failed()
+                        patience = express.patience(reply, alone, now)
+                        if not patience:
+                            self._give(message)
+                        else:
+                            held = message
+                            self._message = message = self._second if held is self._first else self._first
                     else:
                         asked = True
                         self._ask()
                 except Exception:
-                    self._failed()
+                    self._failed(message)
             elif kind == -1:
                 self.enobufs += 1
+        if held is not None:
+            self._give(held)
         return False
 
     def ready(self) -> None:
         """Handle the packets that wait."""
         self.serve(-1, 0.0)
+
+    def _grows(self, message: nfq.Message) -> bool:
+        """Whether the reply has what this packet brings as well."""
+        express = self._express
+        try:
+            return express is not None and express.grow(
+                message.packet, message.length, message.skb_info, message.outgoing, self._reply
+            )
+        except Exception:
+            self._note_failure()
+            return False
+
+    def _give(self, message: nfq.Message) -> None:
+        """Let the reply go in a packet's place."""
+        express = self._express
+        if (
+            express is None
+            or not express.complete(self._reply)
+            or not nfq.replace_by(self.number, message, self._reply)
+        ):
+            self._failed(message)
 
     def _ask(self) -> None:
         """Ask `decide`, and give its verdict."""
@@ -158,11 +208,15 @@ class Queue:
         elif verdict is ACCEPT:
             nfq.accept(self.number, message)
         elif not isinstance(verdict, bytes) or not nfq.replace(self.number, message, verdict):
-            self._failed()
+            self._failed(message)
 
-    def _failed(self) -> None:
+    def _failed(self, message: nfq.Message) -> None:
         """Whatever happens, a packet gets a verdict: without one it would stay in the kernel's queue for ever."""
-        nfq.drop(self.number, self._message)
+        nfq.drop(self.number, message)
+        self._note_failure()
+
+    def _note_failure(self) -> None:
+        """Count it, and say so once."""
         self.bad_verdicts += 1
         if not self._logged:
             self._logged = True

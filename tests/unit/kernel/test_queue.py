@@ -14,12 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcencrypt.core.fast import Express
 from mcencrypt.core.packet import VERDICT_LIMIT
 from mcencrypt.core.verdict import ACCEPT, DROP, Verdict
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel.netlink import attributes
 from mcencrypt.kernel.queue import BURST, Queue, progress, statistics
+from tests.helpers.packets import parse
 from tests.helpers.queued import CONFIGURATION, FakeBinding, acknowledgement, packet_id
+from tests.helpers.relayed import Relayed
 
 NUMBER = 27971
 RECORDED = {path.stem: path.read_bytes() for path in sorted((Path(__file__).parent / "recorded").glob("*.bin"))}
@@ -45,11 +48,11 @@ def expected(message: bytes) -> Seen:
 class Bench:
     """A queue whose kernel is the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, express: Express | None = None) -> None:
         self.seen: list[Seen] = []
         self.verdict: Callable[[], Verdict] = lambda: ACCEPT
         self.binding = FakeBinding()
-        self.queue = Queue(NUMBER, self.decide, self.binding)
+        self.queue = Queue(NUMBER, self.decide, self.binding, express)
         self.configuration = self.binding.kernel.recv(4096)
 
     def decide(self, packet: memoryview, skb_info: int, outgoing: bool, now: float) -> Verdict:
@@ -128,6 +131,35 @@ def test_others_get_their_turn_after_a_burst(bench: Bench) -> None:
     assert len(bench.take(message, message)) == BURST
     bench.queue.ready()
     assert len(bench.seen) == BURST + 2
+
+
+# -- packets that go to the socket as one
+
+
+def carrying(number: int, packet: bytes) -> bytes:
+    """A message of the kernel's with another packet from the network."""
+    message = RECORDED["ingress-ipv4-syn-1"]
+    head = bytearray(message[: -len(expected(message).packet) - 4])
+    head[24:28] = struct.pack("!I", number)
+    attribute = struct.pack("=HH", 4 + len(packet), PAYLOAD) + packet + bytes(-len(packet) % 4)
+    return struct.pack("=I", len(head) + len(attribute)) + bytes(head[4:]) + attribute
+
+
+def test_what_waits_of_one_stream_goes_to_the_socket_as_one() -> None:
+    relayed, data = Relayed(), bytes(range(256)) * 256
+    packets = [packet.build() for packet in relayed.packets(*relayed.sealed(data, 4000), 8192)]
+    bench = Bench(relayed.b.engine.express)
+    try:
+        assert bench.take(*(carrying(number, packet) for number, packet in enumerate(packets))) == []
+        given = bench.binding.verdicts()
+    finally:
+        bench.queue.close()
+        bench.binding.close()
+    assert sorted(one.id for one in given) == list(range(len(packets))), "one verdict each"
+    passed = [parse(one.replacement) for one in given if one.replacement is not None]
+    assert b"".join(packet.payload for packet in passed) == data[: sum(len(packet.payload) for packet in passed)]
+    assert len(passed) <= 3 and sum(len(packet.payload) for packet in passed) > len(data) - 4000
+    assert [one.verdict for one in given].count("drop") == len(packets) - len(passed)
 
 
 # -- verdicts
