@@ -82,8 +82,8 @@ units: $(STAMP)
 lint: format types
 
 format: $(STAMP)
-	@$(BIN)/python -m ruff check . benchmarks/throughput benchmarks/compare benchmarks/garbage benchmarks/soak benchmarks/hostile tools/drawings tools/sanitize tools/schema
-	@$(BIN)/python -m ruff format --check . benchmarks/throughput benchmarks/compare benchmarks/garbage benchmarks/soak benchmarks/hostile tools/drawings tools/sanitize tools/schema
+	@$(BIN)/python -m ruff check . benchmarks/throughput benchmarks/compare benchmarks/garbage benchmarks/soak benchmarks/hostile benchmarks/relays tools/drawings tools/sanitize tools/schema
+	@$(BIN)/python -m ruff format --check . benchmarks/throughput benchmarks/compare benchmarks/garbage benchmarks/soak benchmarks/hostile benchmarks/relays tools/drawings tools/sanitize tools/schema
 
 types: $(STAMP)
 	@$(BIN)/python -m mypy

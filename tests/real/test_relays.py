@@ -7,6 +7,7 @@ import random
 import re
 import socket
 import time
+from typing import NamedTuple
 
 import pytest
 
@@ -210,26 +211,90 @@ def test_after_a_restart_of_either_daemon_both_notice_and_can_talk_again(who):
 # -- a long way
 
 
-def test_a_long_wait_for_the_handshake_spoils_neither_kernels_timer():
-    def slowly(frame, toward, now):
-        return [(0.4, frame)]
+#: Ports that no rule covers.
+WARMING, UNCOVERED = 7998, 7999
 
-    with way(slowly) as net, encrypted(net, b={"relayed": ["10.66.2.1"]}) as pair:
-        start_relay("haproxy", net.relay, Leg("10.66.1.1", PORTS[0]), Leg("10.66.2.2", PORTS[0]))
-        with listening_at(pair, PORTS[0], "10.66.2.2") as listening, pair.a.socket() as a:
-            a.settimeout(20)
-            listening.settimeout(20)
-            a.connect(("10.66.1.1", PORTS[0]))
-            a.sendall(b"hello")
-            with listening.accept()[0] as b:
-                b.settimeout(20)
-                assert b.recv(10) == b"hello"
+
+class Seen(NamedTuple):
+    """What one end's kernel makes of a connection: milliseconds, segments."""
+
+    rto: float
+    rtt: float
+    window: int
+    #: What it remembers for the next one; None: nothing.
+    remembered: float | None
+
+
+def seen_by(host, peer: str, port: int, side: str) -> Seen:
+    """What `host` shows of its connection, and what it remembers of the address `peer` once that has ended."""
+    shown = host.run(["ss", "-Htino", "state", "connected", side, "=", str(port)]).stdout
+    rto, rtt, window = (re.search(pattern, shown) for pattern in (r"rto:(\d+)", r"rtt:([\d.]+)/", r"cwnd:(\d+)"))
+    assert rto and rtt and window, shown
+    return Seen(float(rto[1]), float(rtt[1]), int(window[1]), remembered(host, peer))
+
+
+def remembered(host, peer: str) -> float | None:
+    """The round trip to an address that the kernel has kept from connections that have ended, in milliseconds."""
+    shown = host.run(["ip", "tcp_metrics", "show", peer], check=False).stdout
+    found = re.search(r"rtt (\d+)us", shown)
+    return float(found[1]) / 1000 if found else None
+
+
+def exchange(path, pair, port: int) -> tuple[float, list[Seen]]:
+    """A first exchange through the relay: seconds until the first bytes are there; what a and b make of it."""
+    for node in (pair.a, pair.b):
+        node.run(["ip", "tcp_metrics", "flush", "all"])
+    start_relay("haproxy", path.relay, Leg("10.66.1.1", port), Leg("10.66.2.2", port))
+    with listening_at(pair, port, "10.66.2.2") as listening, pair.a.socket() as a:
+        a.settimeout(20)
+        listening.settimeout(20)
+        begun = time.monotonic()
+        a.connect(("10.66.1.1", port))
+        a.sendall(b"hello")
+        with listening.accept()[0] as b:
+            b.settimeout(20)
+            assert b.recv(5) == b"hello"
+            took = time.monotonic() - begun
+            for _ in range(2):
                 b.sendall(b"answer")
                 assert a.recv(10) == b"answer"
-                timer = re.search(r"rto:(\d+)", pair.b.run(["ss", "-Htin", "sport", "=", str(PORTS[0])]).stdout)
-                assert timer and int(timer[1]) <= 250, "the relay is near: the wait was not a round trip"
-                shown = pair.a.run(["ss", "-Htin", "dport", "=", str(PORTS[0])]).stdout
-                print(shown)
+                a.sendall(b"next")
+                assert b.recv(10) == b"next"
+            seen = [
+                seen_by(pair.a, "10.66.1.1", port, "dport"),
+                seen_by(pair.b, "10.66.2.1", port, "sport"),
+            ]
+            a.shutdown(socket.SHUT_WR)
+            assert b.recv(10) == b""
+            b.shutdown(socket.SHUT_WR)
+            assert a.recv(10) == b""
+    for number, (node, peer) in enumerate(((pair.a, "10.66.1.1"), (pair.b, "10.66.2.1"))):
+        wait_for(
+            lambda node=node, peer=peer: remembered(node, peer) is not None, f"what the kernel keeps of {peer}", 15
+        )
+        seen[number] = seen[number]._replace(remembered=remembered(node, peer))
+    return took, seen
+
+
+@pytest.mark.parametrize("leg", [0.02, 0.4])
+def test_the_wait_for_the_handshake_spoils_neither_kernels_measurements(leg):
+    """Beside a plain connection through the same relay: timers, windows, and what is kept for the next connection.
+
+    `leg`: seconds to the relay, one way.
+    """
+    with way(lambda frame, toward, now: [(leg, frame)]) as path, encrypted(path, b={"relayed": ["10.66.2.1"]}) as pair:
+        exchange(path, pair, WARMING)  # neighbours are known from now on
+        plain_took, plain = exchange(path, pair, UNCOVERED)
+        took, sealed = exchange(path, pair, PORTS[0])
+        print(f"plain {plain_took:.2f} s, {plain}; sealed {took:.2f} s, {sealed}")
+        if leg > 0.1:
+            assert took - plain_took < 1.5 * 2 * leg, "the first bytes are there one round trip later"
+        for one, other in zip(sealed, plain, strict=True):
+            assert one.window >= other.window
+            assert one.rto <= other.rto * 1.2 + 25
+            assert one.rtt <= other.rtt * 1.2 + 25
+            assert one.remembered is not None and other.remembered is not None
+            assert one.remembered <= other.remembered * 1.2 + 25
 
 
 # -- paths that treat SYNs badly

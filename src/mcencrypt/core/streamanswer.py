@@ -20,7 +20,7 @@ from .packet import bare as bare_segment
 from .verdict import Outcome, Verdict
 
 #: Seconds of waiting from which on they must not become a part of our socket's round trip.
-LONG: Final = 0.05
+LONG: Final = 0.005
 #: Seconds that our socket has to answer the SYN that it is told of again.
 ANSWER_WITHIN: Final = 0.05
 #: SYN-ACKs with different sequence numbers that one SYN may get (SYN cookies).

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from mcencrypt.core import streams, streamtable
+from mcencrypt.core import streamtable
 from mcencrypt.core.handshake import HELLO_LENGTH
 from mcencrypt.core.hello import DEADLINE, MOVES, Phase, Turn
 from mcencrypt.core.packet import Segment

@@ -51,10 +51,10 @@ def talk(path: Open, carrier: Packet) -> None:
     *told, (toward, message) = path.b.injected()
     assert toward == "network" and message.payload.startswith(b"mcen\1\4")
     assert [(one, packet.flags, packet.payload) for one, packet in told] in ([], [("socket", ACK, b"")])
-    assert path.a.egress(path.from_a(b"hello", stamp=101)) is DROP
     assert path.a.ingress(message) is DROP
-    [(_, record)] = path.a.injected()
-    seen = path.b.gets(record)
+    [(toward, told_a)] = path.a.injected()
+    assert toward == "socket" and told_a.window, "it may speak from now on"
+    seen = path.b.gets(path.a.sends(path.from_a(b"hello", stamp=101)))
     assert (seen.seq, seen.payload) == (ISN_A + 1, b"hello")
     wire = path.b.sends(path.from_b(b"welcome", acked=5))
     assert b"welcome" not in wire.build()
