@@ -81,9 +81,12 @@ units: $(STAMP)
 
 lint: format types
 
+# Python that is not named .py.
+SCRIPTS := $(shell grep -ls '^\#!.*python' benchmarks/* tools/*)
+
 format: $(STAMP)
-	@$(BIN)/python -m ruff check . benchmarks/throughput benchmarks/compare benchmarks/garbage benchmarks/soak benchmarks/hostile benchmarks/relays tools/drawings tools/sanitize tools/schema
-	@$(BIN)/python -m ruff format --check . benchmarks/throughput benchmarks/compare benchmarks/garbage benchmarks/soak benchmarks/hostile benchmarks/relays tools/drawings tools/sanitize tools/schema
+	@$(BIN)/python -m ruff check . $(SCRIPTS)
+	@$(BIN)/python -m ruff format --check . $(SCRIPTS)
 
 types: $(STAMP)
 	@$(BIN)/python -m mypy
@@ -107,6 +110,7 @@ figures: $(STAMP)
 	@$(BIN)/python benchmarks/compare --rounds 5 --ipv6 --write $(FIGURES)/ipv6
 	@$(BIN)/python benchmarks/packet-path
 	@$(BIN)/python benchmarks/many --write $(FIGURES)/many
+	@$(BIN)/python benchmarks/mesh --write $(FIGURES)/mesh
 
 # The compiled packet path under AddressSanitizer; SANITIZE: see tools/sanitize --help.
 SANITIZE ?=

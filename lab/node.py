@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 import random
 import secrets
@@ -240,10 +241,12 @@ class Node:
                     peer.ping()
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT."""
+        """Until SIGTERM or SIGINT. SIGUSR1 publishes an item."""
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asked = itertools.count(1)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: self.publish(messages.ITEM, next(asked)))
         if self.options.listen:
             await asyncio.start_server(self.accept, ["0.0.0.0", "::"], self.options.listen)
             self.say("listening", port=self.options.listen)
