@@ -82,7 +82,7 @@ units: $(STAMP)
 lint: format types
 
 # Python that is not named .py.
-SCRIPTS := $(shell grep -ls '^\#!.*python' benchmarks/* tools/*)
+SCRIPTS := $(shell grep -ls '^\#!/usr/bin/env python' benchmarks/* tools/*)
 
 format: $(STAMP)
 	@$(BIN)/python -m ruff check . $(SCRIPTS)
