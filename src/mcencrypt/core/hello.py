@@ -21,7 +21,7 @@ from .packet import ACK, FIN, MASK32, PSH, Buffer, Segment, rebuild
 RESEND_AFTER: Final = 0.2
 #: Seconds that a handshake in a stream may take, from the SYN-ACK on.
 DEADLINE: Final = 10.0
-#: What one connection may have waiting on either side, in bytes: an initial window.
+#: An initial window, in bytes: four of them may wait for our socket until it is told of a connection.
 KEPT: Final = 16 << 10
 
 
