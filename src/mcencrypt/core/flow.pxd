@@ -10,7 +10,7 @@ cdef class Flow(Receiving):
     cdef public object path, paths, carrier
     cdef public long long paths_version, kernel_mtu, path_mtu, mss, local_scale
     cdef public bint outgoing
-    cdef public double created, seen
+    cdef public double created
     cdef public object _template
 
     @cython.locals(ingress=Ingress, edge=cython.longlong)

@@ -39,7 +39,6 @@ class Flow(Receiving):
         "path_mtu",
         "paths",
         "paths_version",
-        "seen",
     )
 
     def __init__(

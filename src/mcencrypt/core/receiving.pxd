@@ -13,7 +13,8 @@ cdef class Receiving:
     cdef public Ingress ingress
     cdef public long long remote_scale, ts_recent, marked
     cdef public bint closing, confirmed, streamed
-    cdef public long long _last_ack, _last_window
+    cdef public long long _last_ack, _last_window, _spoilt_edge
+    cdef public double seen, _spoilt_since
 
     cpdef object note_positions(self)
     cpdef object heard(self, long long ack_wire, long long ack_plain, long long window, long long right, long long shown)

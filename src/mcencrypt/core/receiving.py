@@ -23,6 +23,9 @@ from .withheld import Withheld
 DELIVERY_LIMIT: Final = 60000
 #: Why a socket is reset whose stream ends without a FINAL record.
 CUT_OFF: Final = "its stream was cut off on the way, without the peer's word that this is the end"
+#: Why a socket is reset for which a relay has something that its peer has not sent; and seconds until that is sure.
+SPOILT: Final = "its stream was changed on the way, and cannot go on"
+SPOILT_AFTER: Final = 3.0
 #: In the place of data that the socket has: it looks at where that lies, never at what it is.
 _ZEROS: Final = memoryview(bytes(1 << 16))
 
@@ -33,6 +36,8 @@ class Receiving:
     __slots__ = (
         "_last_ack",
         "_last_window",
+        "_spoilt_edge",
+        "_spoilt_since",
         "closing",
         "confirmed",
         "egress",
@@ -43,6 +48,7 @@ class Receiving:
         "outcome",
         "positions",
         "remote_scale",
+        "seen",
         "streamed",
         "ts_recent",
         "withheld",
@@ -75,6 +81,10 @@ class Receiving:
         #: The newest timestamp of the far side that our socket has taken, as it echoes it (RFC 7323); 0: none known.
         self.ts_recent = 0
         self._last_ack = self._last_window = -1
+        #: When the last packet came or went; seconds, monotonic.
+        self.seen = 0.0
+        #: Where the stream goes on, when something there did not verify, and since when.
+        self._spoilt_edge, self._spoilt_since = -1, 0.0
         #: Marks of pieces that are kept, for what is delivered next: 1 for congestion experienced, and the CWR flag.
         self.marked = 0
 
@@ -134,7 +144,7 @@ class Receiving:
         if flags & FIN and wire >= ingress.acked and wire != ingress.final_wire:
             self.outcome.refused["unauthenticated-fin"] += 1
             flags &= ~FIN
-            if self.streamed and credible and wire == ingress.reach():
+            if self.streamed and credible and (wire == ingress.reach() or ingress.is_broken()):
                 self.cut_off()
         return rebuild(segment, ingress.seq(ingress.bare_plain(wire)), ack, flags=flags, window=shown, options=options)
 
@@ -198,6 +208,10 @@ class Receiving:
         failures = ingress.auth_failures
         deliveries = ingress.receive(wire, data, credible)
         if self.streamed and credible:
+            if ingress.auth_failures > failures and self._is_spoilt(wire, end):
+                self.outcome.events.append(Tampered(self.key, self.identity if self.confirmed else b""))
+                self.cut_off(SPOILT)
+                return self.outcome.drop("tampered")
             if flags & FIN and end != ingress.final_wire and end == ingress.reach():
                 self.cut_off()
             elif not deliveries:
@@ -220,6 +234,22 @@ class Receiving:
             seq = ingress.seq(ingress.piece_plain(wire, end))
             return rebuild(segment, seq, ack, flags=flags & ~PSH, window=shown, options=options)
         return self.outcome.drop("incomplete")
+
+    def _is_spoilt(self, wire: int, end: int) -> bool:
+        """Whether the stream cannot go on: bytes [wire, end) of it have just failed to verify.
+
+        A stranger's segment changes nothing, for the far side's own follows. What a relay has sent it sends again for
+        ever, and never anything else.
+        """
+        ingress = self.ingress
+        if ingress.is_broken():
+            return True
+        edge = ingress.ledger.wire_edge
+        if not wire <= max(edge, ingress.promised) < end:
+            return False
+        if edge != self._spoilt_edge:
+            self._spoilt_edge, self._spoilt_since = edge, self.seen
+        return self.seen - self._spoilt_since >= SPOILT_AFTER
 
     def _repeated(self, segment: Segment, wire: int, end: int, ack: int, shown: int, options: bytes | None) -> Verdict:
         """Data that our socket has acknowledged: it sees that something was repeated, where, and how much."""

@@ -479,6 +479,36 @@ def test_an_end_without_the_peers_word_is_an_error_for_the_reader() -> None:
     assert path.b.kinds() == [Ended] and path.b.sockets() == {BA}
 
 
+def test_what_a_relay_repeats_and_never_verifies_is_an_error_for_the_reader() -> None:
+    path = Path()
+    path.connected(b"hello")
+    path.b.sends(path.from_b(acked=5))
+    wire = path.a.sends(path.from_a(b"and more", 5, stamp=102))
+    spoilt = replace(wire, payload=wire.payload[:-1] + bytes((wire.payload[-1] ^ 1,)))
+    for at in (1.0, 1.2, 1.6, 2.4, 3.9):
+        path.at(at)
+        assert path.b.ingress(spoilt) is DROP
+        assert not resets(path.b.injected(), "socket"), "a stranger can have sent it"
+    path.at(4.1)
+    assert path.b.ingress(spoilt) is DROP
+    packets = path.b.injected()
+    assert resets(packets, "socket") and resets(packets, "network")
+    assert path.b.sockets() == {BA}
+
+
+def test_what_fails_once_and_then_comes_as_it_was_ends_nothing() -> None:
+    path = Path()
+    path.connected(b"hello")
+    path.b.sends(path.from_b(acked=5))
+    for at, text in ((1.0, b"1"), (5.0, b"2"), (9.0, b"3")):
+        path.at(at)
+        wire = path.a.sends(path.from_a(text, 4 + int(text), stamp=int(at * 1000)))
+        assert path.b.ingress(replace(wire, payload=wire.payload[:-1] + bytes((wire.payload[-1] ^ 1,)))) is DROP
+        assert path.b.gets(wire).payload == text
+        path.b.sends(path.from_b(acked=5 + int(text)))
+    assert not path.b.sockets()
+
+
 def test_an_end_elsewhere_in_the_window_ends_nothing() -> None:
     path = Path()
     path.connected()
