@@ -354,11 +354,13 @@ def test_many_connections_at_once(relayed):
             relayed.b,
             port,
             address=entrance(relayed),
-            connections=sized(100, 1000),
+            connections=sized(200, 2000),
             size=20_000,
-            deadline=90,
+            deadline=200,
         )
         assert result.differences == []
+    wait_for(lambda: not relayed.b.connections("handshake"), "no attempt to be left")
+    assert "SYN-RECV" not in relayed.b.run(["ss", "-Htna"]).stdout
 
 
 def test_strangers_who_flood_do_not_keep_a_peer_out(relayed):

@@ -23,7 +23,6 @@ from .policy import Surroundings
 from .streamanswer import Answered
 from .streamdial import Dialled
 from .streamtable import MAX_DIALLING, NO_ANSWER, StreamTable
-from .synplan import SynPlan
 from .table import Table
 from .verdict import DROP, Outcome, Verdict
 
@@ -43,7 +42,6 @@ class Streams(StreamTable):
     ) -> None:
         super().__init__(outcome, table)
         self._admission, self._ring, self._around = admission, ring, around
-        self.plan = SynPlan()
 
     # -- our socket
 
@@ -183,6 +181,7 @@ class Streams(StreamTable):
         if segment.flags & RST:
             seq, exact = stream.reset_in(segment)
             if exact:
+                self._doubt(stream)
                 self._forget(stream)
             return rebuild(segment, seq, 0, flags=RST)
         if not segment.flags & ACK or segment.flags & SYN or not stream.heard(segment, now):
@@ -219,6 +218,7 @@ class Streams(StreamTable):
             self._finish(stream, segment, now)
         elif ended:
             # A relay whose other leg has come to nothing, or a health check.
+            self._doubt(stream)
             return self._fail(stream, "no-answer", "" if isinstance(stream, Answered) else NO_ANSWER)
         elif segment.end > segment.payload_at and (isinstance(stream, Answered) or stream.has_asked):
             self._outcome.to_network(stream.acknowledgement())

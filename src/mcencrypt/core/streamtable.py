@@ -17,6 +17,7 @@ from .record import OVERHEAD
 from .status import Connection, State
 from .streamanswer import Answered
 from .streamdial import Dialled
+from .synplan import SynPlan
 from .table import Table
 from .undecided import Undecided
 from .verdict import Outcome, Rejected, Verdict
@@ -49,6 +50,8 @@ class StreamTable:
 
     def __init__(self, outcome: Outcome, table: Table) -> None:
         self._outcome, self._table = outcome, table
+        #: Which SYNs of ours carry message 1.
+        self.plan = SynPlan()
         #: By connection key, ours first.
         self.dialling: dict[bytes, Dialled] = {}
         self.answering: dict[bytes, Answered] = {}
@@ -81,6 +84,11 @@ class StreamTable:
         if detail:
             self._outcome.events.append(Rejected(stream.key, reason, detail))
         return self._outcome.drop(reason)
+
+    def _doubt(self, stream: Dialled | Answered) -> None:
+        """The far side ends it, or says nothing.  Perhaps it took what was in the SYN for the stream, as slirp does."""
+        if isinstance(stream, Dialled) and stream.has_asked and not stream.bare:
+            self.plan.prefer_bare(stream.key)
 
     def _part(self, stream: Dialled | Answered, leaving: list[bytes]) -> None:
         self._forget(stream)
@@ -149,6 +157,7 @@ class StreamTable:
 
     def _tick(self, stream: Dialled | Answered, now: float) -> None:
         if now >= stream.expires:
+            self._doubt(stream)
             self._fail(stream, "no-answer", NO_ANSWER if isinstance(stream, Dialled) else "")
             return
         if now < stream.next_at:

@@ -50,7 +50,10 @@ class SynPlan:
             known.asked = None
 
     def prefer_bare(self, key: bytes) -> None:
-        """A bare SYN was answered, and the handshake succeeded in the stream; or data in a SYN was taken for data."""
+        """A bare SYN was answered, and the handshake succeeded in the stream; or data in a SYN was taken for data.
+
+        Or may have been: a handshake in the stream came to nothing behind a SYN with message 1.
+        """
         self._of(key).bare_first = True
 
     def prefer_data(self, key: bytes) -> None:

@@ -1,0 +1,161 @@
+"""More programs that end TCP on their way: Docker's proxy, `ssh -L`, the network of rootless containers; and relays at
+both ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+
+import pytest
+
+from lab import Capture, measure, start, transfer, two_hosts, wait_for
+from mcencrypt.store.keys import create_network_key
+from tests.helpers.nodes import PORTS, Node, needs_lab, sized, start_all
+from tests.helpers.pairs import encrypted
+from tests.helpers.relays import Leg, both_ways, needs_relays, skip_without, start_relay
+from tests.helpers.wire import plaintext_segments
+
+pytestmark = [needs_lab, needs_relays]
+
+PORT = PORTS[0]
+SIZE = sized(2e6, 1e8)
+
+
+# -- Docker's proxy, and ssh
+
+
+@pytest.fixture(scope="module", params=["docker-proxy", "ssh"])
+def behind(request):
+    """a, the program on a host between, and b."""
+    skip_without(request.param)
+    with two_hosts(nat=False) as net, encrypted(net, b={"relayed": ["10.66.2.1"]}) as pair:
+        start_relay(request.param, net.router, Leg(net.router.address(4, "a"), PORT), Leg(net.b.v4, PORT))
+        yield pair
+
+
+@pytest.mark.parametrize("mode", ["both", "half-close", "server-first"])
+def test_streams_pass_and_nothing_is_readable(behind, mode):
+    with Capture(behind.net.router, "a") as one, Capture(behind.net.router, "b") as other:
+        entrance = behind.net.router.address(4, "a")
+        result = transfer(behind.a, behind.b, PORT, address=entrance, mode=mode, size=SIZE, deadline=120)
+        assert result.differences == []
+    assert plaintext_segments(one, PORT) == plaintext_segments(other, PORT) == 0
+    assert {one["carrier"] for node in (behind.a, behind.b) for one in node.status()["connections"]} <= {"stream"}
+
+
+def test_messages_back_and_forth(behind):
+    entrance = behind.net.router.address(4, "a")
+    assert measure(behind.a, behind.b, PORT, "messages", "--count", 200, address=entrance)["identical"]
+
+
+# -- rootless containers
+
+
+@pytest.fixture(scope="module")
+def rootless():
+    """a on a host, and b in a namespace whose only way out is slirp4netns, which publishes its port on that host."""
+    if shutil.which("slirp4netns") is None:
+        pytest.skip("not installed: slirp4netns")
+    with two_hosts(nat=False) as net:
+        host, inside = net.b, net.lab.host("inside")
+        api = net.lab.directory / "slirp.sock"
+        slirp = host.spawn(
+            ["slirp4netns", "--configure", "--mtu=1500", "--netns-type=path", f"--api-socket={api}",
+             f"/run/netns/{inside.namespace}", "tap0"]
+        )  # fmt: skip
+        wait_for(api.exists, "slirp4netns to start")
+        words = {"proto": "tcp", "host_addr": "0.0.0.0", "host_port": PORT, "guest_addr": "10.0.2.100"}
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(str(api))
+            asked = {"execute": "add_hostfwd", "arguments": words | {"guest_port": PORT}}
+            asking.sendall(json.dumps(asked).encode())
+            asking.shutdown(socket.SHUT_WR)
+            assert b"return" in asking.recv(1000)
+        key = net.lab.directory / "network.key"
+        create_network_key(key)
+        # what dials in through slirp4netns comes with its own address, and dials on from here
+        nodes = Node(net.a, key, relayed=[net.b.v4]), Node(inside, key, relayed=[net.a.v4])
+        start_all(nodes)
+        yield net, *nodes
+        assert slirp.exit_code is None
+
+
+@pytest.mark.parametrize("dialler", ["inside", "outside"])
+def test_a_container_without_root_talks_encrypted(rootless, dialler):
+    net, outside, inside = rootless
+    with Capture(net.router, "b") as wire:
+        if dialler == "inside":
+            # what is in a SYN it acknowledges not, and passes on: the first attempt is refused, and then it is known
+            with pytest.raises(ConnectionError), inside.socket() as first, listening(outside):
+                first.settimeout(20)
+                first.connect((net.a.v4, PORT))
+                first.sendall(b"hello")
+                assert first.recv(100)
+            result = transfer(inside, outside, PORT, address=net.a.v4, size=SIZE, deadline=120)
+        else:
+            serving = {"address": net.b.v4, "size": SIZE, "deadline": 120}
+            result = transfer(outside, inside, PORT, **serving)
+        assert result.differences == []
+    assert wire.segments(PORT) and plaintext_segments(wire, PORT) == 0
+
+
+def listening(node):
+    made = node.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind((node.v4, PORT))
+    made.listen()
+    return made
+
+
+# -- relays at both ends
+
+
+KINDS = [("haproxy", "socat"), ("socat", "haproxy")]
+RELAYED = {"a": {"relayed": ["10.66.1.1"]}, "b": {"relayed": ["10.66.2.1"]}}
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids="-".join)
+def test_either_dials_the_other_through_two_relays_with_loss_on_both_legs(kinds):
+    with both_ways() as net, encrypted(net, **RELAYED) as pair:
+        net.start(kinds, PORT)
+        net.lose(0.01)
+        with Capture(net.ra, "inner") as one, Capture(net.rb, "inner") as other:
+            for dialler, answerer, entrance in (
+                (pair.a, pair.b, net.entrance_a),
+                (pair.b, pair.a, net.entrance_b),
+            ):
+                result = transfer(dialler, answerer, PORT, address=entrance, size=SIZE, connections=2, deadline=240)
+                assert result.differences == []
+        assert plaintext_segments(one, PORT) == plaintext_segments(other, PORT) == 0
+
+
+@pytest.mark.parametrize("which", ["beside the dialler", "beside the answerer"])
+def test_a_relay_that_is_restarted_is_noticed_and_gone_through_again(which):
+    with both_ways() as net, encrypted(net, **RELAYED) as pair:
+        relays = net.start(("haproxy", "haproxy"), PORT)
+        ending = relays[0] if which == "beside the dialler" else relays[1]
+        running = start(pair.a, pair.b, PORT, address=net.entrance_a, endless=True, deadline=60)
+        wait_for(lambda: pair.a.status()["totals"]["bytes_in"] > 1e6, "a transfer under way")
+        ending.stop()
+        result = running.result()
+        assert result.client["errors"] and result.server["errors"]
+        assert not any("in time" in error for end in (result.client, result.server) for error in end["errors"])
+        if ending is relays[0]:
+            start_relay("haproxy", net.ra, Leg("10.66.1.1", PORT), Leg("10.66.9.2", PORT))
+        else:
+            start_relay("haproxy", net.rb, Leg("10.66.9.2", PORT), Leg("10.66.2.2", PORT))
+        assert transfer(pair.a, pair.b, PORT, address=net.entrance_a, size=1e5).differences == []
+
+
+@pytest.mark.parametrize("who", ["a", "b"])
+def test_a_daemon_that_is_restarted_is_noticed_at_both_ends(who):
+    with both_ways() as net, encrypted(net, **RELAYED) as pair:
+        net.start(("socat", "haproxy"), PORT)
+        running = start(pair.a, pair.b, PORT, address=net.entrance_a, endless=True, deadline=60)
+        wait_for(lambda: pair.a.status()["totals"]["bytes_in"] > 1e6, "a transfer under way")
+        getattr(pair, who).restart()
+        result = running.result()
+        assert result.client["errors"] and result.server["errors"]
+        assert not any("in time" in error for end in (result.client, result.server) for error in end["errors"])
+        assert transfer(pair.a, pair.b, PORT, address=net.entrance_a, size=1e5).differences == []
