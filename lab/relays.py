@@ -28,7 +28,7 @@ def socat(host: Host, listen: Leg, to: Leg, piece: int = 8192) -> Process:
     """One process per connection; reads and writes at most `piece` bytes at a time."""
     family = "TCP6" if ":" in listen.address else "TCP4"
     bind = f"{family}-LISTEN:{listen.port},bind={_bare(listen)},fork,reuseaddr,backlog=1024"
-    return host.spawn(["socat", "-b", piece, bind, f"{'TCP6' if ':' in to.address else 'TCP4'}:{to}"])
+    return host.spawn(["socat", "-t", "60", "-b", piece, bind, f"{'TCP6' if ':' in to.address else 'TCP4'}:{to}"])
 
 
 def _bare(leg: Leg) -> str:

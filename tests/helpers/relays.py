@@ -9,11 +9,11 @@ from typing import Final
 
 import pytest
 
-from lab import Host, Lab, Middlebox
+from lab import Host, Lab, Middlebox, Process
 from lab.middlebox import Behaviour, insert, passing
 from lab.relays import RELAYS, TUNNELS, Leg, absent, start_relay
 
-__all__ = ["RELAYS", "TUNNELS", "Leg", "absent", "needs_relays", "skip_without", "start_relay", "way"]
+__all__ = ["RELAYS", "TUNNELS", "Leg", "absent", "both_ways", "needs_relays", "skip_without", "start_relay", "way"]
 
 MISSING: Final = [kind for kind in RELAYS if absent(kind)]
 needs_relays = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")

@@ -14,7 +14,7 @@ from mcencrypt.store.keys import create_network_key
 from tests.helpers.nodes import PORTS, Node, needs_lab, sized, start_all
 from tests.helpers.pairs import encrypted
 from tests.helpers.relays import Leg, both_ways, needs_relays, skip_without, start_relay
-from tests.helpers.wire import plaintext_segments
+from tests.helpers.wire import assert_encrypted
 
 pytestmark = [needs_lab, needs_relays]
 
@@ -40,7 +40,8 @@ def test_streams_pass_and_nothing_is_readable(behind, mode):
         entrance = behind.net.router.address(4, "a")
         result = transfer(behind.a, behind.b, PORT, address=entrance, mode=mode, size=SIZE, deadline=120)
         assert result.differences == []
-    assert plaintext_segments(one, PORT) == plaintext_segments(other, PORT) == 0
+    for wire in (one, other):
+        assert_encrypted(wire, PORT)
     assert {one["carrier"] for node in (behind.a, behind.b) for one in node.status()["connections"]} <= {"stream"}
 
 
@@ -84,20 +85,19 @@ def rootless():
 @pytest.mark.parametrize("dialler", ["inside", "outside"])
 def test_a_container_without_root_talks_encrypted(rootless, dialler):
     net, outside, inside = rootless
+    if dialler == "inside":
+        # what is in a SYN it does not acknowledge, and passes on: the first attempt is refused, and then it is known
+        with pytest.raises(ConnectionError), inside.socket() as first, listening(outside):
+            first.settimeout(20)
+            first.connect((net.a.v4, PORT))
+            first.sendall(b"hello")
+            assert first.recv(100)
+        ends, address = (inside, outside), net.a.v4
+    else:
+        ends, address = (outside, inside), net.b.v4
     with Capture(net.router, "b") as wire:
-        if dialler == "inside":
-            # what is in a SYN it acknowledges not, and passes on: the first attempt is refused, and then it is known
-            with pytest.raises(ConnectionError), inside.socket() as first, listening(outside):
-                first.settimeout(20)
-                first.connect((net.a.v4, PORT))
-                first.sendall(b"hello")
-                assert first.recv(100)
-            result = transfer(inside, outside, PORT, address=net.a.v4, size=SIZE, deadline=120)
-        else:
-            serving = {"address": net.b.v4, "size": SIZE, "deadline": 120}
-            result = transfer(outside, inside, PORT, **serving)
-        assert result.differences == []
-    assert wire.segments(PORT) and plaintext_segments(wire, PORT) == 0
+        assert transfer(*ends, PORT, address=address, size=SIZE, deadline=120).differences == []
+    assert_encrypted(wire, PORT)
 
 
 def listening(node):
@@ -127,7 +127,8 @@ def test_either_dials_the_other_through_two_relays_with_loss_on_both_legs(kinds)
             ):
                 result = transfer(dialler, answerer, PORT, address=entrance, size=SIZE, connections=2, deadline=240)
                 assert result.differences == []
-        assert plaintext_segments(one, PORT) == plaintext_segments(other, PORT) == 0
+        for wire in (one, other):
+            assert_encrypted(wire, PORT)
 
 
 @pytest.mark.parametrize("which", ["beside the dialler", "beside the answerer"])

@@ -84,7 +84,10 @@ def test_compose_sidecars_own_the_network_and_nodes_join_it(path: Path) -> None:
         assert sidecar["read_only"] is True and "privileged" not in sidecar, name
         assert sidecar["healthcheck"]["test"] == ["CMD", "mcencrypt", "status", "--check"], name
         # every setting is one that mcencrypt knows, defaults of variables put in
-        settings = {key: value.partition(":-")[2].rstrip("}") or value for key, value in sidecar["environment"].items()}
+        settings = {
+            key: value.partition(":-")[2].rstrip("}") if ":-" in value else value
+            for key, value in sidecar["environment"].items()
+        }
         config = load(None, settings)
         assert (
             config.p2p_ports() == PORTS[path.parent.name] and str(config.network_key_file) == "/run/secrets/network.key"

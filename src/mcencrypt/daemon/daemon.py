@@ -48,6 +48,7 @@ from mcencrypt.kernel.fence import Fence
 from mcencrypt.kernel.firewall import Firewall
 from mcencrypt.kernel.inject import Injector
 from mcencrypt.kernel.links import check_links
+from mcencrypt.kernel.patience import half_open_seconds
 from mcencrypt.kernel.process import keep_large_buffers, put_packets_first
 from mcencrypt.kernel.queue import Queue, progress
 from mcencrypt.kernel.routes import Routes
@@ -117,6 +118,7 @@ class Daemon:
         unix_ms = lambda: time.time_ns() // 1_000_000  # noqa: E731
         surroundings = Surroundings(os.urandom, unix_ms, ways.route_mtu, ways.path_of, ways.owner_of)
         self._engine = engine = Engine(policy, stored.ring, identity.private, surroundings, on_flow=record)
+        engine.streams.deadline = min(engine.streams.deadline, half_open_seconds())
         now = time.monotonic()
         engine.admission.paths.take_over(self._learnt.remains(now), self._learnt.on_news, now)
         for one in self._journal.remains:
