@@ -16,7 +16,7 @@ cdef class Queue:
     cdef bint _logged
 
     @cython.locals(message=nfq.Message, held=nfq.Message, reply=Reply, express=Express, kind=cython.int, ready=cython.int, asked=cython.bint,
-                   alone=cython.bint, patience=cython.int,
+                   alone=cython.bint, waited=cython.bint, patience=cython.int,
                    before=cython.double, now=cython.double)
     cpdef bint serve(self, int other, double seconds) except -1
 

@@ -42,7 +42,7 @@ SOCKET_BUFFER: Final = 32 << 20
 #: Packets handled in one go before timers and the control socket get their turn.
 BURST: Final = 64
 _BUFFER: Final = 1 << 17
-#: Seconds without a packet after which the next one is taken to come alone: no look whether another is there already.
+#: Seconds of waiting after which a packet is taken to come alone: no look whether another is there already.
 ALONE: Final = 40e-6
 #: Seconds for which what a relay sends waits for what it is about to send, in the middle of much.
 LINGER: Final = 100e-6
@@ -120,7 +120,7 @@ class Queue:
         to be, and of the same stream: then both go to the socket as one, with one acknowledgement to come back.
         """
         message, held, reply, express = self._message, None, self._reply, self._express
-        asked = alone = False
+        asked = alone = waited = False
         patience = 0
         before = nfq.monotonic()
         for _ in range(BURST):
@@ -138,10 +138,11 @@ class Queue:
                     ready = nfq.wait(message, other, seconds)
                     if ready != 1:
                         return ready > 1
+                    waited = True
                 kind = nfq.receive(message)
             now = nfq.monotonic()
-            alone = now - before > ALONE
-            before = now
+            alone = waited and now - before > ALONE
+            before, waited = now, False
             if kind == 1:
                 if held is not None:
                     if self._grows(message):
