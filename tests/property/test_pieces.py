@@ -109,13 +109,13 @@ def spent(size: int, piece: int, length: int) -> float:
 def test_a_piece_costs_no_more_for_the_size_of_its_record(piece: int) -> None:
     """What is there of a record is not looked at again with each piece: that would cost as the square of its size."""
     small, large = 600, MAX_PLAIN
-    length = min(3 * large, 20_000 * piece)
+    length = min(3 * large, 8_000 * piece)
     assert spent(large, piece, length) < 3 * spent(small, piece, length)
 
 
 @pytest.mark.parametrize("piece", PIECES)
 def test_twice_the_stream_costs_twice_as_much(piece: int) -> None:
-    length = min(400_000, 10_000 * piece)
+    length = min(400_000, 5_000 * piece)
     assert spent(8666, piece, 2 * length) < 2 * 2 * spent(8666, piece, length)
 
 
