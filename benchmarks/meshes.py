@@ -15,6 +15,7 @@ from typing import NamedTuple
 from lab import Host, LabError, Process, lan, wait_for
 from lab.demo.operators import Operator
 from lab.demo.screen import Screen
+from lab.topology import introduce
 
 from .measuring import cpu_seconds, family
 
@@ -131,7 +132,8 @@ def by_mcencrypt(count: int, items: int) -> tuple[Cost, Gossip]:
 
     Raises LabError.
     """
-    with lan(count) as hosts:
+    with lan(count, ipv6=False) as hosts:
+        introduce(hosts)
         operators = [Operator(host, [PORT], Screen(io.StringIO())) for host in hosts]
         began = time.monotonic()
         operators[0].ask("keygen", str(operators[0].key))
@@ -188,6 +190,7 @@ def by_ssh(count: int, scratch: Path) -> Cost:
     folder.mkdir()
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     with lan(count, ipv6=False) as hosts:
+        introduce(hosts)
         began = time.monotonic()
         lines = 0
         servers, clients = [], []

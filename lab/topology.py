@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -152,6 +153,26 @@ def lan(count: int, *, mtu: int = 1500, offloads: Offloads = _PLAIN, ipv6: bool 
             hosts.append(host)
         number_hosts(lab, hosts, ipv6)
         yield hosts
+
+
+def introduce(hosts: list[Host]) -> None:
+    """Tell hosts of a `lan` each other's link addresses for good.
+
+    The kernel learns 1024 of them at most, in all namespaces together (net.ipv4.neigh.default.gc_thresh3): too few for
+    33 hosts that all talk to each other.
+    """
+    known = {}
+    for host in hosts:
+        (link,) = json.loads(host.ip("-j", "link", "show", "eth0"))
+        known[host] = [(address.partition("/")[0], link["address"]) for address in host.interfaces["eth0"]]
+    for host in hosts:
+        lines = [
+            f"neigh replace {address} lladdr {link} dev eth0 nud permanent\n"
+            for other in hosts
+            if other is not host
+            for address, link in known[other]
+        ]
+        host.run(["ip", "-batch", "-"], stdin="".join(lines))
 
 
 def number_hosts(lab: Lab, hosts: list[Host], ipv6: bool) -> None:
