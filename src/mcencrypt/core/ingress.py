@@ -295,7 +295,9 @@ class Ingress:
 
         Only a number at the left edge becomes one: the kernel believes what stands there, its timestamp above all
         (tcp_replace_ts_recent). And none becomes more than its sender can have meant: a segment with a number in the
-        future would keep its window from being updated (tcp_may_update_window).
+        future would keep its window from being updated (tcp_may_update_window). Nor does one that lies in the window
+        here lie behind the one that our socket offers, which may be closed: it would not look at it (tcp_sequence), and
+        its own kernel says no more either (tcp_acceptable_seq). Then the edge is what is left, without its timestamp.
         """
         acked = self.acked
         if wire <= acked:
@@ -308,7 +310,7 @@ class Ingress:
         if self.final_wire is not None and self.final_plain is not None and wire > self.final_wire:
             return self.final_plain + 1 + (wire > self.final_wire + 1)
         boundary, plain = self.ledger.floor(wire)
-        return max(plain + (wire > boundary), self.plain_acked + 1)
+        return min(max(plain + (wire > boundary), self.plain_acked + 1), max(self.plain_right_edge, self.plain_acked))
 
     def piece_plain(self, wire: int, end: int) -> int:
         """Plain offset for a segment whose data [wire, end) is kept, or known, and not delivered with it.

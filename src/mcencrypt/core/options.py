@@ -102,6 +102,15 @@ def timestamps(options: Buffer) -> tuple[int, int] | None:
     return found
 
 
+def with_stamp(options: Buffer, stamp: int) -> bytes:
+    """The options with another TSval, where they have one."""
+    changed = bytearray(options)
+    for kind, start, end in walk(options):
+        if kind == TIMESTAMPS and end - start == 10:
+            changed[start + 2 : start + 6] = stamp.to_bytes(4, "big")
+    return bytes(changed)
+
+
 def translate_sack(options: Buffer, block: Block) -> bytes | None:
     """The options with each SACK block put through `block`; None if there is no SACK option.
 

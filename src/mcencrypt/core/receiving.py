@@ -14,7 +14,7 @@ import mcencrypt.core.prim as prim
 from .addresses import reversed_key
 from .egress import Egress
 from .ingress import Delivery, Ingress
-from .options import ONLY_TIMESTAMPS, timestamps, translate_sack
+from .options import ONLY_TIMESTAMPS, timestamps, translate_sack, with_stamp
 from .packet import ACK, CE, CWR, FIN, PSH, RST, VERDICT_LIMIT, Buffer, Segment, bare, read_word, rebuild, with_ecn
 from .verdict import DROP, Outcome, Tampered, Verdict
 from .withheld import Withheld
@@ -146,7 +146,10 @@ class Receiving:
             flags &= ~FIN
             if self.streamed and credible and (wire == ingress.reach() or ingress.is_broken()):
                 self.cut_off()
-        return rebuild(segment, ingress.seq(ingress.bare_plain(wire)), ack, flags=flags, window=shown, options=options)
+        plain = ingress.bare_plain(wire)
+        if wire > ingress.acked:
+            options = self._without_stamp(segment, plain, options)
+        return rebuild(segment, ingress.seq(plain), ack, flags=flags, window=shown, options=options)
 
     def note_positions(self) -> None:
         """Let the journal, if there is one, know where both streams stand on the network."""
@@ -231,8 +234,9 @@ class Receiving:
         if credible:
             self.marked |= (segment.ecn() == CE) | flags & CWR
         if news:
-            seq = ingress.seq(ingress.piece_plain(wire, end))
-            return rebuild(segment, seq, ack, flags=flags & ~PSH, window=shown, options=options)
+            plain = ingress.piece_plain(wire, end)
+            options = self._without_stamp(segment, plain, options)
+            return rebuild(segment, ingress.seq(plain), ack, flags=flags & ~PSH, window=shown, options=options)
         return self.outcome.drop("incomplete")
 
     def _is_spoilt(self, wire: int, end: int) -> bool:
@@ -331,6 +335,12 @@ class Receiving:
         """The timestamp of a segment whose options are not the usual ones; without one it counts as new."""
         stamps = timestamps(segment.options()) if self.ts_recent else None
         return self.ts_recent if stamps is None else stamps[0]
+
+    def _without_stamp(self, segment: Segment, plain: int, options: bytes | None) -> bytes | None:
+        """Options for a segment that is shown at `plain` and lies further on: at the edge its timestamp would count."""
+        if plain > self.ingress.plain_acked or not self.ts_recent:
+            return options
+        return with_stamp(segment.options() if options is None else options, self.ts_recent)
 
     def _options_to_plain(self, segment: Segment, ack: int, newest: bool) -> bytes | None:
         """Translate SACK blocks; `ack` is the wire offset that the segment acknowledges, `newest` if none is higher."""

@@ -67,6 +67,24 @@ def test_a_number_in_the_window_is_never_more_than_its_sender_can_have_meant() -
         assert 100 < seq_of(far.forge(ORIGIN + number * RECORD)) <= 100 * number
 
 
+@pytest.mark.parametrize("size", [0, 30])
+@pytest.mark.parametrize("order", ["usual", "other"])
+def test_what_lies_behind_a_closed_window_comes_to_the_edge_without_its_timestamp(order: str, size: int) -> None:
+    """A relay has sent into a window that was rounded down since: its kernel's acknowledgements stand behind that."""
+    far = Half(False)
+    far.send(0, b"x" * 100, stamps=(500, 9000))
+    ingress = far.flow.ingress
+    ingress.plain_right_edge = ingress.plain_acked
+    options: list[Any] = [("NOP", None), ("NOP", None), ("Timestamp", (9500, 7))]
+    if order == "other":
+        options.reverse()
+    got = far.forge(ORIGIN + 600 - size, b"y" * size, ack=ORIGIN + RECORD, options=options)
+    assert (seq_of(got), got[TCP].ack) == (0, (far.isn + 101) % 2**32), "the socket takes it"
+    assert dict(got[TCP].options)["Timestamp"] == (9000, 7)
+    assert far.flow.ts_recent == 9000
+    assert dict(far.forge(ORIGIN, options=options)[TCP].options)["Timestamp"] == (9500, 7), "the edge's own counts"
+
+
 def test_a_piece_does_not_bring_its_timestamp_to_the_edge() -> None:
     """Its acknowledgement passes, but older data that comes later must not seem to be from before (PAWS)."""
     near, far = ends()
