@@ -88,7 +88,7 @@ class StreamTable:
     def _doubt(self, stream: Dialled | Answered) -> None:
         """The far side ends it, or says nothing.  Perhaps it took what was in the SYN for the stream, as slirp does."""
         if isinstance(stream, Dialled) and stream.has_asked and not stream.bare:
-            self.plan.prefer_bare(stream.key)
+            self.plan.doubt(stream.key)
 
     def _part(self, stream: Dialled | Answered, leaving: list[bytes]) -> None:
         self._forget(stream)
