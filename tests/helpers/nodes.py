@@ -22,6 +22,7 @@ from lab import Host, missing, wait_for
 from lab.host import importable
 from mcencrypt.control.client import NoDaemonError, request
 from mcencrypt.control.replies import Connection, Status
+from mcencrypt.errors import OperatorError
 
 PORTS = (7331, 7332, 7333)
 PORT = PORTS[0]
@@ -120,6 +121,10 @@ class Node:
             request(self.run_dir, "ping")
         except NoDaemonError:
             return False
+        except OperatorError as problem:
+            if "reset by peer" in str(problem):  # one that is just ending
+                return False
+            raise
         return True
 
     def kill(self, number: int = signal.SIGKILL) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from lab import PATIENCE, start, transfer, wait_for
+from lab import PATIENCE, LabError, start, transfer, wait_for
 from lab.behaviours import Record, Sometimes, data_only, flip
 from lab.packets import ETHERNET, RST, SYN, ones_complement_sum, parse
 from lab.streams import content
@@ -77,9 +77,13 @@ def test_no_flipped_bit_changes_what_is_read(boxed, version, part):
     # a forged reset that hits the very number ends a connection, as it does without us,
     # and a forged timestamp can make the socket refuse all that is true
     deadline = PATIENCE if "payload" in part or "record" in part else 5
-    result = transfer(
-        boxed.a, boxed.b, PORT, version=version, size=size, connections=connections, seed=seed, deadline=deadline
-    )
+    how = {"version": version, "size": size, "connections": connections, "seed": seed, "deadline": deadline}
+    try:
+        result = transfer(boxed.a, boxed.b, PORT, **how)
+    except LabError as ended:
+        # reset before all had been dialled: then there is no report
+        assert part in ("header", "options") and "ConnectionResetError" in str(ended)
+        return
     assert acting.count > 10
     print(f"seed {seed}: {acting.count} segments changed in {len(acting.flipped)} places; {result.differences[:3]}")
     assert_nothing_false_was_read(result, seed, size)
