@@ -16,6 +16,7 @@ from .addresses import peer_of, reversed_key
 from .admission import Admission
 from .attempts import LIFETIME
 from .flow import Flow
+from .limits import make_room
 from .options import read_syn
 from .packet import ACK, MASK32, RST, Segment, bare, rebuild
 from .table import HealthCheck, Table
@@ -52,8 +53,8 @@ class HealthChecks:
         options = read_syn(segment.options())
         if options.signed:
             return None
-        if key not in self._asked and len(self._asked) >= MAX_CHECKS:
-            del self._asked[next(iter(self._asked))]
+        if key not in self._asked:
+            make_room(self._asked, MAX_CHECKS)
         self._asked[key] = (segment.seq, now + LIFETIME)
         return rebuild(segment, segment.seq, 0, options=options.passed)
 

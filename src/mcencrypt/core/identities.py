@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from .addresses import endpoints, is_link_local
 from .answers import Answers
 from .handshake import Refused
+from .limits import make_room
 from .policy import Policy
 from .verdict import KeyChanged, Outcome
 
@@ -61,8 +62,7 @@ class Identities:
         """A dial of ours (its key, ours first) has come back: what it dialled is an address of this node."""
         endpoint = endpoints(dialled)[1]
         before = self.own_addresses.pop(endpoint, OwnAddress(0, now))
-        if len(self.own_addresses) >= MAX_OWN:
-            del self.own_addresses[next(iter(self.own_addresses))]
+        make_room(self.own_addresses, MAX_OWN)
         self.own_addresses[endpoint] = OwnAddress(before.dials + 1, now)
 
     def check_answer(self, policy: Policy, key: bytes, identity: bytes, unix_ms: int) -> None:

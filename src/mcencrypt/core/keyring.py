@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from .handshake import NetworkSecret, Refused, named_key
+from .limits import make_room
 
 #: Keys that a ring holds at most.
 MAX_KEYS: Final = 8
@@ -126,8 +127,7 @@ class Offers:
     def note(self, identity: bytes, key_id: bytes, now: float, address: bytes) -> None:
         """The peer dialled with this key, or said in its message 2 that it would."""
         self._newest.pop(identity, None)
-        while len(self._newest) >= self.limit:
-            del self._newest[next(iter(self._newest))]
+        make_room(self._newest, self.limit)
         self._newest[identity] = Offer(key_id, now, address)
 
     def forget(self, identity: bytes) -> None:
@@ -158,8 +158,7 @@ class RefusedKeys:
     def note(self, address: bytes, key_id: bytes) -> None:
         """`address` is packed."""
         self._by_address.pop(address, None)
-        while len(self._by_address) >= self.limit:
-            del self._by_address[next(iter(self._by_address))]
+        make_room(self._by_address, self.limit)
         self._by_address[address] = key_id
 
     def of(self, address: bytes) -> bytes | None:

@@ -1,6 +1,8 @@
-"""How often something may be done that strangers can ask for."""
+"""How often something may be done, and how much of it is remembered, that strangers can ask for."""
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class Budget:
@@ -51,3 +53,9 @@ class RateLimit(Budget):
         """How many lines were left out since this was last asked."""
         count, self._suppressed = self._suppressed, 0
         return count
+
+
+def make_room(table: dict[Any, Any], most: int) -> None:
+    """Let what was entered first give way, until one more can be entered and there are not more than `most`."""
+    while len(table) >= most:
+        del table[next(iter(table))]

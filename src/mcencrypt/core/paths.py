@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from .addresses import Path, Place
+from .limits import make_room
 from .record import OVERHEAD
 
 #: Paths that are remembered; those of the oldest news go first.
@@ -122,8 +123,7 @@ class Paths:
 
     def _enter(self, place: Place, mtu: int, told: int) -> None:
         self._news.pop(place, None)
-        if len(self._news) >= CAPACITY:
-            del self._news[next(iter(self._news))]
+        make_room(self._news, CAPACITY)
         self.version += 1
         self._news[place] = news = News(mtu, told, self.now + REMEMBERED)
         if len(self._told_at) < CAPACITY:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from .addresses import peer_of
+from .limits import make_room
 
 #: Paths that are remembered: a peer's address and port. The longest unused go first.
 CAPACITY: Final = 4096
@@ -72,8 +73,7 @@ class SynPlan:
     def _of(self, key: bytes) -> _Known:
         path = _path(key)
         known = self._known.pop(path, None) or _Known()
-        while len(self._known) >= CAPACITY:
-            del self._known[next(iter(self._known))]
+        make_room(self._known, CAPACITY)
         self._known[path] = known
         return known
 

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from .handshake import MAGIC
 from .hello import DEADLINE, offset_of
+from .limits import make_room
 from .options import SynOptions, read_syn
 from .packet import FIN, MASK32, RST, Segment
 from .streamanswer import Answered
@@ -60,7 +61,7 @@ class Undecided:
     def syn(self, segment: Segment, key: bytes) -> None:
         """A peer's SYN without message 1 may pass."""
         self._asked.pop(key, None)
-        _make_room(self._asked)
+        make_room(self._asked, CAPACITY)
         self._asked[key] = _Asked(Segment(bytes(segment.packet[: segment.end])), read_syn(segment.options()))
 
     def syn_ack(self, segment: Segment, key: bytes, now: float) -> None:
@@ -74,7 +75,7 @@ class Undecided:
         known = self._open.get(key)
         if known is None or known.answered.remote_isn != asked.segment.seq:
             self._open.pop(key, None)
-            _make_room(self._open)
+            make_room(self._open, CAPACITY)
             syn = asked.segment
             known = self._open[key] = _Open(Answered(key, syn, asked.options, bytes(syn.packet), now, DEADLINE))
         known.answered.syn_ack(segment, options, now)
@@ -126,8 +127,3 @@ class Undecided:
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._open)
-
-
-def _make_room(table: dict[bytes, _Asked] | dict[bytes, _Open]) -> None:
-    while len(table) >= CAPACITY:
-        del table[next(iter(table))]

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mcencrypt.core.addresses import endpoints
-from mcencrypt.core.limits import RateLimit
+from mcencrypt.core.limits import RateLimit, make_room
 from mcencrypt.core.reasons import Reason
 from mcencrypt.core.verdict import (
     FROM_BEFORE,
@@ -63,18 +63,16 @@ class Reporter:
 
     def _limit_of_peer(self, reason: str, peer: bytes) -> RateLimit:
         limit = self._of_peer.pop((reason, peer), None) or RateLimit(LINES_OF_PEER, BURST_OF_PEER)
+        make_room(self._of_peer, REMEMBERED)
         self._of_peer[reason, peer] = limit
-        if len(self._of_peer) > REMEMBERED:
-            del self._of_peer[next(iter(self._of_peer))]
         return limit
 
     def handle(self, event: Event, now: float) -> None:
         """`now`: seconds, monotonic."""
         if isinstance(event, Rejected):
             self._refused.pop(event.key, None)
+            make_room(self._refused, REMEMBERED)
             self._refused[event.key] = now
-            if len(self._refused) > REMEMBERED:
-                del self._refused[next(iter(self._refused))]
         limit = self._limit(type(event), event.reason if isinstance(event, Rejected) else "")
         local, remote = endpoints(event.key)
         of_peer = self._limit_of_peer(event.reason, remote[:-2]) if isinstance(event, Rejected) else None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from mcencrypt.core.addresses import Ends, is_link_local
+from mcencrypt.core.limits import make_room
 
 #: Connections that are remembered; the oldest go first.
 CAPACITY: Final = 16384
@@ -73,8 +74,7 @@ class Handlings:
         except OSError:  # the kernel did not answer: what it said before still is the best guess
             handling = known.handling if known else ANYHOW
         self._known.pop(key, None)
-        if len(self._known) >= CAPACITY:
-            del self._known[next(iter(self._known))]
+        make_room(self._known, CAPACITY)
         self._known[key] = _Known(handling, now, seen)
         return handling
 

@@ -18,6 +18,7 @@ import time
 from typing import Final, NamedTuple
 
 from mcencrypt.core.addresses import Ends, is_link_local
+from mcencrypt.core.limits import make_room
 from mcencrypt.kernel.handling import ANYHOW, Handling
 from mcencrypt.kernel.netlink import NETLINK_ROUTE, Listener, Netlink, attributes
 
@@ -136,8 +137,7 @@ class Routes:
         lowest = LOWEST_IPV4 if len(address) == 4 else LOWEST_IPV6
         mtu = mtu or lowest
         self._cache.pop(key, None)
-        if len(self._cache) >= CAPACITY:
-            del self._cache[next(iter(self._cache))]
+        make_room(self._cache, CAPACITY)
         self._cache[key] = _Answer(mtu, now + TTL)
         return mtu
 
