@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import pack
 from typing import Final, Literal
 
@@ -37,23 +37,23 @@ class ProbeResult:
     attempts: int = 1
 
 
+@dataclass(eq=False, repr=False)
 class Probe:
     """One that is under way, with its handshake in the SYN."""
 
-    __slots__ = ("attempts", "deadline", "dial", "done", "isn", "key", "resend", "sent", "syn")
+    key: bytes
+    dial: Dial
+    isn: int
+    syn: bytes
+    deadline: float
+    #: When something was asked last.
+    sent: float
+    done: Callable[[ProbeResult], None]
+    attempts: int = field(default=1, init=False)
+    resend: float = field(init=False)
 
-    def __init__(
-        self,
-        key: bytes,
-        dial: Dial,
-        isn: int,
-        syn: bytes,
-        deadline: float,
-        now: float,
-        done: Callable[[ProbeResult], None],
-    ) -> None:
-        self.key, self.dial, self.isn, self.syn, self.deadline, self.done = key, dial, isn, syn, deadline, done
-        self.attempts, self.sent, self.resend = 1, now, now + RESEND_AFTER
+    def __post_init__(self) -> None:
+        self.resend = self.sent + RESEND_AFTER
 
     def end(self, outcome: ProbeOutcome, detail: str, now: float | None = None, identity: bytes = b"") -> None:
         """It is over, and `done` is told."""

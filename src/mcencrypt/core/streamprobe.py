@@ -13,13 +13,13 @@ hears of it only where plaintext is allowed, or where there is no mcencrypt.  Wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
-from .handshake import HELLO_LENGTH, Dial, Refused
+from .handshake import HELLO_LENGTH, Refused
 from .hello import Phase, Resend, Stream
 from .packet import ACK, MASK32, PSH, RST, SYN, Segment, bare, rebuild
-from .probe import WINDOW, Probe, ProbeResult
+from .probe import WINDOW, Probe
 from .verdict import Outcome
 
 _CLOSED: Final = "it connects, and ends the connection once it gets a handshake in the stream"
@@ -29,25 +29,14 @@ _REFUSED: Final = "connection refused: nothing listens there, or a firewall reje
 _SILENT: Final = "no answer to a SYN without data: it takes them from relays alone, if it is there"
 
 
+@dataclass(eq=False, repr=False)
 class StreamProbe(Probe):
     """One that is under way."""
 
-    __slots__ = ("_hello", "_read", "_stream")
-
-    def __init__(
-        self,
-        key: bytes,
-        dial: Dial,
-        isn: int,
-        syn: bytes,
-        deadline: float,
-        now: float,
-        done: Callable[[ProbeResult], None],
-    ) -> None:
-        super().__init__(key, dial, isn, syn, deadline, now, done)
-        #: What the far side has said, once it has answered the SYN; the packet with message 1; whether that is read.
-        self._stream: Stream | None = None
-        self._hello, self._read = b"", False
+    #: What the far side has said, once it has answered the SYN; the packet with message 1; whether that is read.
+    _stream: Stream | None = field(default=None, init=False)
+    _hello: bytes = field(default=b"", init=False)
+    _read: bool = field(default=False, init=False)
 
     def again(self, now: float) -> bytes:
         if self._stream is None:
