@@ -310,7 +310,7 @@ class Ingress:
         if self.final_wire is not None and self.final_plain is not None and wire > self.final_wire:
             return self.final_plain + 1 + (wire > self.final_wire + 1)
         boundary, plain = self.ledger.floor(wire)
-        return min(max(plain + (wire > boundary), self.plain_acked + 1), max(self.plain_right_edge, self.plain_acked))
+        return self._in_window(max(plain + (wire > boundary), self.plain_acked + 1))
 
     def piece_plain(self, wire: int, end: int) -> int:
         """Plain offset for a segment whose data [wire, end) is kept, or known, and not delivered with it.
@@ -320,6 +320,10 @@ class Ingress:
         plain = self.bare_plain(wire)
         if end > self.ledger.wire_edge:
             plain = max(plain, self.ledger.plain_edge + 1)
+        return self._in_window(plain)
+
+    def _in_window(self, plain: int) -> int:
+        """A plain offset, or the end of the window that our socket offers if it lies behind that."""
         return min(plain, max(self.plain_right_edge, self.plain_acked))
 
     def repeated_plain(self, wire: int) -> int:

@@ -209,8 +209,10 @@ class Table:
         flow = self.by_local.get(key)
         if flow is not None:
             return flow.state
-        if key in self.plain or key in self.checks:
-            return State.PLAINTEXT if key in self.plain else State.HEALTH_CHECK
+        if key in self.plain:
+            return State.PLAINTEXT
+        if key in self.checks:
+            return State.HEALTH_CHECK
         return Gone.GHOST if key in self.ghosts else Gone.UNKNOWN
 
     def _leave(self, key: bytes, cause: Cause) -> Stage:
