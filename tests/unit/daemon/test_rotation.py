@@ -28,13 +28,18 @@ ALICE_AT, BOB_AT = bytes((10, 0, 0, 2)), bytes((10, 0, 0, 3))
 
 
 class Network:
-    """Answers probes as the peers would: `peers` has (public key, accepted key ids, offered one) by address."""
+    """Answers probes as the peers would: `peers` has (public key, accepted key ids, offered one) by address.
+
+    Those in `relayed` answer in the stream only.
+    """
 
     def __init__(self, loop: FakeLoop) -> None:
         self.loop = loop
         self.peers: dict[str, tuple[bytes, set[bytes], bytes]] = {}
         self.port = 7331
+        self.relayed: set[str] = set()
         self.asked: list[tuple[str, int, bytes]] = []
+        self.carriers: list[tuple[str, Carrier]] = []
 
     def begin(
         self,
@@ -46,9 +51,12 @@ class Network:
         carrier: Carrier,
     ) -> None:
         self.asked.append((address, port, secret.key_id))
+        self.carriers.append((address, carrier))
         peer = self.peers.get(address)
         if peer is None or port != self.port or secret.key_id not in peer[1]:
             result = ProbeResult("silent", "", secret.key_id)
+        elif address in self.relayed and carrier is Carrier.SYN:
+            result = ProbeResult("no-mcencrypt", "", secret.key_id)
         else:
             result = ProbeResult("encrypted", "", secret.key_id, peer[0], peer[2] == secret.key_id, 0.001)
         self.loop.call_at(self.loop.now(), lambda: done(result))
@@ -332,27 +340,13 @@ def test_a_survey_asks_so_many_at_once_and_waits_where_there_is_no_room() -> Non
 
 
 def test_a_survey_asks_again_in_the_stream_whom_a_relay_may_be_in_front_of() -> None:
-    loop, found, asked = FakeLoop(), [], []  # type: ignore[var-annotated]
-    answers = {("10.0.1.1", Carrier.SYN): "no-mcencrypt", ("10.0.1.1", Carrier.STREAM): "encrypted"}
-
-    class Relayed:
-        def begin(
-            self,
-            address: str,
-            port: int,
-            secret: NetworkSecret,
-            timeout: float,
-            done: Callable[[ProbeResult], None],
-            carrier: Carrier,
-        ) -> None:
-            asked.append((address, carrier))
-            outcome: Any = answers.get((address, carrier), "silent")
-            loop.call_at(loop.now(), lambda: done(ProbeResult(outcome, "", secret.key_id, ALICE)))
-
+    loop = FakeLoop()
+    network, found = Network(loop), []  # type: ignore[var-annotated]
+    network.peers["10.0.1.1"], network.relayed = (ALICE, {OLD_ID}, OLD_ID), {"10.0.1.1"}
     peers = {ALICE: [("10.0.1.1", 7331)], BOB: [("10.0.1.2", 7331)]}
-    Survey(Relayed(), loop, Question(NetworkSecret(OLD.secret), peers), found.append)
+    Survey(network, loop, Question(NetworkSecret(OLD.secret), peers), found.append)
     loop.run(1.0)
     assert [set(one) for one in found] == [{ALICE}]
-    assert sorted(asked, key=str) == [
+    assert sorted(network.carriers, key=str) == [
         ("10.0.1.1", Carrier.STREAM), ("10.0.1.1", Carrier.SYN), ("10.0.1.2", Carrier.SYN),
     ]  # fmt: skip
