@@ -22,7 +22,8 @@ MASK = 0xFFFFFFFF
 SEARCH_LIMIT = 128 * 1024
 #: Searches in vain per direction, which bounds the work that a capture full of gaps can cause.
 MAX_SEARCHES = 64
-_LONGEST = OVERHEAD + LENGTH_MASK
+#: As many bytes in a row may hold no two headers one after the other: the end of a record and most of the next.
+_BETWEEN = 2 * (OVERHEAD + LENGTH_MASK) + HEADER - 1
 _MESSAGE_LIMIT = 1024 * 1024  # bytes not understood in which a plaintext message is looked for
 
 _HEADER = struct.Struct("!HI")
@@ -134,6 +135,8 @@ class StreamParser:
         self._current = Record(0, 0, 0, False)
         self._ended = False  # FINAL was seen
         self._understood = False  # a whole record was seen
+        #: Pieces seen before the first record, while it is open whether they are the ends of others; None once decided.
+        self._early: list[Piece] | None = []
         self._searches = 0
         self._torn = plain is None  # SEARCHING: because something is missing, not because something did not fit
         self._message = ""  # GIVEN_UP: command of the plaintext message that was seen
@@ -172,6 +175,7 @@ class StreamParser:
     def end(self) -> None:
         """No more bytes will come."""
         self._flush()
+        self._decide()
 
     def _records(self, data: bytes) -> None:
         position = 0
@@ -210,7 +214,9 @@ class StreamParser:
         self._whole(self._current)
 
     def _whole(self, record: Record) -> None:
-        self._understood = True
+        if not self._understood:
+            self._understood = True
+            self._decide()
         self._on_record(record)
 
     def _unexpected(self, data: bytes) -> None:
@@ -289,8 +295,8 @@ class StreamParser:
                     if int.from_bytes(data[follow + 2 : follow + 6], "big") == expected:
                         self._resume(start)
                         return
-        if found is None and self._torn and self._understood and len(data) < _LONGEST:
-            # There were records before the hole, so this is the end of one.
+        if found is None and self._torn and len(data) < _BETWEEN and (self._understood or self._early is not None):
+            # If there are records elsewhere, this is the end of one, and perhaps the beginning of another.
             self._report(Finding.HEAD, self.offset - len(data), len(data))
             self._head = b""
             return
@@ -336,8 +342,10 @@ class StreamParser:
                 whole = OVERHEAD + self._current.length
                 self._report(Finding.INCOMPLETE, wire, self.offset - wire - self._hole, f"of {whole} bytes")
             elif self._head:
-                size = len(self._head)
-                self._report(Finding.UNKNOWN, self.offset - size, size, "less than a header")
+                size, expected = len(self._head), _HEADER.pack(0, self._plain & MASK)
+                fits = self._head[2:] == expected[2:size]
+                finding = Finding.INCOMPLETE if fits else Finding.UNKNOWN
+                self._report(finding, self.offset - size, size, "less than a header")
         elif self._state is _State.SEARCHING and self._head:
             if self._single():
                 self._resume(self._try)
@@ -354,6 +362,21 @@ class StreamParser:
         word = _HEADER.unpack_from(self._head, self._try)[0]
         return bool(self._try + OVERHEAD + (word & LENGTH_MASK) == len(self._head))
 
+    def _decide(self) -> None:
+        """Say what was seen early: ends of records, if there are records at all."""
+        early, self._early = self._early, None
+        for piece in early or ():
+            if piece.finding is Finding.HEAD and not self._understood:
+                piece = piece._replace(finding=Finding.UNKNOWN, detail="no record in sight")
+            self._on_piece(piece)
+
     def _report(self, finding: Finding, wire: int, count: int, detail: str = "") -> None:
-        if count:
-            self._on_piece(Piece(finding, wire, count, detail))
+        if not count:
+            return
+        piece = Piece(finding, wire, count, detail)
+        if self._early is None:
+            self._on_piece(piece)
+            return
+        self._early.append(piece)
+        if len(self._early) > MAX_SEARCHES:
+            self._decide()

@@ -159,11 +159,33 @@ def test_the_end_of_a_record_behind_a_hole_is_no_fault_where_records_were_before
 
 
 def test_what_is_longer_than_a_record_or_a_message_is_named_all_the_same() -> None:
-    noise = random.Random(2).randbytes(40_000)
+    noise = random.Random(2).randbytes(70_000)
     (found,) = in_tatters(noise)
     assert found.finding is Finding.UNKNOWN and found.size == len(noise)
     (found,) = in_tatters(message("ping", bytes(8)))
     assert found.finding is Finding.PLAINTEXT
+
+
+def test_the_end_of_a_record_before_a_hole_is_no_fault_once_records_follow() -> None:
+    """A capture that begins with a retransmission: what came before it, and after it, was there already."""
+    pieces: list[Piece] = []
+    parser = StreamParser(0, None, lambda record: None, pieces.append)
+    parser.feed(random.Random(2).randbytes(1071))
+    parser.gap(7350)
+    for record in sealed([1380] * 3, wire=0):
+        parser.feed(record)
+    parser.end()
+    assert pieces == [Piece(Finding.HEAD, 0, 1071, ""), Piece(Finding.GAP, 1071, 7350, "")]
+
+
+@pytest.mark.parametrize(("plain", "finding"), [(1380, Finding.INCOMPLETE), (1380 + 256, Finding.UNKNOWN)])
+def test_a_header_that_the_end_cuts_is_compared_as_far_as_it_goes(plain: int, finding: Finding) -> None:
+    pieces: list[Piece] = []
+    parser = StreamParser(0, 0, lambda record: None, pieces.append)
+    parser.feed(sealed([1380], wire=0)[0])
+    parser.feed(sealed([1380], wire=1402, plain=plain)[0][:5])
+    parser.end()
+    assert pieces == [Piece(finding, 1402, 5, "less than a header")]
 
 
 def test_without_a_single_record_nothing_is_taken_for_the_end_of_one() -> None:
