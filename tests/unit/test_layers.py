@@ -300,6 +300,11 @@ STARTS = (
         "a health check asks every few seconds",
     ),
     Start(
+        "mcencrypt.store.config",
+        ("cryptography",),
+        "most commands read the configuration, and few of them a private key: a third of the time that they take",
+    ),
+    Start(
         "mcencrypt.daemon.elsewhere",
         ("click", "rich", "scapy", "asyncio", "prometheus_client", "tomlkit", "pyroute2", "importlib.metadata",
          "mcencrypt.cli", "mcencrypt.doctor", "mcencrypt.reading", "mcencrypt.system", "mcencrypt.metrics.exporter"),

@@ -14,12 +14,14 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from typing import TYPE_CHECKING
 
 from mcencrypt.errors import OperatorError
 from mcencrypt.store.files import cannot, create_file, replace_file
 from mcencrypt.store.texts import decode
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 KEY_SIZE = 32
 
@@ -106,14 +108,17 @@ def load_identity(state_dir: Path) -> Identity:
     try:
         with contextlib.suppress(FileNotFoundError):
             return _identity(file)
-        create_file(file, _encode(X25519PrivateKey.generate().private_bytes_raw()))
+        create_file(file, _encode(fresh_key().private_bytes_raw()))
         return _identity(file)
     except OSError as error:
         raise cannot(file, "be read or made", error) from None
 
 
 def fresh_key() -> X25519PrivateKey:
-    """A key to be used once."""
+    """A new private key of this curve."""
+    # Imported where it is needed: a third of the time that most commands take to start.
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
     return X25519PrivateKey.generate()
 
 
@@ -134,6 +139,8 @@ def read_identity(file: Path) -> Identity:
 
 
 def _identity(file: Path) -> Identity:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
     return Identity(X25519PrivateKey.from_private_bytes(_load(file)))
 
 
