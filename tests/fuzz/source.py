@@ -7,10 +7,11 @@ class Source:
     """An input, read from its start."""
 
     def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
+        # behind the end once that much was asked for
+        self._data, self._size, self._at = data, len(data), 0
 
     def __bool__(self) -> bool:
-        return self._at < len(self._data)
+        return self._at < self._size
 
     def take(self, count: int) -> bytes:
         """That many bytes, fewer at the end."""
@@ -20,10 +21,13 @@ class Source:
 
     def number(self, size: int) -> int:
         """An unsigned number of `size` bytes."""
-        return int.from_bytes(self.take(size).ljust(size, b"\0"), "big")
+        at, self._at = self._at, self._at + size
+        found = self._data[at : at + size]
+        return int.from_bytes(found, "big") << 8 * (size - len(found))
 
     def byte(self) -> int:
-        return self.number(1)
+        at, self._at = self._at, self._at + 1
+        return self._data[at] if at < self._size else 0
 
     def near(self) -> int:
         """A distance: most often a small one, either way; now and then any of 32 bits."""

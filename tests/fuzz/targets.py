@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 NAMES = ("packets", "ingress", "handshake", "captures")
+#: Those whose code is compiled for the most part.
+COMPILED = ("ingress",)
 #: Inputs that reach what others do not, a folder for each target.
 CORPUS = Path(__file__).parent / "corpus"
 
