@@ -255,3 +255,16 @@ def test_metrics_are_those_in_the_documents() -> None:
     ours = {name for name in samples if name.startswith("mcencrypt_")}
     named = {name for document in DOCUMENTS for name in _METRIC.findall(document.read_text())}
     assert named == ours
+
+
+def test_tests_that_are_named_exist() -> None:
+    """In docs/security.md each attack names what holds it, as a file of tests, or a program of benchmarks/."""
+    table = (ROOT / "docs" / "security.md").read_text().partition("\n## Attacks\n")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) > 30
+    kinds = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()} | {"benchmarks"}
+    for row in rows:
+        assert [bool(cell.strip()) for cell in row.split("|")] == [False, True, True, True, True, False], row
+        named = [text for text in _CODE.findall(row.rsplit("|", 2)[1]) if text.partition("/")[0] in kinds]
+        files = [ROOT / one if one.startswith("benchmarks/") else ROOT / "tests" / f"{one}.py" for one in named]
+        assert files and all(file.is_file() for file in files), row

@@ -133,7 +133,7 @@ class Admission:
                         ephemeral, self._around.unix_ms(), self._ring.offered is answer.secret
                     )
                 except Refused as refused:
-                    return self._outcome.reject(key, refused.reason, str(refused))
+                    return self._outcome.reject(key, refused.reason, refused.text)
                 reply = attempt.replies[segment.seq] = (message, session, options.window_scale, segment.window)
             hello = reply[0]
         passed = read_syn(segment.options()).passed
@@ -195,15 +195,14 @@ class Admission:
         return rebuild(segment, segment.seq, 0, options=options.passed)
 
     def _refuse_syn(self, segment: Segment, key: bytes, refused: Refused, now: float) -> Verdict:
-        address = peer_of(key)
         if refused.key_id:
-            self.refused_keys.note(address, refused.key_id)
+            self.refused_keys.note(peer_of(key), refused.key_id)
         dial = self.dials.which_sent(segment.payload()) if refused.reason == "own-key" else None
         if dial is not None:  # no answer will come: the local connect() fails at once instead of waiting for ever
             self._outcome.to_socket(bare(reversed_key(dial), 0, self.dialling[dial].isn + 1, RST | ACK))
             self.dials.forget(dial)
             self.identities.led_back(dial, now)
-        if refused.reason in _STRANGER and self.policy.plaintext_allowed(address):
+        if refused.reason in _STRANGER and self.policy.plaintext_allowed(peer_of(key)):
             try:
                 verdict = self._plain_syn_in(segment, key, now)
             except Refused as unfit:
@@ -211,10 +210,10 @@ class Admission:
             else:
                 if refused.reason != "not-a-handshake":
                     self._outcome.events.append(
-                        Rejected(key, refused.reason, f"{refused}; the connection runs in plaintext")
+                        Rejected(key, refused.reason, f"{refused.text}; the connection runs in plaintext")
                     )
                 return verdict
-        return self._outcome.reject(key, refused.reason, str(refused))
+        return self._outcome.reject(key, refused.reason, refused.text)
 
     def _check_fit(self, segment: Segment, key: bytes) -> SynOptions:
         """The options of a peer's SYN.  Raises Refused for one that no connection can come of."""
@@ -266,7 +265,7 @@ class Admission:
                 self.dials.forget(key)
                 self._replace_by_plaintext(key, now)
                 return ACCEPT
-            self._outcome.reject(key, refused.reason, str(refused))
+            self._outcome.reject(key, refused.reason, refused.text)
             self.dials.forget(key)
             if refused.reason in ("not-listed", "own-key", "key-changed"):
                 # It is a peer, so it can be told: its half-open connection ends at once.

@@ -55,15 +55,19 @@ class Carrier(Enum):
 
 
 class Refused(Exception):
-    """A handshake message that is not accepted: `reason` is a fixed word for counting, the text is for a person.
+    """A handshake message that is not accepted: `reason` is a fixed word for counting, `text` is for a person.
 
     `key_id` is the network key that the message named, where that is the reason.
     """
 
     def __init__(self, reason: Reason, text: str, key_id: bytes = b"") -> None:
-        super().__init__(text)
+        # Strangers can have one made for each packet, so this is all that it does.
         self.reason: Reason = reason
+        self.text = text
         self.key_id = key_id
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def named_ephemeral(hello: bytes) -> bytes:

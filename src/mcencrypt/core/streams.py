@@ -107,9 +107,10 @@ class Streams(StreamTable):
 
     def syn_in(self, segment: Segment, key: bytes, now: float) -> Verdict | None:
         """A SYN from the network.  None if it is not a relay's for a handshake in the stream."""
-        policy, address = self._admission.policy, peer_of(key)
-        if not policy.enabled:
+        policy = self._admission.policy
+        if not policy.enabled or (not policy.relayed and segment.end > segment.payload_at):
             return None
+        address = peer_of(key)
         if not policy.is_relayed(address):
             if segment.end == segment.payload_at and policy.plaintext_allowed(address):
                 self.undecided.syn(segment, key)
@@ -241,7 +242,7 @@ class Streams(StreamTable):
                 self._admission.refused_keys.note(peer_of(stream.key), refused.key_id)
             if refused.reason == "own-key" and isinstance(stream, Answered):
                 self._led_back(stream.collected.message(), now)
-            self._fail(stream, refused.reason, str(refused))
+            self._fail(stream, refused.reason, refused.text)
 
     def _led_back(self, message: bytes, now: float) -> None:
         """Our own message 1 has come back: whichever dial it is of fails at once."""

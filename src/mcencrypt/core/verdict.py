@@ -144,8 +144,8 @@ class Outcome:
         Strangers can cause any number of these, so of each reason only a few become events.
         """
         self.refused[reason] += 1
-        self._rejected[reason] += 1
-        if self._rejected[reason] <= TOLD_AT_ONCE:
+        self._rejected[reason] = number = self._rejected[reason] + 1
+        if number <= TOLD_AT_ONCE:
             self.events.append(Rejected(key, reason, detail))
         return DROP
 
