@@ -146,9 +146,15 @@ def test_a_port_in_use_ends_the_start_before_any_rule(pair: EncryptedPair) -> No
     with talking(pair):
         pass
     pair.b.kill()
+
+    def taken() -> bool:
+        return bool(pair.b.run(["ss", "-Hltn", "sport = :9464"]).stdout.strip())
+
+    # by the exporter, which sees a moment later that its daemon is gone
+    wait_for(lambda: not taken(), "the port to be free")
     holder = pair.b.python("http.server", "--bind", "127.0.0.1", "9464")
     try:
-        wait_for(lambda: pair.b.run(["ss", "-Hltn", "sport = :9464"]).stdout.strip(), "the port to be taken")
+        wait_for(taken, "the port to be taken")
         rules = pair.b.rules()
         done = pair.b.mcencrypt("daemon", check=False)
         assert done.returncode == 1
