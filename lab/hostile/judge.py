@@ -33,6 +33,8 @@ class Verdict(StrEnum):
 
 _ORDER = list(Verdict)
 _NOT_IN_TIME = "not done in time"
+#: Seconds for the kernel to finish what applications have closed: two repetitions of a FIN that was lost.
+_CLOSING_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,29 @@ def play(
             reports = scenario.play(stage) if scenario.play else _transfer(scenario, stage, seed)
         finally:
             network.box.behaviour = passing
-        wait_for(lambda: network.box.waiting == 0, "the middlebox to be empty")
-    return judged(reports, network.router.invalid_count() - before)
+        _over(network, port)
+        invalid = network.router.invalid_count() - before
+        _ended(network, port)
+    return judged(reports, invalid)
+
+
+def _sockets(network: Network, port: int, *words: str) -> str:
+    """What ss(8) says, with such words, of the sockets on that port that may still send by themselves."""
+    which = ("state", "connected", "exclude", "time-wait", f"( sport = :{port} or dport = :{port} )")
+    return "".join(host.run(["ss", "-Htn", *words, *which]).stdout for host in (network.a, network.b))
+
+
+def _over(network: Network, port: int) -> None:
+    """Wait until no packet is under way, and none will come of the run's sockets, if that comes about."""
+    with contextlib.suppress(LabError):
+        wait_for(lambda: not _sockets(network, port), "the sockets to be gone", _CLOSING_S)
+    wait_for(lambda: network.box.waiting == 0, "the middlebox to be empty")
+
+
+def _ended(network: Network, port: int) -> None:
+    """End the sockets that are left, which nobody has open: what they would say later is not the next run's."""
+    wait_for(lambda: not _sockets(network, port, "-K"), "the sockets to be ended")
+    wait_for(lambda: network.box.waiting == 0, "the middlebox to be empty")
 
 
 def _transfer(scenario: Scenario, stage: Stage, seed: int) -> list[dict[str, Any]]:
