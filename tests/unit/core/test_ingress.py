@@ -332,6 +332,26 @@ def test_a_packet_costs_the_same_however_much_waits(state: str, packet: str) -> 
     assert many_bytes <= few_bytes + 100, costs
 
 
+@pytest.mark.parametrize("packet", ["beside it", "in its middle", "in a hole"])
+def test_a_packet_copies_nothing_of_what_waits(packet: str) -> None:
+    """Memory that is taken while it is handled, compiled code's too: copies cost no lines."""
+    most = []
+    for waiting in (64_000, 1_024_000):
+        ingress = receiver(1 << 26)
+        first, last = ORIGIN + 200_000, ORIGIN + 200_000 + waiting
+        for at in range(first, last, 1000):
+            ingress.receive(at, b"?" * 1000)
+        assert ingress.fragments.span(first) == (first, last), "one span, without a record in it"
+        at = {"beside it": last, "in its middle": first + waiting // 2, "in a hole": ORIGIN + 100_000}[packet]
+        tracemalloc.start()
+        try:
+            ingress.receive(at, b"!" * 700)
+            most.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert most[1] <= most[0] + 3000, most
+
+
 def test_a_record_in_single_bytes_costs_no_more_than_these() -> None:
     """The sum over all of them grows with the record, not with its square."""
     costs = []
