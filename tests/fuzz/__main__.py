@@ -1,8 +1,8 @@
 """Fuzzing: `python -m tests.fuzz [TARGET ...] --runs 1000000`, or as long as `--seconds` says.
 
 atheris leads the inputs to code that none has reached, and keeps those that did in `--corpus`; where it is not there,
-Hypothesis makes them without. It sees into sources only: a target of compiled code gets a quarter of its inputs with
-the sources of that, and the rest, made from what was found so, as it is used. An input that fails is written to the
+Hypothesis makes them without. It sees into sources only, and takes its time: some targets get a quarter of their inputs
+that way, and the rest, made from what was found so, without it and compiled. An input that fails is written to the
 current folder and named, and `python -m tests.fuzz TARGET FILE` tries it again.
 """
 
@@ -21,11 +21,11 @@ from hashlib import sha1
 from pathlib import Path
 from random import Random
 
-from tests.fuzz.targets import COMPILED, CORPUS, NAMES, load
+from tests.fuzz.targets import CORPUS, LED_AT_FIRST, NAMES, load
 
 #: Bytes of an input.
 LONGEST = 4096
-#: Of the inputs for compiled code, what goes to its sources first.
+#: Of the inputs for those that are led at first, how many that is: one in so many.
 SHOWN = 4
 
 
@@ -122,7 +122,7 @@ def wander(name: str, runs: int, seconds: int) -> None:
 def led(name: str, runs: int, seconds: int, corpus: Path) -> int:
     """A target by atheris; returns the exit status. Each part has a process, since atheris ends its own."""
     parts: list[tuple[str, int, int, dict[str, str]]] = [("lead", runs, seconds, {})]
-    if name in COMPILED:
+    if name in LED_AT_FIRST:
         shown_runs, shown_s = -(-runs // SHOWN), -(-seconds // SHOWN)
         parts = [("lead", shown_runs, shown_s, {"MCENCRYPT_INTERPRETED": "1"})]
         if runs > 1 or seconds > 1:

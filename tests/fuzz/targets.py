@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 NAMES = ("packets", "ingress", "handshake", "captures")
-#: Those whose code is compiled for the most part.
-COMPILED = ("ingress",)
+#: Those that atheris leads for a part of their inputs only: it cannot see into what is compiled (ingress), and where
+#: all bytes are gone through in Python, to be watched takes most of the time (captures).
+LED_AT_FIRST = ("ingress", "captures")
 #: Inputs that reach what others do not, a folder for each target.
 CORPUS = Path(__file__).parent / "corpus"
 

@@ -369,3 +369,26 @@ def test_rules_of_the_other_backend(pair):
         assert severity(pair.a, "iptables.mixed") == "note"
     finally:
         pair.a.run([other, "-w", "-D", *rule])
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "POSIX"])
+def test_rules_whose_comments_are_any_bytes_are_shown_and_hinder_no_command(pair, locale):
+    """They were no UTF-8, and whatever read them ended with an exception: the watch, on, off, doctor."""
+    comment = b"R\xe9seau \xff\x1b[31m"
+    rule = ["INPUT", "-p", "tcp", "--dport", PORT, "-s", "192.0.2.1", "-m", "comment", "--comment", comment]
+    rule += ["-j", "DROP"]
+    spoken = dict(pair.a._env)
+    pair.a._env |= {"LC_ALL": locale, "LANG": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    with contextlib.ExitStack() as undo:
+        undo.callback(pair.a._env.update, spoken)
+        for table in ("filter", "mangle", "raw"):
+            words = rule if table != "raw" else ["OUTPUT", *rule[1:]]
+            pair.a.run(["iptables", "-w", "-t", table, "-A", *words])
+            undo.callback(pair.a.run, ["iptables", "-w", "-t", table, "-D", *words])
+        lost = pair.a.status()["rules_lost"]
+        assert examine(pair.a)["foreign.drop"]["severity"] == "warning"
+        for command in (["doctor"], ["status"], ["off"], ["status"], ["on"], ["status", "--check"]):
+            done = pair.a.mcencrypt(*command, check=False)
+            assert done.returncode == 0 or (command == ["doctor"] and "seau" in done.stdout), (command, done)
+            assert "Traceback" not in done.stderr and "\x1b[31m" not in done.stdout
+        assert pair.a.status()["rules_lost"] == lost and not pair.a.status()["gate"]["trouble"]
