@@ -18,7 +18,7 @@ SOURCES = Path("src")
 #: Where C code and objects stay that go into the tree, so that only what has changed is compiled again.
 SCRATCH = Path("build/compiled")
 #: Libraries that a module is linked with.
-LIBRARIES = {"mcencrypt.core.prim": ["crypto"]}
+LIBRARIES = {"mcencrypt.core.noisecrypto": ["crypto"], "mcencrypt.core.prim": ["crypto"]}
 #: What the compiler is told, unless whoever builds says it in CFLAGS.
 FLAGS = () if os.environ.get("CFLAGS") else ("-O3", "-g0")
 DIRECTIVES = {"annotation_typing": False, "language_level": 3}

@@ -1,7 +1,7 @@
 # Types with which noise.py is compiled.
 
 cimport cython
-cimport mcencrypt.core.prim as prim
+cimport mcencrypt.core.noisecrypto as noisecrypto
 
 
 cdef class KeyPair:

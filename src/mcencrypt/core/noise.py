@@ -20,7 +20,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-import mcencrypt.core.prim as prim
+import mcencrypt.core.noisecrypto as noisecrypto
 
 PROTOCOL_NAME: Final = b"Noise_IXpsk0_25519_AESGCM_SHA256"
 DH_LENGTH: Final = 32
@@ -50,7 +50,7 @@ class KeyPair:
 
 def rekey(key: bytes) -> bytes:
     """The key that follows `key`: ENCRYPT(k, 2^64-1, "", 32 zero bytes) without its tag (11.3, 4.2)."""
-    return prim.encrypt(key, _REKEY_NONCE, bytes(KEY_LENGTH), b"")[:KEY_LENGTH]
+    return noisecrypto.encrypt(key, _REKEY_NONCE, bytes(KEY_LENGTH), b"")[:KEY_LENGTH]
 
 
 class SymmetricState:
@@ -71,27 +71,27 @@ class SymmetricState:
         return twin
 
     def mix_hash(self, data: bytes) -> None:
-        self.h = prim.sha256(self.h, data)
+        self.h = noisecrypto.sha256(self.h, data)
 
     def mix_key(self, material: bytes) -> None:
-        keys = prim.hkdf(self._ck, material, 2)
+        keys = noisecrypto.hkdf(self._ck, material, 2)
         self._ck, self._k, self._n = keys[:32], keys[32:], 0
 
     def mix_key_and_hash(self, material: bytes) -> None:
-        keys = prim.hkdf(self._ck, material, 3)
+        keys = noisecrypto.hkdf(self._ck, material, 3)
         self.mix_hash(keys[32:64])
         self._ck, self._k, self._n = keys[:32], keys[64:], 0
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
         assert self._k, "psk0 sets a key before anything is encrypted"
-        ciphertext = prim.encrypt(self._k, self._n, plaintext, self.h)
+        ciphertext = noisecrypto.encrypt(self._k, self._n, plaintext, self.h)
         self._n += 1
         self.mix_hash(ciphertext)
         return ciphertext
 
     def decrypt_and_hash(self, ciphertext: bytes) -> bytes:
         assert self._k, "psk0 sets a key before anything is decrypted"
-        plaintext = prim.decrypt(self._k, self._n, ciphertext, self.h)
+        plaintext = noisecrypto.decrypt(self._k, self._n, ciphertext, self.h)
         if plaintext is None:
             raise NoiseError("authentication failed")
         self._n += 1
@@ -100,7 +100,7 @@ class SymmetricState:
 
     def split(self) -> tuple[bytes, bytes]:
         """The transport keys: initiator to responder, responder to initiator (5.2)."""
-        keys = prim.hkdf(self._ck, b"", 2)
+        keys = noisecrypto.hkdf(self._ck, b"", 2)
         return keys[:32], keys[32:]
 
 

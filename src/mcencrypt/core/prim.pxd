@@ -28,9 +28,33 @@ cdef inline void put16(unsigned char *packet, int at, unsigned int value) noexce
 cdef inline void put32(unsigned char *packet, int at, unsigned int value) noexcept:
     prim_put32(packet + at, value)
 
+cdef inline void write_nonce(unsigned char *nonce, unsigned long long number) noexcept:
+    """Of 12 bytes, as Noise has it (12.3)."""
+    prim_put32(nonce, 0)
+    prim_put32(nonce + 4, <unsigned int>(number >> 32))
+    prim_put32(nonce + 8, <unsigned int>number)
+
 
 cdef extern from "openssl/evp.h" nogil:
     ctypedef struct EVP_CIPHER_CTX
+    ctypedef struct EVP_CIPHER
+    ctypedef struct ENGINE
+    EVP_CIPHER_CTX *EVP_CIPHER_CTX_new()
+    void EVP_CIPHER_CTX_free(EVP_CIPHER_CTX *context)
+    const EVP_CIPHER *EVP_aes_256_gcm()
+    int EVP_CipherInit_ex(EVP_CIPHER_CTX *context, const EVP_CIPHER *kind, ENGINE *engine, const unsigned char *key,
+                          const unsigned char *nonce, int encrypts)
+    int EVP_EncryptInit_ex(EVP_CIPHER_CTX *context, const EVP_CIPHER *kind, ENGINE *engine, const unsigned char *key,
+                           const unsigned char *nonce)
+    int EVP_EncryptUpdate(EVP_CIPHER_CTX *context, unsigned char *out, int *length, const unsigned char *data, int size)
+    int EVP_EncryptFinal_ex(EVP_CIPHER_CTX *context, unsigned char *out, int *length)
+    int EVP_DecryptInit_ex(EVP_CIPHER_CTX *context, const EVP_CIPHER *kind, ENGINE *engine, const unsigned char *key,
+                           const unsigned char *nonce)
+    int EVP_DecryptUpdate(EVP_CIPHER_CTX *context, unsigned char *out, int *length, const unsigned char *data, int size)
+    int EVP_DecryptFinal_ex(EVP_CIPHER_CTX *context, unsigned char *out, int *length)
+    int EVP_CIPHER_CTX_ctrl(EVP_CIPHER_CTX *context, int what, int size, void *data)
+    int EVP_CTRL_AEAD_GET_TAG
+    int EVP_CTRL_AEAD_SET_TAG
 
 
 cdef struct Ready:
@@ -78,11 +102,6 @@ cdef class Slot:
 
     cpdef write(self, unsigned long long first, unsigned long long second)
 
-
-cpdef bytes sha256(bytes first, bytes second)
-cpdef bytes hkdf(bytes chaining_key, bytes material, int outputs)
-cpdef bytes encrypt(bytes key, unsigned long long number, bytes plaintext, bytes associated)
-cpdef bytes decrypt(bytes key, unsigned long long number, bytes sealed, bytes associated)
 
 cdef bytes key_of(const unsigned char *packet, bint ipv6)
 cdef void copy_head(Reply reply, const unsigned char *packet, int length) noexcept
