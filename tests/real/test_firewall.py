@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import select
@@ -15,7 +16,7 @@ import pytest
 from lab import PATIENCE, wait_for
 from mcencrypt.doctor.machine import ThisMachine
 from mcencrypt.errors import OperatorError
-from mcencrypt.kernel.commands import Job, perform
+from mcencrypt.kernel.commands import Job, Steps, perform
 from mcencrypt.kernel.firewall import Firewall, rules_left
 from mcencrypt.kernel.iptables import V4
 from mcencrypt.kernel.ruleset import State
@@ -112,6 +113,31 @@ def test_damage_is_noticed_repaired_and_does_not_hinder_removal(
     shell(f"{command} {damage.replace('{}', command)}")
     firewall.remove()
     assert "mcencrypt" not in everything().lower()
+
+
+def commands_of(steps: Steps[State]) -> int:
+    """Commands that a look begins with: 1, or 0 if it needs none."""
+    return sum(1 for _ in itertools.islice(steps, 1))
+
+
+@pytest.mark.parametrize("tables", ["iptables-nft"], indirect=True)
+def test_a_look_at_what_has_not_changed_runs_nothing(firewall: Firewall) -> None:
+    """Whoever changes whatever in nf_tables, the next look is a whole one."""
+    firewall.install()
+    assert commands_of(firewall.checking()) and present(firewall)
+    for _ in range(3):
+        assert not commands_of(firewall.checking())
+    shell("iptables-nft -t nat -A OUTPUT -d 192.0.2.1 -j ACCEPT")
+    assert commands_of(firewall.checking()), "although it was not seen to be in place meanwhile"
+    assert present(firewall) and not commands_of(firewall.checking())
+    shell("ip6tables-nft -t raw -F")
+    assert look(firewall) is look(firewall) is State.MISSING
+
+
+@pytest.mark.parametrize("tables", ["iptables-legacy"], indirect=True)
+def test_where_changes_are_not_counted_each_look_is_a_whole_one(firewall: Firewall) -> None:
+    firewall.install()
+    assert present(firewall) and commands_of(firewall.checking())
 
 
 def test_a_jump_that_was_added_again_by_hand_is_reduced_to_one(firewall: Firewall, tables: str) -> None:

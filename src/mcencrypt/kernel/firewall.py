@@ -73,6 +73,8 @@ class Firewall:
         # Another version of iptables may spell the same rules in another way: what it showed after it had
         # accepted ours is then what is compared with.
         self._shown: dict[str, Ruleset] = {}
+        #: What was so when the rules were last seen to be in place, None if they were not.
+        self._present: tuple[object, ...] | None = None
 
     def with_ports(self, ports: Sequence[int]) -> Firewall:
         """The same for other ports; changes no rule."""
@@ -117,8 +119,23 @@ class Firewall:
             yield from _remove(backend)
 
     def checking(self) -> Steps[State]:
-        """Look at the rules. Raises OperatorError if they cannot be read."""
+        """Look at the rules. Raises OperatorError if they cannot be read.
+
+        Where they are in nf_tables, and nothing there has changed since they were seen to be in place, nothing is run.
+        """
         backend = backends(self._environ)[0]
+        # asked first: what changes during the look is looked at the next time
+        generation = nftables.generation() if backend.kind == "nft" else None
+        now = backend, self.families(), generation
+        if generation is not None and self._present == now:
+            return State.PRESENT
+        self._present = None
+        state = yield from self._look(backend)
+        if state is State.PRESENT:
+            self._present = now
+        return state
+
+    def _look(self, backend: Backend) -> Steps[State]:
         words = [word for family in self.families() for word in (family, backend.command(family, "save"))]
         mark = f"# {os.urandom(16).hex()} "
         words = ["/bin/sh", "-c", _SAVE_SCRIPT, "sh", mark, *words]

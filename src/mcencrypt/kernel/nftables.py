@@ -15,7 +15,7 @@ from mcencrypt.kernel.netlink import NETLINK_NETFILTER, NLM_F_ACK, Message, Netl
 
 #: NFNL_SUBSYS_NFTABLES: the upper byte of every message's type.
 SUBSYSTEM: Final = 10
-NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 = 1, 2, 10
+NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 = 0, 1, 2, 10
 #: What kernels answer that do not know a flag, and those that have no nf_tables at all.
 NO_SUCH_THING: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
 
@@ -24,6 +24,7 @@ NEWCHAIN, GETCHAIN, DELCHAIN = 3, 4, 5
 NEWRULE, GETRULE, DELRULE = 6, 7, 8
 NEWSET, GETSET = 9, 10
 NEWSETELEM, GETSETELEM = 12, 13
+GETGEN = 16
 
 TABLE_NAME, TABLE_FLAGS, TABLE_USERDATA, TABLE_OWNER = 1, 2, 6, 7
 TABLE_F_OWNER, TABLE_F_PERSIST = 2, 4
@@ -50,6 +51,7 @@ _DROP: Final = 0
 _TRANSPORT_HEADER: Final = 2
 _EQUAL, _NOT_EQUAL = 0, 1
 _NESTED = 0x8000
+_GENERATION: Final = 1
 _REGISTER: Final = 1
 _REGISTER_VERDICT: Final = 0
 _COMMENT: Final = 0
@@ -176,6 +178,22 @@ def _compare(how: int, value: bytes) -> Tree:
 
 
 # -- talking to the kernel
+
+
+def generation() -> int | None:
+    """A number that is another one after each change of nf_tables in the caller's network namespace, whichever table it is
+    in and whoever made it (nft_net's base_seq); None if the kernel does not say.
+    """
+    try:
+        tables = Tables(NFPROTO_UNSPEC)
+    except OSError:
+        return None
+    try:
+        return int.from_bytes(dict(attributes(tables.get(GETGEN, ())))[_GENERATION], "big")
+    except (OSError, KeyError):
+        return None
+    finally:
+        tables.close()
 
 
 class Tables:
