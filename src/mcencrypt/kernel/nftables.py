@@ -181,8 +181,8 @@ def _compare(how: int, value: bytes) -> Tree:
 
 
 def generation() -> int | None:
-    """A number that is another one after each change of nf_tables in the caller's network namespace, whichever table it is
-    in and whoever made it (nft_net's base_seq); None if the kernel does not say.
+    """A number that is another one after each change of nf_tables in the caller's network namespace (base_seq of struct
+    nftables_pernet), whoever made it, and in whatever table; None if the kernel does not say.
     """
     try:
         tables = Tables(NFPROTO_UNSPEC)
