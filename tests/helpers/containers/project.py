@@ -23,10 +23,12 @@ MARKERS = (b"INVOICE-4711", b"version\0", b"verack\0", b"getdata\0", b"MultiChai
 class Project:
     """A compose project made from the project's own files."""
 
-    def __init__(self, docker: Docker, file: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, docker: Docker, file: str, environment: Mapping[str, str], override: Path | None = None) -> None:
+        """`override`: a file of the operator's own, beside the project's."""
         self.docker = docker
         self.name = f"t{secrets.token_hex(3)}"
         self._file = FILES / file
+        self._files = [self._file, *([override] if override else [])]
         self.environment = dict(environment)
 
     def compose(self, *words: object, check: bool = True, timeout: float = 180) -> str:
@@ -34,8 +36,7 @@ class Project:
         done = self.docker.compose(
             "--project-name",
             self.name,
-            "--file",
-            self._file,
+            *(word for file in self._files for word in ("--file", file)),
             *words,
             directory=self._file.parent,
             env=self.environment,
