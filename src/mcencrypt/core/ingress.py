@@ -281,6 +281,16 @@ class Ingress:
             self.promised = span[1]
         return max(self.promised, self.acked)
 
+    def take_end(self) -> bool:
+        """Whether all is here, and acknowledged, but for a FINAL record without data: from now on that is as well.
+
+        Our socket cannot, before it hears of the FIN; and some relay sends that only behind what is acknowledged.
+        """
+        if self.final_wire is None or self.ledger.wire_edge != self.final_wire or self.plain_acked != self.final_plain:
+            return False
+        self.acknowledge(self.final_wire, self.plain_acked, 0)
+        return True
+
     def is_broken(self) -> bool:
         """Whether pieces that were promised had to go for want of memory: then the stream cannot go on."""
         if self.promised <= self.acked:

@@ -226,6 +226,8 @@ class Receiving:
                 deliveries = self._fitting(deliveries)
         if deliveries:
             verdict = self._deliver(segment, deliveries, ack, flags, shown, options)
+            if verdict is DROP and self.streamed and ingress.take_end():
+                self.acknowledge_pieces(segment)
             self.note_positions()
             return verdict
         if ingress.auth_failures > failures:

@@ -524,6 +524,34 @@ def test_what_fails_once_and_then_comes_as_it_was_ends_nothing() -> None:
     assert not path.b.sockets()
 
 
+def test_the_word_that_this_is_the_end_is_acknowledged_before_the_end_comes() -> None:
+    """pasta has data acknowledged before it passes on that the stream has ended, and our socket knows of no data."""
+    path = Path()
+    path.connected(b"hello")
+    wire = path.a.sends(path.from_a(b"", 5, flags=ACK | FIN, stamp=102))
+    assert wire.flags & FIN and len(wire.payload) == OVERHEAD
+    word, end = replace(wire, flags=ACK), replace(wire, seq=wire.seq + OVERHEAD, payload=b"")
+    # what our socket will say of what came before says that of this as well
+    assert path.b.ingress(stamped(word, 200, 600)) is DROP
+    assert path.b.injected() == []
+    assert path.b.sends(path.from_b(acked=5)).ack == wire.seq + OVERHEAD
+    # and where it has nothing left to say, we do
+    path = Path()
+    path.connected(b"hello")
+    path.a.sends(path.from_a(b"", 5, flags=ACK | FIN, stamp=102))
+    path.b.sends(path.from_b(acked=5))
+    assert path.b.ingress(stamped(word, 200, 600)) is DROP
+    ((toward, answer),) = path.b.injected()
+    assert toward == "network" and answer.ack == wire.seq + OVERHEAD
+    assert stamps_of(answer) == (600, 200)
+    seen = path.b.gets(stamped(word, 201, 600))
+    assert seen.seq + len(seen.payload) == ISN_A + 6, "something old, which our socket answers"
+    for again in (end, replace(wire, flags=ACK | FIN)):
+        seen = path.b.gets(stamped(again, 202, 600))
+        assert (seen.seq, seen.payload, seen.flags & FIN) == (ISN_A + 6, b"", FIN)
+    assert path.b.sends(path.from_b(acked=6)).ack == wire.seq + OVERHEAD + 1
+
+
 def test_an_end_elsewhere_in_the_window_ends_nothing() -> None:
     path = Path()
     path.connected()
