@@ -94,7 +94,9 @@ def plan(options: argparse.Namespace, side: str) -> streams.Plan:
             return streams.ENDLESS
         return streams.mixed_size(options.seed, side, index) if options.mixed else int(options.bytes)
 
-    return streams.Plan(side, options.mode, options.seed, size, not options.no_hash, options.compare)
+    return streams.Plan(
+        side, options.mode, options.seed, size, not options.no_hash, options.compare, int(options.awaited)
+    )
 
 
 def exchange_of(options: argparse.Namespace, side: str) -> streams.Exchange:
@@ -308,6 +310,7 @@ def parser() -> argparse.ArgumentParser:
             help="; ".join(f"{mode}: {what}" for mode, what in streams.MODES.items()),
         )
         made.add_argument("--bytes", type=float, default=1_000_000, help="to send on each connection")
+        made.add_argument("--awaited", type=float, default=0, help="bytes that the other end sends; for `closing`")
         made.add_argument("--mixed", action="store_true", help="sizes from 1 B to 8 MB instead")
         made.add_argument("--endless", action="store_true", help="until SIGUSR1 instead")
         made.add_argument("--connections", type=int, default=1)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from .host import Host
-from .namespace import run, wait_for
+from .namespace import PATIENCE, run, wait_for
 from .process import Process
 
 
@@ -93,10 +95,64 @@ def ssh(host: Host, listen: Leg, to: Leg) -> Process:
     )  # fmt: skip
 
 
+def slirp4netns(host: Host, inside: Host, port: int) -> Process:
+    """The network of rootless containers: the only way out of `inside`, whose `port` it publishes on `host`.
+
+    What comes in comes to SLIRP_INSIDE, from the addresses of `host`.
+    """
+    api = host.lab.directory / f"slirp-{inside.name}.sock"
+    api.unlink(missing_ok=True)
+    process = host.spawn(
+        ["slirp4netns", "--configure", "--mtu=1500", "--netns-type=path", f"--api-socket={api}",
+         f"/run/netns/{inside.namespace}", "tap0"]
+    )  # fmt: skip
+
+    def ready() -> bool:
+        _alive(process)
+        return api.exists()
+
+    wait_for(ready, "slirp4netns to start")
+    words = {"proto": "tcp", "host_addr": "0.0.0.0", "host_port": port, "guest_addr": SLIRP_INSIDE, "guest_port": port}
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(PATIENCE)
+        asking.connect(str(api))
+        asking.sendall(json.dumps({"execute": "add_hostfwd", "arguments": words}).encode())
+        asking.shutdown(socket.SHUT_WR)
+        answer = asking.recv(1000)
+    if b"return" not in answer:
+        process.failed(f"it does not publish port {port}: {answer!r}")
+    return process
+
+
+def pasta(host: Host, inside: Host, port: int) -> Process:
+    """The other one: `inside` has the addresses of `host`, and sees its peers under their own."""
+    process = host.spawn(
+        ["pasta", "--foreground", "--runas", "0:0", "--config-net", "--netns-only", "--mtu", 1500,
+         "--ns-ifname", "tap0", "--tcp-ports", port, "--tcp-ns", "none", "--udp-ports", "none", "--udp-ns", "none",
+         "--netns", f"/run/netns/{inside.namespace}"]
+    )  # fmt: skip
+
+    def ready() -> bool:
+        _alive(process)
+        return host.listening(port) and inside.run(["ip", "address", "show", "tap0"], check=False).returncode == 0
+
+    wait_for(ready, "pasta to start")
+    return process
+
+
+def _alive(process: Process) -> None:
+    if process.exit_code is not None:
+        process.failed("it has ended")
+
+
+#: The address that slirp4netns gives to what is behind it.
+SLIRP_INSIDE: Final = "10.0.2.100"
 _PROGRAMS: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 RELAYS: Final[dict[str, Callable[..., Process]]] = {"socat": socat, "haproxy": haproxy, "nginx": nginx}
 #: What ends TCP besides: programs, and those that each needs.
 TUNNELS: Final[dict[str, Callable[..., Process]]] = {"docker-proxy": docker_proxy, "ssh": ssh}
+#: The only way out of a network namespace, and in by a published port.
+ROOTLESS: Final[dict[str, Callable[[Host, Host, int], Process]]] = {"slirp4netns": slirp4netns, "pasta": pasta}
 _NEEDS: Final = {"ssh": ("ssh", "sshd", "ssh-keygen")}
 
 

@@ -25,6 +25,7 @@ MODES = {
     "client-first": "the server starts when the first byte has come",
     "server-first": "the client starts when the first byte has come",
     "half-close": "the client sends and shuts down; the server starts when it has seen the end",
+    "closing": "both sides send at once; the server closes when all has come and gone, and then the client",
 }
 
 
@@ -64,6 +65,8 @@ class Plan:
     hashing: bool = True
     #: Whether each byte that is read is compared with what the other side writes there.
     comparing: bool = False
+    #: Bytes that the other side sends; the server must know it where it is to close first.
+    awaited: int = 0
 
 
 class Comparison:
@@ -147,6 +150,7 @@ class Transfer:
             self._comparison.take(bytes(buffer[:count]))
         if self._plan.mode != "half-close" or self._receiving_done:
             self._may_send = True
+        self._close()
         self._ended = now
 
     def write(self) -> None:
@@ -161,8 +165,17 @@ class Transfer:
             self._pending = self._pending[count:]
         else:
             self._sending_done = True
-            self.socket.shutdown(socket.SHUT_WR)
+            if self._plan.mode == "closing":
+                self._close()
+            else:
+                self.socket.shutdown(socket.SHUT_WR)
         self._ended = time.monotonic()
+
+    def _close(self) -> None:
+        """Where the server closes first: it awaits no more, once all has come and gone."""
+        plan = self._plan
+        if (plan.side, plan.mode) == ("server", "closing") and self._sending_done and self.received >= plan.awaited:
+            self._receiving_done = True
 
     def end(self) -> None:
         """Nothing more is begun: the stream ends behind what is being sent."""

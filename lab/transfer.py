@@ -120,7 +120,9 @@ def start(
     ]
     flags = {"--mixed": mixed, "--endless": endless, "--no-hash": not hashing, "--compare": comparing}
     words += [flag for flag, wanted in (flags | {"--nodelay": nodelay}).items() if wanted]
-    serving = server.python(_APPS, "serve", port, *words, "--bytes", size if server_size is None else server_size)
+    assert not (mixed and mode == "closing"), "the server would have to know what the client is to send"
+    sends = ("--bytes", size if server_size is None else server_size, "--awaited", size)
+    serving = server.python(_APPS, "serve", port, *words, *sends)
     serving.wait_for('"listening"')
     dialler = client.python(_APPS, "dial", address or server.address(version), port, *words, "--bytes", size, *dialling)
     return Running(dialler, serving, deadline)

@@ -24,6 +24,7 @@ EACH_BY_ITSELF = frozenset(
         "real/test_routes",
         "real/test_sockets",
         "real/test_thirdparty",
+        "real/test_ways",
     )
 )
 
@@ -31,7 +32,14 @@ EACH_BY_ITSELF = frozenset(
 TOGETHER = {
     f"tests/containers/test_{name}": daemon
     for daemon, names in {
-        "containers of compose": ("join.py", "network.py", "one_node.py", "trubudget.py", "contents.py"),
+        "containers of compose": (
+            "join.py",
+            "network.py",
+            "userland_proxy.py",
+            "one_node.py",
+            "trubudget.py",
+            "contents.py",
+        ),
         "containers with systemd": (
             *("systemd.py", "systemd_netns.py", "harness.py", "netns.py"),
             "contents.py::test_the_debian_package",

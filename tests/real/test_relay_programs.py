@@ -3,13 +3,12 @@ both ends."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import socket
 
 import pytest
 
 from lab import Capture, measure, start, transfer, two_hosts, wait_for
+from lab.relays import ROOTLESS
 from mcencrypt.store.keys import create_network_key
 from tests.helpers.nodes import PORTS, Node, needs_lab, sized, start_all
 from tests.helpers.pairs import encrypted
@@ -53,50 +52,36 @@ def test_messages_back_and_forth(behind):
 # -- rootless containers
 
 
-@pytest.fixture(scope="module")
-def rootless():
-    """a on a host, and b in a namespace whose only way out is slirp4netns, which publishes its port on that host."""
-    if shutil.which("slirp4netns") is None:
-        pytest.skip("not installed: slirp4netns")
+@pytest.fixture(scope="module", params=ROOTLESS)
+def rootless(request):
+    """a on a host, and b in a namespace whose only way out is such a program, which publishes its port on that host."""
+    skip_without(request.param)
     with two_hosts(nat=False) as net:
-        host, inside = net.b, net.lab.host("inside")
-        api = net.lab.directory / "slirp.sock"
-        slirp = host.spawn(
-            ["slirp4netns", "--configure", "--mtu=1500", "--netns-type=path", f"--api-socket={api}",
-             f"/run/netns/{inside.namespace}", "tap0"]
-        )  # fmt: skip
-        wait_for(api.exists, "slirp4netns to start")
-        words = {"proto": "tcp", "host_addr": "0.0.0.0", "host_port": PORT, "guest_addr": "10.0.2.100"}
-        with socket.socket(socket.AF_UNIX) as asking:
-            asking.connect(str(api))
-            asked = {"execute": "add_hostfwd", "arguments": words | {"guest_port": PORT}}
-            asking.sendall(json.dumps(asked).encode())
-            asking.shutdown(socket.SHUT_WR)
-            assert b"return" in asking.recv(1000)
+        inside = net.lab.host("inside")
+        program = ROOTLESS[request.param](net.b, inside, PORT)
         key = net.lab.directory / "network.key"
         create_network_key(key)
-        # what dials in through slirp4netns comes with its own address, and dials on from here
+        # what dials in comes with its own address, and what dials out with that of the host
         nodes = Node(net.a, key, relayed=[net.b.v4]), Node(inside, key, relayed=[net.a.v4])
         start_all(nodes)
-        yield net, *nodes
-        assert slirp.exit_code is None
+        yield net, *nodes, request.param
+        assert program.exit_code is None
 
 
 @pytest.mark.parametrize("dialler", ["inside", "outside"])
 def test_a_container_without_root_talks_encrypted(rootless, dialler):
-    net, outside, inside = rootless
-    if dialler == "inside":
+    net, outside, inside, kind = rootless
+    if dialler == "inside" and kind == "slirp4netns":
         # what is in a SYN it does not acknowledge, and passes on: the first attempt is refused, and then it is known
         with pytest.raises(ConnectionError), inside.socket() as first, listening(outside):
             first.settimeout(20)
             first.connect((net.a.v4, PORT))
             first.sendall(b"hello")
             assert first.recv(100)
-        ends, address = (inside, outside), net.a.v4
-    else:
-        ends, address = (outside, inside), net.b.v4
+    ends, address = ((inside, outside), net.a.v4) if dialler == "inside" else ((outside, inside), net.b.v4)
+    # pasta passes half-closed connections badly: without encryption the one that waits gets the last bytes again
     with Capture(net.router, "b") as wire:
-        assert transfer(*ends, PORT, address=address, size=SIZE, deadline=120).differences == []
+        assert transfer(*ends, PORT, address=address, size=SIZE, mode="closing", deadline=120).differences == []
     assert_encrypted(wire, PORT)
 
 

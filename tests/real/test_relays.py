@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
-from lab import Capture, interrupted_pair, measure, start, transfer, two_hosts, wait_for
-from lab.packets import SYN, parse
+from lab import Capture, interrupted_pair, measure, transfer, two_hosts, wait_for
+from lab.packets import SYN
 from tests.helpers.nodes import PORTS, needs_lab, sized
 from tests.helpers.pairs import encrypted
 from tests.helpers.relays import RELAYS, Leg, needs_relays, start_relay, way
+from tests.helpers.ways import BadSyns
 from tests.helpers.wire import assert_encrypted, plaintext_segments
 
 pytestmark = [needs_lab, needs_relays]
@@ -178,36 +179,6 @@ def test_a_recorded_stream_opens_nothing(relayed):
     assert relayed.b.status()["refused"]["replayed"] == refused + 3
 
 
-# -- ends
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_relay_that_goes_is_noticed_at_both_ends(kind):
-    with two_hosts(nat=False) as net, encrypted(net, b={"relayed": ["10.66.2.1"]}) as pair:
-        relay = start_relay(kind, net.router, Leg(net.router.address(4, "a"), PORTS[0]), Leg(net.b.v4, PORTS[0]))
-        running = start(pair.a, pair.b, PORTS[0], address=entrance(pair), size=1e9, deadline=60)
-        wait_for(lambda: pair.a.status()["totals"]["bytes_in"] > 1e6, "a transfer under way")
-        begun = time.monotonic()
-        relay.stop()
-        result = running.result()
-        assert time.monotonic() - begun < 15
-        assert result.client["errors"] and result.server["errors"], "neither end may take that for the other's"
-
-
-@pytest.mark.parametrize("who", ["a", "b"])
-def test_after_a_restart_of_either_daemon_both_notice_and_can_talk_again(who):
-    with two_hosts(nat=False) as net, encrypted(net, b={"relayed": ["10.66.2.1"]}) as pair:
-        start_relay("haproxy", net.router, Leg(net.router.address(4, "a"), PORTS[0]), Leg(net.b.v4, PORTS[0]))
-        running = start(pair.a, pair.b, PORTS[0], address=entrance(pair), size=1e9, deadline=60)
-        wait_for(lambda: pair.a.status()["totals"]["bytes_in"] > 1e6, "a transfer under way")
-        begun = time.monotonic()
-        getattr(pair, who).restart()
-        result = running.result()
-        assert time.monotonic() - begun < 30
-        assert result.client["errors"] and result.server["errors"]
-        assert transfer(pair.a, pair.b, PORTS[0], address=entrance(pair), size=1e5).differences == []
-
-
 # -- a long way
 
 
@@ -298,20 +269,6 @@ def test_the_wait_for_the_handshake_spoils_neither_kernels_measurements(leg):
 
 
 # -- paths that treat SYNs badly
-
-
-class BadSyns:
-    """Takes data out of SYNs, or drops SYNs with data; counts those."""
-
-    def __init__(self, drop: bool) -> None:
-        self._drop, self.count = drop, 0
-
-    def __call__(self, frame, toward, now):
-        segment = parse(frame)
-        if segment is None or not segment.flags & SYN or not segment.payload:
-            return [(0.0, frame)]
-        self.count += 1
-        return [] if self._drop else [(0.0, segment.with_payload(segment.sequence, b"", segment.flags).packed())]
 
 
 @pytest.mark.parametrize("version", [4, 6])
