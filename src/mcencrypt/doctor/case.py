@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mcencrypt.doctor.machine import Machine
 from mcencrypt.errors import OperatorError
-from mcencrypt.nodes.processes import Process, read_processes
+from mcencrypt.nodes.processes import Process, own_netns, read_processes
 from mcencrypt.store.config import Config
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ class Case:
         if self._processes is None:
             self._processes = read_processes(self.machine)
         return self._processes
+
+    def is_here(self, process: Process) -> bool:
+        """Whether a process is in the network namespace that is examined, or may be."""
+        here = own_netns(self.machine)
+        return not here or process.netns in ("", here)
 
     def configured_ports(self) -> tuple[int, ...]:
         """The ports that the configuration says, () if it does not say."""

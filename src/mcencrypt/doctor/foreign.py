@@ -160,7 +160,7 @@ def check_programs(case: Case) -> Iterator[Finding]:
     """Programs that change packet rules, by what runs and by the names of chains."""
     seen: dict[str, str] = {}
     for process in case.processes():
-        if process.name in _PROGRAMS:
+        if process.name in _PROGRAMS and case.is_here(process):
             name, says = _PROGRAMS[process.name]
             seen[name] = says
     try:

@@ -20,7 +20,7 @@ LONG = 3600.0
 _REASONS = {
     "not-a-handshake": (
         "a peer has no mcencrypt or is off, or something on the path strips data from SYNs",
-        "mcencrypt doctor PEER tells which",
+        "the daemon's log names it; `mcencrypt doctor PEER` tells which of these it is",
     ),
     "wrong-key": (
         "a peer uses another network key",

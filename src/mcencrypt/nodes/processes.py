@@ -83,6 +83,15 @@ def own_netns(files: Files) -> str:
         return ""
 
 
+def has_address(files: Files, address: str) -> bool:
+    """Whether an IPv4 address is one of this network namespace's own."""
+    try:
+        table = files.text("/proc/thread-self/net/fib_trie")
+    except OSError:
+        return False
+    return re.search(rf"\|-- {re.escape(address)}\n\s*/32 host LOCAL", table) is not None
+
+
 def tcp_sockets(files: Files, pid: int | None = None) -> list[TcpSocket]:
     """The TCP sockets of a process's network namespace, or of ours."""
     found = []

@@ -89,3 +89,5 @@ def test_programs_that_change_rules_are_named(machine: Recorded) -> None:
     machine.add_process(10, "firewalld", "/usr/bin/python3", "/usr/sbin/firewalld", netns=NETNS)
     machine.saved.append(Saved("iptables-save", "nft", V4, "*filter\n:ufw-user-input - [0:0]\nCOMMIT\n", ""))
     assert {one.id for one in check_programs(case(machine, status()))} == {"foreign.firewalld", "foreign.ufw"}
+    machine.add_process(10, "firewalld", "/usr/bin/python3", "/usr/sbin/firewalld", netns="net:[1]")
+    assert {one.id for one in check_programs(case(machine, status()))} == {"foreign.ufw"}, "another network's rules"

@@ -41,6 +41,16 @@ def test_offloads_that_are_off(machine: Recorded) -> None:
     assert found.advice == "ethtool -K eth0 gro on"
 
 
+def test_a_veth_gets_what_was_merged_before(machine: Recorded) -> None:
+    """Its GRO is off by default, in every container, and costs nothing there; its GSO does."""
+    machine.interfaces[:] = [Link("eth0", "veth", False, {}, 1500)]
+    machine.outputs["ethtool -k eth0"] = Output(0, ETHTOOL.replace("receive-offload: on", "receive-offload: off"))
+    assert "links.offloads" not in {one.id for one in check_interfaces(case(machine, status()))}
+    machine.outputs["ethtool -k eth0"] = Output(0, ETHTOOL.replace(": on", ": off"))
+    found = by_id(list(check_interfaces(case(machine, status()))), "links.offloads")
+    assert found.advice == "ethtool -K eth0 gso on"
+
+
 @pytest.mark.parametrize(
     ("file", "value", "name"),
     [
