@@ -29,6 +29,8 @@ class Command(NamedTuple):
     environ: Mapping[str, str] = {}
     #: Seconds that it may take; as long as all the steps may if it does not say.
     seconds: float | None = None
+    #: What it is called in messages, if not by its first word.
+    name: str = ""
 
 
 class Output(NamedTuple):
@@ -58,7 +60,7 @@ class Job(Generic[T]):
         self.begun = 0
         #: time.monotonic() at which the present command is given up.
         self.until = self._deadline
-        self._patience = seconds
+        self._seconds = self._patience = seconds
         #: What the steps returned, once `poll` has said that they are done.
         self.result: T | None = None
         self._ended = False
@@ -113,9 +115,10 @@ class Job(Generic[T]):
             self._begin(command)
 
     def _begin(self, command: Command) -> None:
-        now = time.monotonic()
-        self._patience = min(self._deadline - now, command.seconds or self._deadline - now)
-        self.until = now + self._patience
+        own = time.monotonic() + (command.seconds or self._seconds)
+        self.until = min(own, self._deadline)
+        # what comes last may have no time left at all, because others took it
+        self._patience = command.seconds if command.seconds and own < self._deadline else self._seconds
         self.begun += 1
         try:
             self._process = _Process(command)
@@ -139,7 +142,7 @@ class _Process:
     """One command. What it reads and its errors are files in memory, so that nobody waits for anybody."""
 
     def __init__(self, command: Command) -> None:
-        self.name = os.path.basename(command.words[0])
+        self.name = command.name or os.path.basename(command.words[0])
         self._out = b""
         source = _memory(command.input)
         self._errors = _memory(b"")

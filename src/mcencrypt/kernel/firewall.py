@@ -138,8 +138,9 @@ class Firewall:
     def _look(self, backend: Backend) -> Steps[State]:
         words = [word for family in self.families() for word in (family, backend.command(family, "save"))]
         mark = f"# {os.urandom(16).hex()} "
+        name = os.path.basename(words[1])
         words = ["/bin/sh", "-c", _SAVE_SCRIPT, "sh", mark, *words]
-        done = yield Command(tuple(words), environ=backend.environ, seconds=CHECK_SECONDS)
+        done = yield Command(tuple(words), environ=backend.environ, seconds=CHECK_SECONDS, name=name)
         if done.status:
             said = done.errors.decode(errors="replace").strip().replace("\n", "; ")
             raise OperatorError(f"the rules cannot be read: {said or f'exit status {done.status}'}")
@@ -166,9 +167,17 @@ class Firewall:
     def events(self) -> Listener:
         """Events of every change that goes through nf_tables, iptables-nft included: a hint to check at once.
 
-        iptables-legacy raises none, so the clock has to drive checks as well.
+        iptables-legacy raises none, so the clock has to drive checks as well. Raises OperatorError where the kernel
+        has no netfilter at all.
         """
-        return Listener(NETLINK_NETFILTER, [_NFNLGRP_NFTABLES])
+        try:
+            return Listener(NETLINK_NETFILTER, [_NFNLGRP_NFTABLES])
+        except OSError as error:
+            raise OperatorError(
+                f"the kernel does not tell of netfilter ({error.strerror}): load its modules on the host (modprobe "
+                "nfnetlink_queue; after an update of the kernel reboot first), or use a kernel with "
+                "CONFIG_NETFILTER_NETLINK_QUEUE"
+            ) from None
 
     def announces_changes(self) -> bool:
         """Whether `events` reports every change of the rules: with iptables-nft."""

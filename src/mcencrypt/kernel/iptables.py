@@ -140,13 +140,18 @@ def ipv6_in_kernel() -> bool:
 
 def _one_line(text: str) -> str:
     lines = (line.strip() for line in text.splitlines())
-    return "; ".join(line for line in lines if line and not line.startswith(("#", "Try `", "Error occurred")))
+    # one missing part is told of once for each rule that needs it
+    said = dict.fromkeys(line for line in lines if line and not line.startswith(("#", "Try `", "Error occurred")))
+    return "; ".join([*said][:_TOLD]) + ("; ..." if len(said) > _TOLD else "")
 
+
+#: Lines of iptables' that are repeated; those that follow speak of the same.
+_TOLD = 4
 
 #: What iptables says where a part of the kernel is missing.
 _NO_MODULE = (
     "does not exist", "No such file", "Couldn't load", "missing kernel module", "Protocol not supported",
-    "No chain/target/match",
+    "No chain/target/match", "Operation not supported", "unable to initialize table",
 )  # fmt: skip
 
 

@@ -137,3 +137,16 @@ def test_a_command_may_have_less_time_than_all_of_them() -> None:
         return ""
 
     assert perform(steps(), LONG) == "sh is not done within 0.1 s: see who holds /run/xtables.lock"
+
+
+def test_a_command_without_time_left_is_told_of_by_the_time_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And by the name that it was given, where its first word says nothing."""
+    command = Command(("/bin/sh", "-c", "exec sleep 1000"), environ={"PATH": os.environ["PATH"]}, name="iptables-save")
+
+    def steps() -> Steps[None]:
+        yield Command(("/bin/sh", "-c", "exit 0"), environ={"PATH": os.environ["PATH"]})
+        monkeypatch.setattr(time, "monotonic", lambda at=time.monotonic: at() + 2 * LONG)
+        yield command
+
+    with pytest.raises(OperatorError, match=f"^iptables-save is not done within {LONG:.3g} s: see who holds"):
+        perform(steps(), LONG)

@@ -110,3 +110,14 @@ def test_a_fault_that_has_nothing_to_do_with_u32_does_not_cost_it(tmp_path: Path
         with pytest.raises(OperatorError, match="lock"):
             change()
         assert "u32" in firewall.render()[V4]
+
+
+def test_a_kernel_without_netfilter_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Module nfnetlink is not there, as after an update of the kernel without a reboot."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(93, "Protocol not supported")
+
+    monkeypatch.setattr("mcencrypt.kernel.netlink.socket.socket", refuse)
+    with pytest.raises(OperatorError, match=r"Protocol not supported\): load its modules on the host \(modprobe nfn"):
+        Firewall([7331], 99).events()
