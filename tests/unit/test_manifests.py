@@ -57,7 +57,9 @@ def test_kubernetes_sidecar_comes_first_with_what_it_needs(path: Path) -> None:
     (manifest,) = [one for one in documents(path) if one["kind"] == "StatefulSet"]
     (sidecar,) = pod(manifest)["initContainers"]
     assert sidecar["restartPolicy"] == "Always"
-    assert sidecar["startupProbe"]["exec"]["command"] == ["mcencrypt", "status", "--check"]
+    for probe in ("startupProbe", "readinessProbe"):
+        assert sidecar[probe]["exec"]["command"] == ["mcencrypt", "status", "--check"]
+    assert sidecar["livenessProbe"]["exec"]["command"] == ["mcencrypt", "status"], "a restart moves no node's port"
     assert sidecar["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]}
     config = load(None, {one["name"]: one["value"] for one in sidecar["env"]})
     mounts = [Path(mount["mountPath"]) for mount in sidecar["volumeMounts"]]
