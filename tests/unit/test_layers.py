@@ -53,7 +53,7 @@ ROOMS = (
     Room("system", ("errors", ""), "it puts files into a system where mcencrypt may never have run"),
     Room(
         "doctor",
-        ("core", "kernel", "control", "store", "nodes", "errors", "target", "version"),
+        ("core", "kernel", "control", "store", "nodes", "system", "errors", "target", "version"),
         "it examines where no daemon can run",
     ),
     Room(

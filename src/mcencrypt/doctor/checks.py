@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mcencrypt.doctor import (
+    boot,
     clock,
     configuration,
     docker,
@@ -28,7 +29,7 @@ Check = Callable[[Case], Iterator[Finding]]
 #: In the order in which they are shown.
 TOPICS: dict[str, tuple[Check, ...]] = {
     "configuration": (configuration.check_configuration, configuration.check_files),
-    "daemon": (running.check_daemon, running.check_refusals, kernel.check_process),
+    "daemon": (running.check_daemon, boot.check_boot, running.check_refusals, kernel.check_process),
     "kernel": (kernel.check_kernel,),
     "iptables": (rules.check_backend, rules.check_rules, fence.check_fence, rules.check_queue),
     "other programs": (
