@@ -99,6 +99,28 @@ def test_package_from_installing_to_purging(machine: Machine, package: Path) -> 
     assert float(exposure) <= 2.5, judged
     print(f"systemd-analyze security: {exposure}")
 
+    # as docs/operations.md says under "Look"
+    machine.write("/etc/mcencrypt/config.toml", f'ports = [{PORT}]\nstatus_group = "games"\n')
+    refused = machine.attempt("systemctl", "restart", UNIT)
+    assert refused.returncode and "cannot be given to group games" in machine.run("mcencrypt", "on", check=False)
+    machine.write(
+        f"/etc/systemd/system/{UNIT}.d/group.conf", "[Service]\nGroup=games\nRuntimeDirectoryMode=0710\n"
+    )
+    machine.shell(f"systemctl daemon-reload && systemctl restart {UNIT}")
+    machine.run("systemctl", "reload", UNIT)  # for which systemd goes over the folder once more
+    said = machine.shell("su games -s /bin/sh -c 'mcencrypt status --check; mcencrypt off'", check=False)
+    assert "is on (require)" in said and re.search("you may not|Permission denied", said), said
+    machine.shell(f"rm -r /etc/systemd/system/{UNIT}.d")
+    machine.write("/etc/mcencrypt/config.toml", f"ports = [{PORT}]\n")
+    machine.shell(f"systemctl daemon-reload && systemctl restart {UNIT}")
+    pid = machine.show(UNIT, "MainPID")
+
+    # and what is reloaded under it
+    machine.shell("mv /etc/mcencrypt/network.key /root/")
+    said = machine.run("mcencrypt", "reload")
+    assert "network.key: not found" in said and "unless LoadCredential= names another" in said
+    machine.shell("mv /root/network.key /etc/mcencrypt/")
+
     machine.write("/etc/mcencrypt/config.toml", f'ports = [{PORT}]\nmode = "prefer"\n')
     machine.run("systemctl", "reload", UNIT)
     wait_for(lambda: "on (prefer)" in machine.show(UNIT, "StatusText"), "the reload")
@@ -118,7 +140,14 @@ def test_package_from_installing_to_purging(machine: Machine, package: Path) -> 
     assert machine.rules() == 0 and not machine.has_fence()
     machine.run("test", "-e", "/etc/mcencrypt/network.key", "-a", "-e", "/var/lib/mcencrypt/identity.key")
     machine.install(package)
+    assert machine.show(UNIT, "UnitFileState") == machine.show(FENCE, "UnitFileState") == "enabled", "as it was"
     machine.run("mcencrypt", "on")
+    machine.run("systemctl", "disable", UNIT, FENCE)
+    machine.run("dpkg", "--remove", "mcencrypt")
+    machine.install(package)
+    assert machine.show(UNIT, "UnitFileState") == "disabled", "so is this"
+    machine.run("mcencrypt", "on")
+    assert "boot.disabled" in machine.run("mcencrypt", "doctor", "--json", check=False)
     machine.run("dpkg", "--purge", "mcencrypt")
     assert machine.rules() == 0
     assert files(machine) - before == set()

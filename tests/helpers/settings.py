@@ -58,8 +58,10 @@ class Bench:
         self.config = _config(directory, settings)
         peers = self.config.peers()
         self.switch = FakeSwitch(first_policy(self.config, peers))
+        #: Ids of the network keys that the daemon uses.
+        self.keys: set[bytes] = set()
         self.next: Callable[[], Config] = lambda: self.config
-        self.live = Live(self.config, lambda: self.next(), self.switch, peers)
+        self.live = Live(self.config, lambda: self.next(), self.switch, peers, lambda key_id: key_id in self.keys)
 
     @property
     def policy(self) -> Policy:

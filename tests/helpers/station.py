@@ -49,7 +49,7 @@ class Station:
         firewall, fence = FakeFirewall(self.kernel, ports), FakeFence(self.kernel, ports)
         jobs, state_dir = self.kernel.jobs, self.config.state_dir
         self.switch = Switch(self.engine, firewall, fence, self.sockets, self.loop, jobs, state_dir)
-        self.live = Live(self.config, lambda: self.config, self.switch, self.config.peers())
+        self.live = Live(self.config, lambda: self.config, self.switch, self.config.peers(), stored.knows)
         self.prober = Prober(self.engine, self.switch, self.loop)
         rotation = Rotation(self.engine, stored, self.prober, self.loop, lambda: self.switch.ports, self.live.name_of)
         self.machine = Recorded()

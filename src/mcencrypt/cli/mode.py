@@ -126,9 +126,19 @@ def reload(settings: Settings, as_json: bool) -> None:
     if result["plaintext_ended"]:
         click.echo(f"{plural(result['plaintext_ended'], 'plaintext connection')} ended")
     for one in result["warnings"]:
-        click.echo(f"warning: the daemon would not start again: {one}", err=True)
+        click.echo(f"warning: {one}", err=True)
     if result["needs_restart"]:
-        click.echo(f"needs a restart of the daemon: {', '.join(result['needs_restart'])}")
+        click.echo(f"needs a restart of the daemon: {', '.join(result['needs_restart'])}: {_restart(settings)}")
+
+
+def _restart(settings: Settings) -> str:
+    """How the daemon is restarted here."""
+    from mcencrypt.system import service
+
+    unit = service.unit_of(settings.netns)
+    if service.is_installed(unit):
+        return f"systemctl restart {unit.removesuffix('.service')}"
+    return "restart its container, or end it (`mcencrypt status` shows its pid) and start it with `mcencrypt on`"
 
 
 def _reload(settings: Settings) -> Reloaded:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import grp
 import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mcencrypt.control.client import READ_ONLY, STATUS_SOCKET
 from mcencrypt.control.runlock import RunLock
 from mcencrypt.control.server import Arguments, ControlServer, Handler, Later, Result
 from mcencrypt.errors import OperatorError
+
+#: Its group may go through the folder, and not look into it.
+_PASSABLE: Final = 0o710
 
 
 def status_server(run_dir: Path, handler: Handler, lock: RunLock, group: str) -> ControlServer:
@@ -30,11 +34,15 @@ def status_server(run_dir: Path, handler: Handler, lock: RunLock, group: str) ->
         return handler(command, {})
 
     try:
-        os.chown(run_dir, -1, number)
-        os.chmod(run_dir, 0o710)
+        # systemd's unit has it so already (Group=), and may not be able to change it
+        status = run_dir.stat()
+        if status.st_gid != number:
+            os.chown(run_dir, -1, number)
+        if stat.S_IMODE(status.st_mode) != _PASSABLE:
+            os.chmod(run_dir, _PASSABLE)
     except OSError as error:
         raise OperatorError(
             f"status_group: {run_dir} cannot be given to group {group}: {error.strerror}: let the daemon be in that "
-            "group (systemd: SupplementaryGroups=, Docker: group_add), or have CAP_CHOWN"
+            f"group (systemd: Group={group} and RuntimeDirectoryMode=0710; Docker: group_add), or have CAP_CHOWN"
         ) from None
     return ControlServer(run_dir / STATUS_SOCKET, shown, lock, number)

@@ -334,7 +334,8 @@ def _listen(path: Path, group: int | None) -> socket.socket:
         finally:
             os.umask(before)
         if group is not None:
-            os.chown(path, -1, group)
+            if path.stat().st_gid != group:
+                os.chown(path, -1, group)
             os.chmod(path, 0o660)
         listener.setblocking(False)
         listener.listen(MAX_CLIENTS)

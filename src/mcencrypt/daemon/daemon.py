@@ -126,7 +126,7 @@ class Daemon:
         firewall, fence = Firewall(ports, config.queue_number, mark=config.fence_mark), Fence(ports, config.fence_mark)
         self._jobs = jobs = Jobs(self._loop)
         self._switch = switch = Switch(engine, firewall, fence, sockets, self._loop, jobs, config.state_dir)
-        self._live = live = Live(config, reread, switch, peers)
+        self._live = live = Live(config, reread, switch, peers, stored.knows)
         reporter = Reporter(live.name_of)
         injector = Injector(ways.handlings)
         try_queue(config.queue_number)

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from mcencrypt.control import replies
 from mcencrypt.control.server import Arguments
 from mcencrypt.core.addresses import endpoints
+from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.core.policy import MODES, Mode, Policy
 from mcencrypt.core.status import Connection, State
 from mcencrypt.daemon.jobs import Jobs
@@ -112,17 +113,19 @@ class Live:
         reread: Callable[[], Config],
         switch: Switch,
         peers: ListedPeers,
+        knows: Callable[[bytes], bool],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`switch` has the policy in force, which began as `first_policy`.  `peers`: names by public key.
 
+        `knows`: whether a network key's id is of one that the daemon uses, or was started with.
         `clock`: seconds since 1970.
 
         Raises OperatorError.
         """
         self._config, self._reread, self._switch, self._peers = config, reread, switch, peers
         self._remembered = read_mode(config.state_dir)
-        self._clock = clock
+        self._knows, self._clock = knows, clock
         self._signed: replies.PeersList | None = None
         #: Days until the signed list expires, of the last warning.
         self._warned: int | None = None
@@ -207,7 +210,7 @@ class Live:
         differing = [
             one.name
             for one in fields_of(Config)
-            if one.name != "file" and getattr(read, one.name) != getattr(before, one.name)
+            if one.name not in ("file", "key_copied") and getattr(read, one.name) != getattr(before, one.name)
         ]
         restart = [name for name in differing if name not in _LIVE]
         config = replace(read, **{name: getattr(before, name) for name in restart})
@@ -228,9 +231,7 @@ class Live:
             "plaintext_ended": len(ended.plaintext), "encrypted_reset": reset,
             "distrusted_ended": len(ended.distrusted),
         }  # fmt: skip
-        warnings = self._next_start()
-        for one in warnings:
-            log.warning("the next start will fail", extra=fields(error=one))
+        warnings = self._next_start(read)
         log.info(
             "configuration reloaded",
             extra=fields(changed=",".join(changed) or "nothing", needs_restart=",".join(restart) or None, **numbers),
@@ -245,13 +246,23 @@ class Live:
             **numbers,
         }
 
-    def _next_start(self) -> list[str]:
-        """What the daemon has had since its start and could not get again."""
+    def _next_start(self, read: Config) -> list[str]:
+        """What the daemon has had since its start, and would not get again, or would get another one of."""
         try:
-            self._config.network_key()
+            key_id = NetworkSecret(read.key_on_disk().secret).key_id
         except OperatorError as problem:
-            return [str(problem)]
-        return []
+            if read.key_copied:
+                return [f"{problem} (systemd hands the daemon a copy of it, unless LoadCredential= names another)"]
+            log.warning("the next start will fail", extra=fields(error=str(problem)))
+            return [f"the daemon would not start again: {problem}"]
+        if self._knows(key_id):
+            return []
+        file = read.key_file_on_disk
+        log.warning("the key file holds another key", extra=fields(file=str(file), key_id=key_id.hex()))
+        return [
+            f"{file} holds network key {key_id.hex()}, which this daemon does not use before its next start: restart "
+            f"it, or `mcencrypt key add {file}`, which leaves connections alone"
+        ]
 
     @property
     def other_ports(self) -> tuple[int, ...]:

@@ -35,6 +35,8 @@ CREDENTIAL = "network.key"
 
 _PREFIX = "MCENCRYPT_"
 _FOLDER: Final = 60
+#: What is no setting of the operator's.
+_NOT_SET: Final = {"file", "key_copied"}
 _NOT_KEYS = {"CONFIG", "INTERPRETED", "IPTABLES"}
 # Kubernetes and Docker links set MCENCRYPT_PORT=tcp://... and more for a service that is called mcencrypt.
 _SERVICE_LINK = re.compile(r".*_SERVICE_(HOST|PORT)(_\w+)?|(.*_)?PORT_\d+_(TCP|UDP|SCTP)(_\w+)?")
@@ -85,6 +87,8 @@ class Config:
     netns: Target | None = None
     #: The file that was read, if any.
     file: Path | None = None
+    #: Whether network_key_file is a copy that systemd has handed over (systemd.exec(5), "Credentials").
+    key_copied: bool = False
 
     def p2p_ports(self) -> tuple[int, ...]:
         """All ports to take, set ones first, each once. Reads the chains' files, or what was seen (`autoports`).
@@ -160,10 +164,16 @@ class Config:
 
     def network_key(self) -> NetworkKey:
         """The network key. Raises OperatorError that names the file and the key that set it."""
-        try:
-            return load_network_key(self.network_key_file)
-        except OperatorError as error:
-            raise OperatorError(f"network_key_file: {error}") from None
+        return _network_key(self.network_key_file)
+
+    @property
+    def key_file_on_disk(self) -> Path:
+        """Where the operator keeps the network key."""
+        return Config.network_key_file if self.key_copied else self.network_key_file
+
+    def key_on_disk(self) -> NetworkKey:
+        """The network key as the next start gets it. Raises OperatorError."""
+        return _network_key(self.key_file_on_disk)
 
     def identity(self) -> Identity:
         """This node's own key, made if none is there and no file is named. Raises OperatorError."""
@@ -218,7 +228,7 @@ def load(path: Path | None, environ: Mapping[str, str], **overrides: object) -> 
         # LoadCredential=network.key:FILE in the unit; see "Credentials" in systemd.exec(5)
         credential = Path(environ["CREDENTIALS_DIRECTORY"]) / CREDENTIAL
         if os.path.isfile(credential):
-            values["network_key_file"] = credential
+            values["network_key_file"], values["key_copied"] = credential, True
     if "multichain_dir" not in values:
         values["multichain_dir"] = KEYS["multichain_dir"](
             Source("multichain_dir", Path.cwd()), str(Config.multichain_dir)
@@ -232,6 +242,13 @@ def load(path: Path | None, environ: Mapping[str, str], **overrides: object) -> 
         if one.version == other.version and one.overlaps(other):
             raise OperatorError(f"{file}: relayed: {one} overlaps {other} in allow_plaintext: change one of them")
     return config
+
+
+def _network_key(file: Path) -> NetworkKey:
+    try:
+        return load_network_key(file)
+    except OperatorError as error:
+        raise OperatorError(f"network_key_file: {error}") from None
 
 
 def _short(folder: str) -> str:
@@ -274,4 +291,4 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-assert set(KEYS) == {field.name for field in fields(Config)} - {"file"}
+assert set(KEYS) == {field.name for field in fields(Config)} - _NOT_SET

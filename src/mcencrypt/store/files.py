@@ -75,7 +75,19 @@ def cannot(file: Path, what: str, error: OSError) -> OperatorError:
     """What to tell the operator if `file` cannot `what` ("be read")."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OperatorError(f"{file}: cannot {what}: {error.strerror}: make room there")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return OperatorError(f"{file}: cannot {what}: {_missing(file)}")
+    if error.errno == errno.EISDIR:
+        return OperatorError(f"{file}: cannot {what}: it is a folder: name a file")
     return OperatorError(f"{file}: cannot {what}: {error.strerror}: run as root, or check its directory")
+
+
+def _missing(file: Path) -> str:
+    """What of a path is not there."""
+    for folder in reversed(file.parents):
+        if not os.path.isdir(folder):
+            return f"{folder} is {'no folder' if os.path.lexists(folder) else 'not there'}: look at the path"
+    return f"there is no such file in {file.absolute().parent}"
 
 
 def main() -> None:

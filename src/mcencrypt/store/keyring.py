@@ -58,6 +58,10 @@ class StoredKeyring:
         """Whether the key in network_key_file is one that this node does not accept any more."""
         return self.base.key_id in self._retired
 
+    def knows(self, key_id: bytes) -> bool:
+        """Whether that key is in the ring, or is the one that network_key_file held at first."""
+        return key_id in self.ring or key_id == self.base.key_id
+
     def add(self, key: NetworkKey) -> NetworkSecret:
         """Accept a key from now on. Raises OperatorError."""
         secret = NetworkSecret(key.secret)

@@ -10,6 +10,8 @@ from mcencrypt.errors import OperatorError
 UNIT = "mcencrypt.service"
 FENCE = "mcencrypt-fence.service"
 _TIMEOUT = 60.0
+#: How the one line begins that every command of ours ends with if it fails.
+_SPEAKS = "mcencrypt: "
 
 
 def runs_here() -> bool:
@@ -59,8 +61,24 @@ def start(unit: str, seconds: float) -> None:
     except subprocess.TimeoutExpired:
         raise OperatorError(f"`systemctl start {unit}` takes too long: {advice}") from None
     if done.returncode:
+        if why := _last_words(unit):
+            raise OperatorError(f"{unit} does not start: {why}")
         said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1].strip()
         raise OperatorError(f"`systemctl start {unit}` failed: {said}; {advice}")
+
+
+def _last_words(unit: str) -> str | None:
+    """Why its daemon last gave up, as that said it; None if the journal does not have it, or nobody may read it."""
+    words = ["journalctl", "--unit", unit, "--lines", "20", "--output", "cat", "--no-pager", "--quiet"]
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT,
+            check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    told = [line.removeprefix(_SPEAKS) for line in done.stdout.splitlines() if line.startswith(_SPEAKS)]
+    return told[-1] if told else None
 
 
 def stop(unit: str = UNIT) -> None:

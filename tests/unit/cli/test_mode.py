@@ -76,7 +76,8 @@ def test_reload_says_what_it_did(tmp_path: Path) -> None:
     result = {
         "changed": ["ports", "mode"], "needs_restart": ["queue_number"], "ports": [7331], "mode": "prefer",
         "mode_source": "command", "configured": "require", "plaintext_peers": [], "plaintext_ended": 1,
-        "encrypted_reset": 2, "distrusted_ended": 1, "file": None, "warnings": ["network.key: not found"],
+        "encrypted_reset": 2, "distrusted_ended": 1, "file": None,
+        "warnings": ["the daemon would not start again: not found"],
     }  # fmt: skip
     with serving(tmp_path / "run", lambda command, arguments: result):
         reloaded = run("reload")
@@ -88,9 +89,10 @@ def test_reload_says_what_it_did(tmp_path: Path) -> None:
         "2 encrypted connections reset on ports that were given up",
         "1 connection of peers that are not listed ended",
         "1 plaintext connection ended",
-        "needs a restart of the daemon: queue_number",
+        "needs a restart of the daemon: queue_number: restart its container, or end it (`mcencrypt status` shows its "
+        "pid) and start it with `mcencrypt on`",
     ]
-    assert reloaded.stderr == "warning: the daemon would not start again: network.key: not found\n"
+    assert reloaded.stderr == "warning: the daemon would not start again: not found\n"
 
 
 def test_reload_needs_a_daemon() -> None:

@@ -75,5 +75,5 @@ def test_errors_of_sealing(tmp_path: Path, at: Use) -> None:
     fails(run("key", "seal", "--to", "org-x"), 1, "no public key, and no listed peer")
     fails(run("key", "seal", "--to", "AAAA="), 1, "is not a public key")
     fails(run("key", "seal"), 2, "--to")
-    fails(run("key", "open", str(tmp_path / "none")), 1, "none", "No such file")
+    fails(run("key", "open", str(tmp_path / "none")), 1, "none", "there is no such file in")
     fails(run("key", "open", "-", stdin="hello"), 1, "standard input: holds no sealed key")

@@ -102,8 +102,22 @@ def test_a_folder_that_cannot_be_given_away_is_named(tmp_path: Path, monkeypatch
 
     with RunLock.acquire(tmp_path / "run") as lock:
         monkeypatch.setattr(os, "chown", refuse)
-        with pytest.raises(OperatorError, match=r"cannot be given to group .*: .*SupplementaryGroups="):
+        monkeypatch.setattr(os, "chmod", refuse)
+        with pytest.raises(OperatorError, match=rf"cannot be given to group .*: .*Group={GROUP} and Runtime.*=0710"):
             status_server(tmp_path / "run", lambda command, arguments: {}, lock, GROUP)
+
+
+def test_a_folder_that_is_right_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where systemd has made it: the unit allows no chown(2)."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    folder = tmp_path / "run"
+    with RunLock.acquire(folder) as lock:
+        folder.chmod(0o710)
+        monkeypatch.setattr(os, "chown", refuse)
+        status_server(folder, lambda command, arguments: {}, lock, GROUP).close()
 
 
 def test_who_may_use_neither_socket_is_told_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mcencrypt.core.handshake import NetworkSecret
 from mcencrypt.core.status import Connection, Counters, State
 from mcencrypt.daemon.settings import DAY
 from mcencrypt.errors import OperatorError
@@ -122,11 +123,36 @@ def test_a_reload_says_what_would_keep_the_daemon_from_starting_again(
 ) -> None:
     file = tmp_path / "network.key"
     bench = Bench(tmp_path, network_key_file=file)
-    create_network_key(file)
+    bench.keys.add(NetworkSecret(create_network_key(file).secret).key_id)
     assert bench.reload(network_key_file=file)["warnings"] == []
     file.unlink()
     [warning] = bench.reload(network_key_file=file)["warnings"]
-    assert "network.key: not found: make one" in warning and "the next start will fail" in caplog.text
+    assert "would not start again: network_key_file: " in warning and "network.key: not found: make one" in warning
+    assert "the next start will fail" in caplog.text
+
+
+def test_a_reload_says_that_another_key_in_the_file_waits_for_the_next_start(tmp_path: Path) -> None:
+    file = tmp_path / "network.key"
+    bench = Bench(tmp_path, network_key_file=file)
+    other = NetworkSecret(create_network_key(file).secret).key_id
+    [warning] = bench.reload(network_key_file=file)["warnings"]
+    assert f"holds network key {other.hex()}, which this daemon does not use before its next start" in warning
+    bench.keys.add(other)
+    assert bench.reload(network_key_file=file)["warnings"] == []
+
+
+def test_a_reload_looks_behind_a_copy_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under systemd, which hands over a copy that outlives the file."""
+    file, copy = tmp_path / "network.key", tmp_path / "copy" / "network.key"
+    monkeypatch.setattr(Config, "network_key_file", file)
+    copied = {"network_key_file": copy, "key_copied": True}
+    bench = Bench(tmp_path, **copied)
+    bench.keys.add(NetworkSecret(create_network_key(copy).secret).key_id)
+    [warning] = bench.reload(**copied)["warnings"]
+    assert f"{file}: not found" in warning and "unless LoadCredential= names another" in warning
+    create_network_key(file)
+    [warning] = bench.reload(**copied)["warnings"]
+    assert f"{file} holds network key" in warning
 
 
 def test_switching_to_listed_ends_connections_of_others(tmp_path: Path) -> None:

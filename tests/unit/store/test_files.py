@@ -225,3 +225,20 @@ def test_a_mode_that_is_forgotten_is_gone_from_the_disk(tmp_path: Path, monkeypa
     write_mode(tmp_path, None)
     assert synced == [tmp_path] and names(tmp_path) == [], "else a power cut would bring `prefer` back"
     write_mode(tmp_path, None)
+
+
+def test_what_of_a_path_is_missing_is_named(tmp_path: Path) -> None:
+    """And not that one should be root, who one may well be."""
+
+    def said(file: Path) -> str:
+        with pytest.raises(OSError) as problem:
+            file.read_bytes()
+        return str(files.cannot(file, "be read", problem.value))
+
+    (tmp_path / "file").write_text("")
+    assert said(tmp_path / "none").endswith(f"none: cannot be read: there is no such file in {tmp_path}")
+    assert said(tmp_path / "no" / "where").endswith(
+        f"where: cannot be read: {tmp_path}/no is not there: look at the path"
+    )
+    assert said(tmp_path / "file" / "x").endswith(f"{tmp_path}/file is no folder: look at the path")
+    assert said(tmp_path).endswith("it is a folder: name a file")

@@ -30,7 +30,7 @@ def test_a_switch_that_cannot_be_read_is_on(tmp_path: Path, content: bytes) -> N
 def test_a_state_directory_that_cannot_be_made_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for attempt in (load_identity, lambda state: write_switch(state, True), read_switch):
-        with pytest.raises(OperatorError, match=r"Not a directory|File exists"):
+        with pytest.raises(OperatorError, match=r"is no folder: look at the path|Not a directory|File exists"):
             attempt(tmp_path / "file" / "state")
 
 

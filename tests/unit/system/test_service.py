@@ -70,6 +70,21 @@ def test_a_start_that_fails_quotes_the_last_line(systemctl: Callable[[str], None
 
 
 @pytest.mark.subprocesses
+def test_a_start_that_fails_quotes_the_daemon_where_the_journal_has_it(
+    systemctl: Callable[[str], None], tmp_path: Path
+) -> None:
+    systemctl("echo 'Job for x failed.' >&2; exit 1")
+    journal = tmp_path / "journalctl"
+    journal.write_text("#!/bin/sh\necho Starting x; echo mcencrypt: queue 5 is taken: choose another; echo Failed\n")
+    journal.chmod(0o755)
+    with pytest.raises(OperatorError, match=r"^x does not start: queue 5 is taken: choose another$"):
+        service.start("x", 60)
+    journal.write_text("#!/bin/sh\necho Starting x\n")
+    with pytest.raises(OperatorError, match=r"Job for x failed\.; see"):
+        service.start("x", 60)
+
+
+@pytest.mark.subprocesses
 def test_a_start_that_hangs_is_given_up(systemctl: Callable[[str], None]) -> None:
     systemctl("exec tail -f /dev/null")
     with pytest.raises(OperatorError, match="takes too long: see `journalctl -u x`"):
