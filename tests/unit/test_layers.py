@@ -254,6 +254,7 @@ NO_MIRROR = {
     "tests.unit.cli.test_cli": "the command line as a whole",
     "tests.unit.cli.test_screens": "what several commands show, at several widths",
     "tests.unit.core.test_plaintext": "what plaintext connections go through, in several modules",
+    "tests.unit.daemon.test_switch_sockets": "one half of daemon.switch: ports and sockets",
     "tests.unit.lab.test_programs": "the lab's small programs, run as such",
     "tests.unit.metrics.test_monitoring": "dashboard and alerts of docs/monitoring",
 }
