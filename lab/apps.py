@@ -16,7 +16,6 @@ import json
 import os
 import signal
 import socket
-import statistics
 import sys
 import threading
 import time
@@ -270,8 +269,9 @@ def messages(options: argparse.Namespace) -> int:
 def spread(times: list[float]) -> dict[str, float]:
     """Median, 99th percentile and extremes."""
     ordered = sorted(times)
+    middle = ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]
     return {
-        "median_us": round(statistics.median(ordered), 1),
+        "median_us": round(middle / 2, 1),
         "p99_us": round(ordered[int(len(ordered) * 0.99)], 1),
         "min_us": round(ordered[0], 1),
         "max_us": round(ordered[-1], 1),

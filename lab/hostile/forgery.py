@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.behaviours import Chain, Corrupt, Delay, Duplicate
-from lab.transfer import Running
+from lab.transfers import Running
 
 from .frames import Ahead, Newest
 from .scenario import Scenario, Stage, Traffic

@@ -11,7 +11,7 @@ from typing import Any
 
 from lab.middlebox import passing
 from lab.namespace import LabError, wait_for
-from lab.transfer import start
+from lab.transfers import start
 
 from .network import Network
 from .scenario import Scenario, Stage

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.middlebox import Behaviour
-from lab.transfer import Running
+from lab.transfers import Running
 
 from .network import Network
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from lab.middlebox import TO_B
 from lab.namespace import wait_for
 from lab.packets import ACK, FIN, PSH, RST, SYN, TcpFrame
-from lab.transfer import Running
+from lab.transfers import Running
 
 from .frames import Newest
 from .scenario import Act, Scenario, Stage, Traffic
