@@ -254,7 +254,6 @@ NO_MIRROR = {
     "tests.unit.cli.test_cli": "the command line as a whole",
     "tests.unit.cli.test_screens": "what several commands show, at several widths",
     "tests.unit.core.test_plaintext": "what plaintext connections go through, in several modules",
-    "tests.unit.daemon.test_switch_sockets": "one half of daemon.switch: ports and sockets",
     "tests.unit.lab.test_programs": "the lab's small programs, run as such",
     "tests.unit.metrics.test_monitoring": "dashboard and alerts of docs/monitoring",
 }
@@ -265,7 +264,7 @@ def test_tests_stand_where_what_they_test_stands() -> None:
     files = [module for module in sources("tests") if module.startswith("tests.unit.") and ".test_" in module]
     mirrored = {module: module.removeprefix("tests.unit.").replace("test_", "") for module in files}
     odd = {module for module, of in mirrored.items() if "." in of and not {of, of.rpartition("_")[0]} & tested}
-    assert odd == set(NO_MIRROR), "tests/unit/ROOM/test_NAME.py, or test_NAME_PART.py, tests the module NAME of that room"
+    assert odd == set(NO_MIRROR), "tests/unit/ROOM/test_NAME.py, or test_NAME_PART.py, tests that room's module NAME"
 
 
 def test_the_lab_knows_no_tests() -> None:
