@@ -253,6 +253,7 @@ def test_no_test_imports_another() -> None:
 NO_MIRROR = {
     "tests.unit.cli.test_cli": "the command line as a whole",
     "tests.unit.cli.test_screens": "what several commands show, at several widths",
+    "tests.unit.core.test_carriers": "a handshake message of one carrier in the other, in several modules",
     "tests.unit.core.test_plaintext": "what plaintext connections go through, in several modules",
     "tests.unit.lab.test_programs": "the lab's small programs, run as such",
     "tests.unit.metrics.test_monitoring": "dashboard and alerts of docs/monitoring",

@@ -180,6 +180,11 @@ class Answered(Stream):
         """Whether the stream has ended before a record has verified."""
         return bool(self._outside.sockets)
 
+    @property
+    def is_spoilt(self) -> bool:
+        """Whether something has come behind message 1 that did not verify, and nothing that did."""
+        return self.flow is not None and not self.flow.confirmed and self.flow.ingress.auth_failures > 0
+
     def keep(self, arriving: list[bytes]) -> None:
         """What our socket is to get later; what finds no room the far side sends again."""
         for packet in arriving:

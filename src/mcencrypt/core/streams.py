@@ -20,6 +20,7 @@ from .keyring import KeyRing
 from .options import read_syn
 from .packet import ACK, MASK32, RST, SYN, Segment, bare, rebuild
 from .policy import Surroundings
+from .receiving import SPOILT_AFTER
 from .streamanswer import Answered
 from .streamdial import Dialled
 from .streamtable import MAX_DIALLING, NO_ANSWER, StreamTable
@@ -322,14 +323,18 @@ class Streams(StreamTable):
         if segment.end - segment.payload_at and answered.is_repeated(segment):
             self._outcome.to_network(answered.again(now))
             return DROP
+        flow = answered.flow
+        assert flow is not None
+        flow.seen = now
         leaving, arriving = answered.records(segment)
         for packet in leaving:
             self._outcome.to_network(packet)
-        flow = answered.flow
-        assert flow is not None
         if answered.cut_off:
             return self._fail(answered, "cut-off", "")
         if not flow.confirmed:
+            if answered.is_spoilt:
+                answered.expires = min(answered.expires, now + SPOILT_AFTER)
+                self._look_again(answered)
             return DROP
         answered.keep(arriving)
         if answered.phase is Phase.PROVEN:

@@ -32,6 +32,7 @@ SPEAKS_WITHIN: Final = 0.002
 NO_ANSWER: Final = (
     "it takes the handshake and does not answer it: is mcencrypt running there, and does its `relayed` name the relay?"
 )
+SPLICED: Final = "what follows its handshake does not verify: the stream was changed on the way"
 
 
 class Owed(NamedTuple):
@@ -158,7 +159,10 @@ class StreamTable:
     def _tick(self, stream: Dialled | Answered, now: float) -> None:
         if now >= stream.expires:
             self._doubt(stream)
-            self._fail(stream, "no-answer", NO_ANSWER if isinstance(stream, Dialled) else "")
+            if isinstance(stream, Answered) and stream.is_spoilt:
+                self._fail(stream, "tampered", SPLICED)
+            else:
+                self._fail(stream, "no-answer", NO_ANSWER if isinstance(stream, Dialled) else "")
             return
         if now < stream.next_at:
             self._look_again(stream)

@@ -11,6 +11,7 @@ from mcencrypt.core import streamtable
 from mcencrypt.core.handshake import HELLO_LENGTH
 from mcencrypt.core.hello import DEADLINE, MOVES, Phase, Turn
 from mcencrypt.core.packet import Segment
+from mcencrypt.core.receiving import SPOILT_AFTER
 from mcencrypt.core.record import OVERHEAD
 from mcencrypt.core.status import State
 from mcencrypt.core.streamtable import SPEAKS_WITHIN
@@ -509,6 +510,33 @@ def test_what_a_relay_repeats_and_never_verifies_is_an_error_for_the_reader() ->
     packets = path.b.injected()
     assert resets(packets, "socket") and resets(packets, "network")
     assert path.b.sockets() == {BA}
+
+
+def test_a_handshake_with_the_records_of_another_connection_ends_three_seconds_later() -> None:
+    """And not at once: a stranger can have sent it, or it was damaged, and then the true one follows."""
+    path = Path()
+    true = path.spoken(b"hello")
+    record = replace(true, payload=true.payload[:-1] + bytes((true.payload[-1] ^ 1,)))
+    for at in (1.0, 1.2, 2.9, 3.9):
+        path.at(at)
+        assert path.b.ingress(record) is DROP
+        path.b.engine.streams.tick(at)
+        assert not resets(path.b.injected(), "network")
+    path.b.engine.streams.tick(1.0 + SPOILT_AFTER)
+    packets = path.b.injected()
+    assert resets(packets, "network") == {EDGE_B, ISN_B + 1} and resets(packets, "socket") == {ISN_A + 1}
+    assert path.b.refused["tampered"] and path.b.rejected().reason == "tampered"
+    # the true one in time, and all is well
+    path = Path()
+    assert path.spoken(b"hello") == true
+    path.at(1.0)
+    path.b.ingress(record)
+    path.at(2.0)
+    path.b.ingress(true)
+    path.b.engine.streams.tick(2.1)
+    assert [packet.payload for toward, packet in path.b.injected() if toward == "socket"][-1] == b"hello"
+    path.b.engine.streams.tick(20.0)
+    assert path.b.states() == [State.ENCRYPTED]
 
 
 def test_what_fails_once_and_then_comes_as_it_was_ends_nothing() -> None:
