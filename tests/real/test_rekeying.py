@@ -1,34 +1,14 @@
 """Session keys that change under way, on real kernels: with epochs made small, and, if asked for, at the true 4 GiB."""
 
-import sys
-
 import pytest
 
 from lab import direct_pair, start, transfer, wait_for
 from tests.helpers.nodes import FULL, PORT, needs_lab, sized
 from tests.helpers.pairs import encrypted
+from tests.helpers.rekeyed import EPOCH_BITS, with_small_epochs
 from tests.helpers.wire import assert_encrypted
 
 pytestmark = needs_lab
-
-EPOCH_BITS = 20
-# A daemon whose keys change every MiB. The size is part of the protocol, and so no setting.
-SMALL_EPOCHS = f"""
-from functools import partial
-from mcencrypt.core import admission
-from mcencrypt.core.record import Keys
-admission.Keys = lambda key, bits: Keys(key, {EPOCH_BITS})
-from mcencrypt.cli import main
-main()
-"""
-
-
-def with_small_epochs(node):
-    """Restart its daemon with small epochs."""
-    usual = node._words
-    node._words = lambda *words: [sys.executable, "-c", SMALL_EPOCHS, *usual(*words)[3:]]
-    node.restart()
-    node._words = usual
 
 
 def test_keys_change_dozens_of_times_and_applications_notice_nothing():

@@ -277,15 +277,13 @@ def test_paths_that_do_not_carry_data_in_syns(drop, version):
     addresses = ["10.66.0.0/24", "fd66::/64"]
     path = BadSyns(drop)
     with interrupted_pair(path) as net, encrypted(net, relayed=addresses) as pair:
-        begun = time.monotonic()
         first = measure(pair.a, pair.b, PORTS[0], "messages", "--count", 3, version=version)
-        took = time.monotonic() - begun
-        assert first["identical"] and path.count >= 1
+        # Of an attempt's SYNs the third is bare: the kernel sends it 3 s after the first, at the latest (RFC 6298).
+        assert first["identical"] and path.count == (2 if drop else 1)
         before = path.count
         assert transfer(pair.a, pair.b, PORTS[0], version=version, size=1e6, connections=3).differences == []
         if drop:
             assert path.count == before, "what the path has shown is remembered"
-        print(f"first connection and three messages {took:.1f} s")
         assert {one["carrier"] for node in (pair.a, pair.b) for one in node.status()["connections"]} <= {"stream"}
 
 
