@@ -103,9 +103,7 @@ def test_package_from_installing_to_purging(machine: Machine, package: Path) -> 
     machine.write("/etc/mcencrypt/config.toml", f'ports = [{PORT}]\nstatus_group = "games"\n')
     refused = machine.attempt("systemctl", "restart", UNIT)
     assert refused.returncode and "cannot be given to group games" in machine.run("mcencrypt", "on", check=False)
-    machine.write(
-        f"/etc/systemd/system/{UNIT}.d/group.conf", "[Service]\nGroup=games\nRuntimeDirectoryMode=0710\n"
-    )
+    machine.write(f"/etc/systemd/system/{UNIT}.d/group.conf", "[Service]\nGroup=games\nRuntimeDirectoryMode=0710\n")
     machine.shell(f"systemctl daemon-reload && systemctl restart {UNIT}")
     machine.run("systemctl", "reload", UNIT)  # for which systemd goes over the folder once more
     said = machine.shell("su games -s /bin/sh -c 'mcencrypt status --check; mcencrypt off'", check=False)

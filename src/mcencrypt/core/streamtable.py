@@ -26,6 +26,8 @@ from .verdict import Outcome, Rejected, Verdict
 #: allowed.
 MAX_DIALLING: Final = 4096
 MAX_ANSWERING: Final = 256
+#: Outdated entries among those that say when to look at an attempt, beside as many as there are attempts.
+_OUTDATED: Final = 256
 #: Seconds that our socket has to say something of its own, once it may.
 SPEAKS_WITHIN: Final = 0.002
 
@@ -59,7 +61,7 @@ class StreamTable:
         self._owed: dict[bytes, Owed] = {}
         #: Connections in plaintext of which nothing was heard so far.
         self.undecided = Undecided()
-        #: When to look at which; entries that say something outdated are harmless.
+        #: When to look at which; entries that say something outdated are harmless, and go when they are too many.
         self._due: list[tuple[float, bytes]] = []
         #: Seconds that a peer's handshake in a stream may take.
         self.deadline = DEADLINE
@@ -140,7 +142,15 @@ class StreamTable:
     # -- time
 
     def _look_again(self, stream: Stream) -> None:
-        heapq.heappush(self._due, (stream.next_at, stream.key))
+        self._look_at(stream.next_at, stream.key)
+
+    def _look_at(self, at: float, key: bytes) -> None:
+        # Whoever floods makes entries as quickly as attempts give way to each other, and each would stay for its time.
+        if len(self._due) > 2 * (len(self) + len(self._owed)) + _OUTDATED:
+            self._due = [(stream.next_at, stream.key) for stream in self._all()]
+            self._due += [(min(owed.at, owed.dialled.next_at), other) for other, owed in self._owed.items()]
+            heapq.heapify(self._due)
+        heapq.heappush(self._due, (at, key))
 
     def next_time(self) -> float | None:
         """When `tick` has something to do; seconds, monotonic."""
@@ -176,7 +186,7 @@ class StreamTable:
     def _owe(self, dialled: Dialled, flow: Flow, now: float) -> None:
         """Our socket may speak from now on; if it does not, we do."""
         self._owed[dialled.key] = Owed(flow, dialled, b"", now + SPEAKS_WITHIN)
-        heapq.heappush(self._due, (now + SPEAKS_WITHIN, dialled.key))
+        self._look_at(now + SPEAKS_WITHIN, dialled.key)
 
     def _tick_owed(self, key: bytes, now: float) -> None:
         owed = self._owed[key]
@@ -188,7 +198,7 @@ class StreamTable:
             if spoken or flow.is_closing():
                 del self._owed[key]
             elif now < owed.at:
-                heapq.heappush(self._due, (owed.at, key))
+                self._look_at(owed.at, key)
             else:
                 packet = dialled.nothing(flow, now)
                 self._owed[key] = owed._replace(packet=packet)
