@@ -52,7 +52,7 @@ def echoes(sock):
 
 def refused(pair):
     """Whether what a dials now ends in an error."""
-    with dialled(pair) as sock, contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError), dialled(pair) as sock:
         return not echoes(sock)
     return True
 
