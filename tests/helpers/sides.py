@@ -122,6 +122,10 @@ class Side:
 
     # -- what followed
 
+    def answers(self, isn: int) -> bytes:
+        """B's socket answers A's: message 2 in a SYN-ACK with that initial sequence number."""
+        return self.sends(make(B, A, isn, ISN_A + 1, SYN | ACK)).payload
+
     def injected(self) -> list[tuple[str, Packet]]:
         """Packets injected since the last call: toward whom, and what."""
         found, self.outcome.injections = self.outcome.injections, []
