@@ -69,6 +69,15 @@ def test_without_a_daemon_the_files_are_shown_and_changed(tmp_path: Path, old: N
     assert key_id(old) not in result.stdout and "still holds a retired key" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "1 connection that began under it stays"), (2, "2 connections that began")]
+)
+def test_connections_under_a_retired_key_are_counted(tmp_path: Path, count: int, said: str) -> None:
+    answer = {"id": "9b1d" * 4, "offered": "5f0c" * 4, "asked": 1, "base": False, "connections": count}
+    with serving(tmp_path / "run", lambda command, arguments: answer):
+        assert said in run("retire", "9b1d").stdout
+
+
 def test_no_key_shows(tmp_path: Path, old: NetworkKey, new: NetworkKey) -> None:
     said = ""
     for words in (["add", str(tmp_path / "new.key")], ["list"], ["list", "--json"], ["use", key_id(new), "--force"],

@@ -39,6 +39,14 @@ def test_both_formats_say_the_same(snapshot: dict[str, Any]) -> None:
     assert found["mcencrypt_queue_dropped_packets_total{queue}"] == 1
 
 
+def test_sockets_that_are_not_covered_and_the_end_of_a_signed_list(snapshot: dict[str, Any]) -> None:
+    found = values(text_of(snapshot)[0])
+    assert found["mcencrypt_uncovered_sockets"] == found["mcencrypt_peers_list_expires_seconds"] == 0
+    found = values(text_of({**snapshot, "uncovered": 2, "peers_list_expires": 1795000000})[0])
+    assert found["mcencrypt_uncovered_sockets"] == 2
+    assert found["mcencrypt_peers_list_expires_seconds"] == 1795000000
+
+
 def test_names_units_and_labels_follow_the_rules(snapshot: dict[str, Any]) -> None:
     body, _ = text_of(snapshot)
     for family in parse_text(body):
