@@ -261,7 +261,7 @@ class Live:
         log.warning("the key file holds another key", extra=fields(file=str(file), key_id=key_id.hex()))
         return [
             f"{file} holds network key {key_id.hex()}, which this daemon does not use before its next start: restart "
-            f"it, or `mcencrypt key add {file}`, which leaves connections alone"
+            "it; or, to change the key without an outage, put the old one back and see `mcencrypt key --help`"
         ]
 
     @property
