@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 NAMES = ("packets", "ingress", "handshake", "captures")
-#: Those that atheris leads for a part of their inputs only: it cannot see into what is compiled (ingress), and where
-#: all bytes are gone through in Python, to be watched takes most of the time (captures).
-LED_AT_FIRST = ("ingress", "captures")
+#: Those that atheris leads for a part of their inputs only: it cannot see into what is compiled (ingress), and to be
+#: watched takes most of their time.
+LED_AT_FIRST = ("ingress", "handshake", "captures")
 #: Inputs that reach what others do not, a folder for each target.
 CORPUS = Path(__file__).parent / "corpus"
 
