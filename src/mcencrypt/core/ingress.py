@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .fragments import Fragments, Pool
-from .ledger import Ledger, Run, unwrap
+from .ledger import Ledger, Run, alike, unwrap
 from .packet import Buffer
 from .record import HEADER, OVERHEAD, Keys, Opened, open_run, whole_length
 
@@ -98,6 +98,9 @@ class Ingress:
         with it.
         """
         acked, edge = self.acked, self.right_edge
+        known = self.ledger.record_end(acked)
+        if known > acked:
+            return max(edge, known)
         if wire == acked:
             head = bytes(data[:HEADER])
         else:
@@ -149,7 +152,7 @@ class Ingress:
             return False
         chunks, ledger = opened.chunks, self.ledger
         first, at = plain, wire
-        for size, length, count in _alike(chunks):
+        for size, length, count in alike(chunks):
             if not ledger.extend(first, at, length, size, count) and not ledger.insert(
                 Run(first, at, length, size or 1)
             ):
@@ -179,8 +182,14 @@ class Ingress:
         boundary = ledger.floor(wire - 1)[0]
         if span is None or boundary < span[0]:
             return 0
+        known = ledger.record_end(boundary)
+        if known == wire:
+            return 0  # that record is whole, whatever lies there again
         head = fragments.read(boundary, min(wire, boundary + HEADER))
         head += bytes(data[: HEADER - len(head)])
+        if known > boundary and len(head) == HEADER and whole_length(head) != known - boundary:
+            fragments.drop(max(boundary, self.promised), known)
+            return 0
         missing = boundary + whole_length(head) - wire if len(head) == HEADER else len(data) + 1
         if missing > len(data):
             self._keep(wire, data, deliveries)
@@ -238,7 +247,12 @@ class Ingress:
             held = span[1] - wire if span else 0
             if held < OVERHEAD:
                 return wire
-            whole = whole_length(fragments.read(wire, wire + HEADER))
+            whole, known = whole_length(fragments.read(wire, wire + HEADER)), self.ledger.record_end(wire)
+            if known > wire and whole != known - wire:
+                # Junk, whose header must not say how much of what lies behind it is dropped with it.
+                self.auth_failures += 1
+                fragments.drop(wire, known)
+                return None
             if held < whole:
                 return wire
             opened = open_run(self.keys, fragments.read(wire, wire + min(held, _CHUNK)), wire)
@@ -396,17 +410,3 @@ class Ingress:
             return start + shift, end + shift
         block = self.ledger.wire_block(start, end)
         return None if block is None else (block[0] + self.isn + 1, block[1] + self.isn + 1)
-
-
-def _alike(chunks: list[bytes]) -> list[tuple[int, int, int]]:
-    """Chunks in batches of one size, of which the last may be shorter: size, length of all together, and how many."""
-    batches: list[tuple[int, int, int]] = []
-    size, length, count = len(chunks[0]), 0, 0
-    for chunk in chunks:
-        more = len(chunk)
-        if count and (not 0 < more <= size or length != count * size):
-            batches.append((size, length, count))
-            size, length, count = more, 0, 0
-        length, count = length + more, count + 1
-    batches.append((size, length, count))
-    return batches

@@ -39,3 +39,4 @@ cdef class Ledger:
     cpdef object forget(self, long long wire)
     cpdef bint _has_room(self, long long wire)
     cpdef tuple floor(self, long long wire)
+    cpdef long long record_end(self, long long wire)

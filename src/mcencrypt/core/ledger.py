@@ -99,6 +99,20 @@ def run_of(plain: int, wire: int, length: int, size: int, blob: bytes, segment: 
     return run
 
 
+def alike(chunks: list[bytes]) -> list[tuple[int, int, int]]:
+    """Chunks in batches of one size, of which the last may be shorter: size, length of all together, and how many."""
+    batches: list[tuple[int, int, int]] = []
+    size, length, count = len(chunks[0]), 0, 0
+    for chunk in chunks:
+        more = len(chunk)
+        if count and (not 0 < more <= size or length != count * size):
+            batches.append((size, length, count))
+            size, length, count = more, 0, 0
+        length, count = length + more, count + 1
+    batches.append((size, length, count))
+    return batches
+
+
 class Ledger:
     """Runs in stream order.  Egress ledgers have no holes; ingress ledgers may.
 
@@ -253,6 +267,16 @@ class Ledger:
             return run.wire_end, run.plain_end
         number = (wire - run.wire) // (run.size + OVERHEAD)
         return run.wire + number * (run.size + OVERHEAD), run.plain + number * run.size
+
+    def record_end(self, wire: int) -> int:
+        """Where the record ends that begins at the boundary `wire`, if it is known; else `wire`."""
+        if wire >= self.wire_top:
+            return wire
+        index = self.at_wire(wire)
+        if index < 0 or wire >= self.runs[index].wire_end:
+            return wire
+        run = self.runs[index]
+        return run.boundary((wire - run.wire) // (run.size + OVERHEAD) + 1)
 
     def next_known(self, wire: int) -> int | None:
         """The first known record boundary behind `wire`; None if there is none."""

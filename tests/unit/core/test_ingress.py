@@ -176,6 +176,36 @@ def test_pieces_that_are_acknowledged_are_forgotten() -> None:
     assert not ingress.fragments and not ingress.fragments.memory
 
 
+@pytest.mark.parametrize("waiting", [0, 3, 4000, 9000])
+@pytest.mark.parametrize("covered", [(0, 122), (122, 122), (0, 244), (60, 100), (0, 7)])
+def test_junk_over_known_records_costs_no_other_record_anything(covered: tuple[int, int], waiting: int) -> None:
+    """Nobody looks at it, as at what plain TCP has received; a header in it claims what it likes."""
+    plain, wire, starts = sealed([100, 100, 9000, 100])
+    for claimed in (0, 50, 99, 100, 101, 150, 400, 5000, 9000, 32767):
+        ingress, got = receiver(), dict[int, bytes]()
+        read(ingress.receive(starts[0], wire[:244]), got)  # and our socket has acknowledged nothing yet
+        if waiting:
+            assert ingress.receive(starts[2], wire[244 : 244 + waiting]) == []
+        first, size = covered
+        junk = claimed.to_bytes(2, "big") + Random(1).randbytes(size - 2)
+        assert ingress.receive(ORIGIN + first, junk) == []
+        read(ingress.receive(starts[2] + waiting, wire[244 + waiting :]), got)
+        assert together(got) == plain, claimed
+
+
+def test_junk_over_a_known_record_does_not_widen_the_window() -> None:
+    """At its left edge a record may reach behind the right one, by what its header says, or what is known of it."""
+    _, wire, starts = sealed([100, 100])
+    junk = b"\x7f\xff" + bytes(50)
+    for window, known in ((50, starts[1]), (1000, ORIGIN + 1000)):
+        ingress = receiver(window)
+        assert ingress.keeps_until(ORIGIN, junk) == ORIGIN + 32767 + OVERHEAD
+        ingress.receive(starts[0], wire[:122])
+        assert ingress.keeps_until(ORIGIN, junk) == known
+        ingress.receive(ORIGIN, junk)
+        assert ingress.keeps_until(ORIGIN + 10, junk) == known
+
+
 # -- bounds
 
 
