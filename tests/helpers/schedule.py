@@ -55,7 +55,19 @@ LONGEST_FIRST = (
     *(
         f"tests/real/test_{name}.py"
         for name in (
-            *("rollout", "doctor", "lifecycle", "paths", "loss", "netns", "gate", "rotation", "transfer", "policy"),
+            *(
+                "rollout",
+                "doctor",
+                "lifecycle",
+                "paths",
+                "loss",
+                "netns",
+                "gate",
+                "gate_daemons",
+                "rotation",
+                "transfer",
+                "policy",
+            ),
             *("thirdparty", "limits", "lab", "hostile", "verify", "metrics", "health", "demo", "live", "peers"),
         )
     ),
