@@ -142,6 +142,8 @@ class Ingress:
                 return deliveries
         if keep and at < end:
             self._keep(wire + at, data[at:], deliveries)
+        elif keep and deliveries and self.fragments:
+            self._open_kept(wire + at, deliveries)  # it waits there whole, and nobody would send it again
         return deliveries
 
     def _accept(self, wire: int, opened: Opened, deliveries: list[Delivery]) -> bool:
@@ -288,12 +290,17 @@ class Ingress:
     def promise(self) -> int:
         """Wire offset up to which we may acknowledge: behind pieces that follow on what our socket has acknowledged.
 
-        Nobody will send those again, so they are kept until the socket has acknowledged their record.
+        Nobody will send those again, so they are kept until the socket has acknowledged their record. The last byte of
+        a record is for the socket alone to acknowledge: with it, it gets the record again that it did not take.
         """
-        span = self.fragments.span(self.acked) if self.fragments else None
+        acked, fragments = self.acked, self.fragments
+        span = fragments.span(acked) if fragments else None
         if span is not None and span[1] > self.promised:
-            self.promised = span[1]
-        return max(self.promised, self.acked)
+            edge, end = span[1], self.ledger.record_end(acked)
+            if end == acked and edge - acked >= OVERHEAD:
+                end += whole_length(fragments.read(acked, acked + HEADER))
+            self.promised = max(self.promised, min(edge, end - 1) if end > acked else edge)
+        return max(self.promised, acked)
 
     def take_end(self) -> bool:
         """Whether all is here, and acknowledged, but for a FINAL record without data: from now on that is as well.

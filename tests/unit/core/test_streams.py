@@ -633,6 +633,50 @@ def test_a_record_that_our_socket_did_not_take_comes_again_from_what_the_relay_r
     assert not path.b.engine.table.by_local[BA].ingress.fragments
 
 
+def cut(path: Path, sizes: tuple[int, ...]) -> tuple[int, bytes, list[int]]:
+    """Records of these sizes: the sequence number and the bytes of all, and where each begins in them."""
+    wires, at = [], 5
+    for size in sizes:
+        wires.append(path.a.sends(path.from_a(bytes((size,)) * size, at, stamp=102)))
+        at += size
+    starts = [wire.seq - wires[0].seq for wire in wires]
+    return wires[0].seq, b"".join(wire.payload for wire in wires), starts
+
+
+def test_a_record_that_waits_in_pieces_is_opened_by_whatever_ends_at_its_beginning() -> None:
+    """Nobody would send it again: it is here, and so it would be acknowledged."""
+    path = Path()
+    path.connected()
+    path.b.sends(path.from_b(acked=5))
+    seq, data, (_, one, two, three) = cut(path, (100, 77, 61, 50))
+
+    def arrives(start: int, end: int) -> list[bytes]:
+        packet = make(A, B, seq + start, EDGE_B, ACK | PSH, data[start:end])
+        verdict = path.b.ingress(stamped(packet, 200, 600))
+        packets = [verdict] if isinstance(verdict, Packet) else []
+        packets += [packet for toward, packet in path.b.injected() if toward == "socket"]
+        return [packet.payload for packet in packets if packet.payload]
+
+    assert arrives(0, 90) == []
+    assert arrives(one - 5, one + 40) == arrives(one + 40, two) == []
+    assert arrives(two, three) == [bytes((61,)) * 61]
+    assert b"".join(arrives(90, one)) == bytes((100,)) * 100 + bytes((77,)) * 77
+
+
+def test_no_record_is_acknowledged_to_its_end_before_our_socket_has_it() -> None:
+    """What it does not take has to come again, and a relay sends nothing again that is acknowledged."""
+    path = Path()
+    path.connected()
+    path.b.sends(path.from_b(acked=5))
+    seq, data, (_, one, two) = cut(path, (100, 77, 61))
+    (flow,) = path.b.table.by_local.values()
+    flow.ingress.fragments.add(EDGE_A + 27 - ISN_A - 1, data[: two + 10])  # however it came about
+    assert flow.promise() == 27 + HELLO_LENGTH + one - 1
+    path.b.ingress(stamped(make(A, B, seq + two, EDGE_B, ACK | PSH, data[two : two + 10]), 200, 600))
+    again = stamped(make(A, B, seq + one - 1, EDGE_B, ACK | PSH, data[one - 1 : one]), 201, 600)
+    assert path.b.gets(again).payload.startswith(bytes((100,)) * 100)
+
+
 def test_what_our_socket_has_no_room_for_waits_until_it_has() -> None:
     """A segment that ends behind the window would be refused, and the acknowledgement in it as well."""
     path = Path()
