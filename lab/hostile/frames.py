@@ -178,6 +178,7 @@ def without_syn_data() -> Changed:
 class Renumbered:
     """Sequence numbers of each direction are shifted by a random amount, as some firewalls do.
 
+    Those of connections whose SYN came by: what an earlier one still sends passes as it is.
     `sack`: whether they think of the numbers in SACK blocks; those that do not are old, and known for it.
     """
 
@@ -190,6 +191,8 @@ class Renumbered:
         if segment is None:
             return [(0.0, frame)]
         there, back = segment.flow, segment.flow[2:] + segment.flow[:2]
+        if there not in self._shifts and not segment.flags & SYN:
+            return [(0.0, frame)]
         shift = self._shifts.setdefault(there, self._dice.getrandbits(32))
         other = self._shifts.setdefault(back, self._dice.getrandbits(32))
         options = bytearray(segment.options)

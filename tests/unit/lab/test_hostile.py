@@ -80,6 +80,13 @@ def test_options_are_found_and_blanked() -> None:
     assert untouched == parse(segment().packed())
 
 
+def test_what_an_earlier_connection_sends_is_not_renumbered() -> None:
+    """It would be out of every window, and counted as what the next connection did."""
+    behaviour = frames.Renumbered(random.Random(1))
+    [late] = passed(behaviour, segment())
+    assert late == parse(segment().packed())
+
+
 def test_renumbered_both_ways() -> None:
     behaviour = frames.Renumbered(random.Random(1))
     [there] = passed(behaviour, segment(flags=SYN, payload=b""))
