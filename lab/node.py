@@ -25,7 +25,8 @@ from collections import Counter, OrderedDict
 
 from . import messages
 
-_KEEP = 32
+#: Items and blocks that may be asked for later: more than all nodes of a mesh publish at once.
+_KEEP = 256
 _REDIAL = (0.2, 0.6)
 _DIAL_TIMEOUT = 5.0
 
