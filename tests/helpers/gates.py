@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mcencrypt.kernel.fence import Fence, Standing
 from tests.helpers.nodes import PORTS, Node
 from tests.helpers.pairs import EncryptedPair, event_count
 
+needs_nft = pytest.mark.skipif(not shutil.which("nft"), reason="needs nft (Debian: nftables)")
 MARKERS = [b"INVOICE-4711", b"version\0", b"verack\0", b"getdata\0", MAGIC]
 
 

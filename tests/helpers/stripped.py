@@ -12,7 +12,7 @@ from typing import Any
 
 from mcencrypt.core.handshake import HELLO_LENGTH
 from mcencrypt.core.streamtable import SPEAKS_WITHIN
-from tests.helpers.packets import ACK, PSH, SYN, Packet, options_of
+from tests.helpers.packets import ACK, PSH, RST, SYN, Packet, options_of
 from tests.helpers.sides import ISN_A, ISN_B, A, B, Host, Side, make
 
 OPTIONS = bytes.fromhex("0101080a")
@@ -94,3 +94,8 @@ class Path:
     def connected(self, first: bytes = b"hello") -> Packet:
         """A has sent `first`, and B's socket knows of the connection: what it sees first."""
         return self.b.gets(self.spoken(first))
+
+
+def resets(packets: list[tuple[str, Packet]], toward: str) -> set[int]:
+    """The sequence numbers of the resets toward somebody."""
+    return {packet.seq for where, packet in packets if where == toward and packet.flags & RST}

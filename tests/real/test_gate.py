@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 
@@ -19,6 +18,7 @@ from tests.helpers.gates import (
     flush_ruleset,
     flush_tables,
     items_flow,
+    needs_nft,
     needs_owned_fence,
     restore_a_file,
     standing,
@@ -29,7 +29,6 @@ from tests.helpers.pairs import EncryptedPair, encrypted, event_count, talking
 from tests.helpers.wire import plaintext_segments
 
 pytestmark = needs_lab
-needs_nft = pytest.mark.skipif(not shutil.which("nft"), reason="needs nft (Debian: nftables)")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from tests.helpers.gates import (
     flush_tables,
     items_flow,
     lesser_kernel,
+    needs_nft,
     needs_owned_fence,
     standing,
 )
@@ -24,7 +25,6 @@ from tests.helpers.nodes import PORT, PORTS, Node, needs_lab
 from tests.helpers.pairs import EncryptedPair, await_again, encrypted, event_count, talking
 
 pytestmark = needs_lab
-needs_nft = pytest.mark.skipif(not shutil.which("nft"), reason="needs nft (Debian: nftables)")
 
 
 @pytest.fixture(scope="module")

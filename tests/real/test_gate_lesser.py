@@ -21,6 +21,7 @@ from tests.helpers.gates import (
     flush_tables,
     items_flow,
     lesser_kernel,
+    needs_nft,
     needs_owned_fence,
     restore_a_file,
 )
@@ -29,7 +30,6 @@ from tests.helpers.pairs import EncryptedPair, await_again, encrypted, event_cou
 from tests.helpers.wire import plaintext_segments
 
 pytestmark = needs_lab
-needs_nft = pytest.mark.skipif(not shutil.which("nft"), reason="needs nft (Debian: nftables)")
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from mcencrypt.logs import fields
 from mcencrypt.nodes.automatic import follow
 from mcencrypt.nodes.node import Node
 from mcencrypt.store.autoports import read_ports, write_ports
-from mcencrypt.store.config import Config
+from mcencrypt.store.config import NOT_SET, Config
 from mcencrypt.store.peers import ListedPeers, load_peers
 from mcencrypt.store.position import read_mode, write_mode
 from mcencrypt.store.values import Trust
@@ -210,7 +210,7 @@ class Live:
         differing = [
             one.name
             for one in fields_of(Config)
-            if one.name not in ("file", "key_copied") and getattr(read, one.name) != getattr(before, one.name)
+            if one.name not in NOT_SET and getattr(read, one.name) != getattr(before, one.name)
         ]
         restart = [name for name in differing if name not in _LIVE]
         config = replace(read, **{name: getattr(before, name) for name in restart})

@@ -36,7 +36,7 @@ CREDENTIAL = "network.key"
 _PREFIX = "MCENCRYPT_"
 _FOLDER: Final = 60
 #: What is no setting of the operator's.
-_NOT_SET: Final = {"file", "key_copied"}
+NOT_SET: Final = {"file", "key_copied"}
 _NOT_KEYS = {"CONFIG", "INTERPRETED", "IPTABLES"}
 # Kubernetes and Docker links set MCENCRYPT_PORT=tcp://... and more for a service that is called mcencrypt.
 _SERVICE_LINK = re.compile(r".*_SERVICE_(HOST|PORT)(_\w+)?|(.*_)?PORT_\d+_(TCP|UDP|SCTP)(_\w+)?")
@@ -291,4 +291,4 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-assert set(KEYS) == {field.name for field in fields(Config)} - _NOT_SET
+assert set(KEYS) == {field.name for field in fields(Config)} - NOT_SET

@@ -34,7 +34,6 @@ from tests.helpers.sides import (
     say,
 )
 
-SECOND: Host = (A[0], 40001)
 BATCH = CSUM_NOT_READY | GSO
 
 

@@ -8,7 +8,6 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6
 
 from mcencrypt.core import table
 from mcencrypt.core.addresses import Path
-from mcencrypt.core.engine import CSUM_NOT_READY, GSO
 from mcencrypt.core.record import OVERHEAD
 from mcencrypt.core.status import State
 from mcencrypt.core.verdict import ACCEPT, DROP, Ended
@@ -35,7 +34,6 @@ from tests.helpers.sides import (
 )
 
 SECOND: Host = (A[0], 40001)
-BATCH = CSUM_NOT_READY | GSO
 
 
 # -- ends

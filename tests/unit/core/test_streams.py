@@ -13,7 +13,7 @@ from mcencrypt.core.record import OVERHEAD
 from mcencrypt.core.status import State
 from mcencrypt.core.streamtable import SPEAKS_WITHIN
 from mcencrypt.core.verdict import ACCEPT, DROP, Encrypted, Rejected
-from tests.helpers.packets import ACK, FIN, PSH, RST, SYN, Packet
+from tests.helpers.packets import ACK, FIN, PSH, RST, SYN
 from tests.helpers.sides import (
     A6,
     B6,
@@ -31,14 +31,9 @@ from tests.helpers.sides import (
     key_of,
     make,
 )
-from tests.helpers.stripped import Path, stamped, stamps_of
+from tests.helpers.stripped import Path, resets, stamped, stamps_of
 
-AB, BA = key_of(A, B), key_of(B, A)
-
-
-def resets(packets: list[tuple[str, Packet]], toward: str) -> set[int]:
-    """The sequence numbers of the resets toward somebody."""
-    return {packet.seq for where, packet in packets if where == toward and packet.flags & RST}
+AB = key_of(A, B)
 
 
 # -- two nodes

@@ -21,14 +21,9 @@ from tests.helpers.sides import (
     make,
     pair,
 )
-from tests.helpers.stripped import Path, stamped, stamps_of
+from tests.helpers.stripped import Path, resets, stamped, stamps_of
 
-AB, BA = key_of(A, B), key_of(B, A)
-
-
-def resets(packets: list[tuple[str, Packet]], toward: str) -> set[int]:
-    """The sequence numbers of the resets toward somebody."""
-    return {packet.seq for where, packet in packets if where == toward and packet.flags & RST}
+BA = key_of(B, A)
 
 
 # -- ends

@@ -13,7 +13,7 @@ from mcencrypt.core.hello import DEADLINE
 from mcencrypt.core.packet import Segment
 from mcencrypt.core.status import State
 from mcencrypt.core.verdict import DROP
-from tests.helpers.packets import ACK, FIN, RST, SYN, Packet
+from tests.helpers.packets import ACK, FIN, RST, SYN
 from tests.helpers.sides import (
     EDGE_A,
     ISN_A,
@@ -26,14 +26,9 @@ from tests.helpers.sides import (
     make,
     pair,
 )
-from tests.helpers.stripped import Path, stamps_of
+from tests.helpers.stripped import Path, resets, stamps_of
 
-AB, BA = key_of(A, B), key_of(B, A)
-
-
-def resets(packets: list[tuple[str, Packet]], toward: str) -> set[int]:
-    """The sequence numbers of the resets toward somebody."""
-    return {packet.seq for where, packet in packets if where == toward and packet.flags & RST}
+BA = key_of(B, A)
 
 
 # -- which SYNs carry the handshake

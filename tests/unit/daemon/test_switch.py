@@ -16,7 +16,6 @@ from mcencrypt.kernel.sockets import CannotDestroyError, Tcp
 from mcencrypt.store.position import read_switch, write_switch
 from tests.helpers.switched import OWN, PEER, PORT, Bench
 
-OTHER_PORT = 7331
 UP, AWAY = ["fence up", "rules in"], ["rules out", "fence away"]
 STRANGER = bytes((10, 0, 0, 99))
 

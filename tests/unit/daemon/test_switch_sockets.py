@@ -18,7 +18,7 @@ from tests.helpers.sides import make
 from tests.helpers.switched import OWN, PEER, PORT, Bench
 
 OTHER_PORT = 7331
-UP, AWAY = ["fence up", "rules in"], ["rules out", "fence away"]
+UP = ["fence up", "rules in"]
 STRANGER = bytes((10, 0, 0, 99))
 
 
