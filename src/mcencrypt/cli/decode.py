@@ -108,7 +108,7 @@ def summary(report: Report) -> list[str]:
     lines += [f"not read: {reason}: {count}" for reason, count in report.oddities.items()]
     found = [
         f"{len(report.of(verdict))} {verdict.value}"
-        for verdict in (Verdict.PLAINTEXT, Verdict.FOREIGN, Verdict.PARTLY)
+        for verdict in (Verdict.PLAINTEXT, Verdict.FOREIGN, Verdict.PARTLY, Verdict.MISSING)
         if report.of(verdict)
     ]
     if report.clean:

@@ -24,6 +24,8 @@ class Verdict(enum.Enum):
     FOREIGN = "NOT ENCRYPTED BY MCENCRYPT"
     #: Packets were cut when they were captured, and what is left shows nothing in plaintext.
     CUT = "INCOMPLETE, cut by the capture"
+    #: Nothing but handshake and records, as far as the capture has its bytes.
+    MISSING = "INCOMPLETE, parts are not in the capture"
     EMPTY = "no data"
 
 
@@ -71,12 +73,14 @@ class Conversation:
         halves = self.halves
         if any(half.found[Finding.PLAINTEXT] for half in halves):
             return Verdict.PLAINTEXT
-        if not any(half.bytes or half.unaccounted for half in halves):
+        if not any(half.bytes or half.missing or half.foreign for half in halves):
             return Verdict.CUT if self.cut else Verdict.EMPTY
         if not any(half.records or half.greeting for half in halves):
             return Verdict.CUT if self.cut else Verdict.FOREIGN
-        if any(half.unaccounted for half in halves):
+        if any(half.foreign for half in halves):
             return Verdict.CUT if self.cut else Verdict.PARTLY
+        if any(half.missing for half in halves):
+            return Verdict.CUT if self.cut else Verdict.MISSING
         return Verdict.ENCRYPTED
 
     def close(self) -> None:

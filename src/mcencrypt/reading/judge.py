@@ -144,8 +144,8 @@ class Judge:
         if peer[0] in self._own and local[0] not in self._own:
             local, peer = peer, local
         halves = conversation.halves
-        missing = sum(half.found[Finding.GAP] + half.found[Finding.HEAD] for half in halves)
-        unencrypted = sum(half.unaccounted for half in halves) - missing
+        missing = sum(half.missing for half in halves)
+        unencrypted = sum(half.foreign for half in halves)
         kind = self._kind(conversation, unencrypted, missing)
         if kind is Kind.PLAINTEXT and self._may(peer[0]):
             kind = Kind.ALLOWED

@@ -90,10 +90,14 @@ class Half:
         self._remembered_bytes = 0
 
     @property
-    def unaccounted(self) -> int:
+    def missing(self) -> int:
+        """Bytes that were not captured, or that came before the first boundary of a record was found."""
+        return self.found[Finding.GAP] + self.found[Finding.HEAD]
+
+    @property
+    def foreign(self) -> int:
         """Bytes that are neither handshake nor record, and retransmitted ones that differ from the first."""
-        others = sum(count for finding, count in self.found.items() if finding is not Finding.INCOMPLETE)
-        return others + self.altered + self.stray
+        return self.found[Finding.PLAINTEXT] + self.found[Finding.UNKNOWN] + self.altered + self.stray
 
     @property
     def silent(self) -> bool:

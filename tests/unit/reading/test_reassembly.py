@@ -67,7 +67,7 @@ def test_a_gap_that_was_acknowledged_is_said_and_the_records_behind_it_are_found
     tcp.send(1, b"", "A")
     report = read(tmp_path, tcp.packets)
     client = only(report).client
-    assert only(report).verdict is Verdict.PARTLY and not report.clean
+    assert only(report).verdict is Verdict.MISSING and not report.clean
     assert client.found == {**dict.fromkeys(Finding, 0), Finding.GAP: 244}
     assert client.records == 8 and client.listed[1] == Piece(Finding.GAP, 138 + 366, 244, "")
     assert client.listed[2] == Run(138 + 610, 500, 5, 100, False)
@@ -132,7 +132,7 @@ def test_a_handshake_message_may_stand_at_the_beginning_of_the_stream(size: int)
         half.data(0, stream[at : at + size], 1001 + at)
     half.close()
     assert half.greeting is not None and half.greeting.kind == 3
-    assert (half.records, half.plain, half.unaccounted) == (1, 5, 0)
+    assert (half.records, half.plain, half.foreign) == (1, 5, 0)
     assert half.listed[0].wire == 138
 
 
@@ -145,4 +145,4 @@ def test_what_only_begins_like_one_is_not_taken_for_it(stream: bytes) -> None:
     half.data(0, stream, 1001)
     half.close()
     assert half.greeting is None and half.records == 0
-    assert half.unaccounted == len(stream)
+    assert half.foreign == len(stream)
