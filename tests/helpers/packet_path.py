@@ -23,6 +23,14 @@ class FakeEngine:
         self.outcome, self._acts = Outcome(), acts
         self.express = Express({}, {}, {}, {}, self.outcome)
         self.follows: dict[bytes, tuple[Verdict, Callable[[Outcome], None]]] = {}
+        #: Work that no verdict waits for is given to this.
+        self.behind: Callable[[Callable[[], None]], None]
+
+    def put_behind(self, behind: Callable[[Callable[[], None]], None]) -> None:
+        self.behind = behind
+
+    def look_ahead(self, key: bytes) -> None:
+        self._acts.append(f"ready for {key[-1]}")
 
     def ingress(self, packet: Buffer, skb_info: int, now: float) -> Verdict:
         return self._decide("in", packet)
@@ -64,12 +72,14 @@ class FakeQueue:
     def __init__(self, acts: list[str], decide: Decide) -> None:
         self._acts, self._decide = acts, decide
         self.outgoing = False
+        self.behind: Callable[[], None] = lambda: None
 
     def packet(self, text: bytes, outgoing: bool) -> Verdict:
         """The verdict on a packet."""
         self.outgoing = outgoing
         verdict = self._decide(memoryview(text), 0, outgoing, 0.0)
         self._acts.append("verdict")
+        self.behind()
         return verdict
 
     def fileno(self) -> int:

@@ -10,16 +10,14 @@ with another initial sequence number (SYN cookies, a socket made anew) gets a me
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain
 from typing import Final
 
 from .addresses import Path, endpoints, on_ports, peer_of, reversed_key
 from .attempts import LIFETIME, Answering, Dialling, Dials
-from .egress import Egress
 from .ephemerals import Ephemerals
 from .flow import Flow
-from .fragments import Pool
 from .handshake import (
     HELLO_LENGTH,
     Answer,
@@ -30,14 +28,13 @@ from .handshake import (
     named_ephemeral,
 )
 from .identities import Identities
-from .ingress import Ingress
 from .keyring import KeyRing, Offers, RefusedKeys
+from .making import Making
 from .noise import KeyPair
 from .options import SynOptions, read_syn
 from .packet import ACK, MASK32, RST, Segment, bare, rebuild
 from .paths import Paths
 from .policy import Policy, Surroundings
-from .record import Keys
 from .replays import ReplayCache
 from .status import Connection, State
 from .table import Gone, Table
@@ -53,6 +50,10 @@ MAX_REPLIES: Final = 4
 _SIGNED: Final = "the socket uses TCP-MD5 or TCP-AO, which cannot be encrypted"
 #: Reasons for which a peer counts as one without mcencrypt, so that the policy may allow plaintext.
 _STRANGER: Final = frozenset({"not-a-handshake", "wrong-key", "other-version"})
+
+
+def _at_once(work: Callable[[], None]) -> None:
+    work()
 
 
 class Admission:
@@ -72,16 +73,16 @@ class Admission:
         """`epoch_bits`: log2 of the wire bytes after which a direction's key changes."""
         self.policy = policy
         self._ring, self.static, self.ephemerals, self._around = ring, static, ephemerals, surroundings
-        self._outcome, self._table, self._epoch_bits = outcome, table, epoch_bits
+        self._outcome, self._table = outcome, table
         self.replays = ReplayCache()
         self.identities = Identities(static.public, outcome)
         #: How long packets to peers may be.
         self.paths = Paths(surroundings.route_mtu, surroundings.path_of)
         #: What peers were seen to offer, and what those offered that were refused for it.
         self.offers, self.refused_keys = Offers(), RefusedKeys()
-        #: When a handshake under each network key last succeeded (seconds, monotonic).
-        self.last_used: dict[bytes, float] = {}
-        self._fragments = Pool()
+        self.making = Making(outcome, self.paths, epoch_bits)
+        #: Does what no verdict waits for. Who gives the verdicts can do it right behind one, before the next packet.
+        self.behind: Callable[[Callable[[], None]], None] = _at_once
         self._per_address: Counter[bytes] = Counter()
         self.dials = Dials(MAX_DIALLING)
         #: By connection key, ours first.
@@ -103,7 +104,8 @@ class Admission:
             return self._outcome.reject(key, "signed-tcp", _SIGNED)
         attempt = self.dialling.get(key)
         if attempt is None or attempt.isn != segment.seq:
-            owner = self._around.owner_of(key)
+            # The kernel is asked while the SYN is on its way (`look_ahead`), as long as nothing depends on the answer.
+            owner = self._around.owner_of(key) if self.dials.is_filling() else None
             if attempt is None and not self.dials.make_room(owner):
                 return self._outcome.reject(key, "too-many-attempts", "too many connections are being opened at once")
             dial = Dial(self._ring.offered, self.static, self.ephemerals.take(), self._around.unix_ms())
@@ -111,6 +113,17 @@ class Admission:
             self.dials.add(key, attempt)
             self._outcome.ahead.append(key)
         return rebuild(segment, segment.seq, 0, attempt.dial.hello, options=options.passed)
+
+    def look_ahead(self, key: bytes) -> None:
+        """Find out, and compute, what will be needed of a dial when its SYN is answered; called when that has left."""
+        attempt = self.dialling.get(key)
+        if attempt is None:
+            return
+        expected = self.identities.expected_at(self.policy, key)
+        if expected is not None:
+            attempt.dial.expect(expected)
+        if attempt.owner is None:
+            self.dials.belongs(key, self._around.owner_of(key))
 
     def syn_ack_out(self, segment: Segment, key: bytes, live: Flow | None, now: float) -> Verdict | None:
         """Our socket answers: message 2 joins the SYN-ACK.  None if no attempt of a peer is behind it."""
@@ -127,7 +140,8 @@ class Admission:
                 options = read_syn(segment.options())
                 if options.signed:
                     return self._outcome.reject(key, "signed-tcp", _SIGNED)
-                answer, ephemeral = attempt.answer, self.ephemerals.take()
+                answer = attempt.answer
+                ephemeral = self.ephemerals.take(answer.remote_static)
                 try:
                     message, session = answer.reply(
                         ephemeral, self._around.unix_ms(), self._ring.offered is answer.secret
@@ -274,23 +288,28 @@ class Admission:
             # The local connect() fails at once instead of waiting for ever.
             return rebuild(segment, segment.seq, attempt.isn + 1, flags=RST | ACK)
         options = read_syn(segment.options(), self.mss_limit(segment, key), segment.ipv6)
-        flow = self.make_flow(
-            key,
-            (attempt.isn, attempt.window, attempt.scale),
-            (segment.seq, segment.window, options.window_scale),
-            session,
-            attempt.dial.secret.key_id,
-            options.mss,
-            b"",
-            True,
-            now,
-        )
-        if not self._table.add(flow):
+        if not self._table.has_room(key):
             return self._outcome.reject(key, "too-many-connections", "the connection table is full")
+        theirs = (segment.seq, segment.window, options.window_scale)
+        self.behind(lambda: self._have_dialled(key, attempt, theirs, session, options.mss, now))
+        return rebuild(segment, segment.seq, attempt.isn + 1, options=options.passed)
+
+    def _have_dialled(
+        self,
+        key: bytes,
+        attempt: Dialling,
+        theirs: tuple[int, int, int | None],
+        session: Session,
+        mss: int,
+        now: float,
+    ) -> None:
+        """The peer's SYN-ACK has a valid message 2: our attempt is a connection."""
+        ours = (attempt.isn, attempt.window, attempt.scale)
+        flow = self.making.flow(key, ours, theirs, session, attempt.dial.secret.key_id, mss, b"", True, now)
+        self._table.add(flow)  # there is room: it was asked for
         self.dials.forget(key)
         if attempt.dial.peer_offers:
             self.offers.note(flow.identity, flow.key_id, now, flow.path.peer)
-        return rebuild(segment, segment.seq, attempt.isn + 1, options=options.passed)
 
     def first_ack_in(self, segment: Segment, key: bytes, now: float) -> None:
         """A segment of a peer that may complete its attempt: it acknowledges one of our SYN-ACKs with message 2."""
@@ -305,7 +324,7 @@ class Admission:
         # The peer's first segment may be lost or late; any other in our window, or one below it, proves as much.
         if segment.seq - attempt.isn - HELLO_LENGTH & MASK32 > window + 1:
             return
-        flow = self.make_flow(
+        flow = self.making.flow(
             key,
             (isn, window, scale),
             (attempt.isn, attempt.window, attempt.scale),
@@ -330,43 +349,10 @@ class Admission:
             return seq - HELLO_LENGTH
         return seq
 
-    def make_flow(
-        self,
-        key: bytes,
-        ours: tuple[int, int, int | None],
-        theirs: tuple[int, int, int | None],
-        session: Session,
-        key_id: bytes,
-        mss: int,
-        hello: bytes,
-        confirmed: bool,
-        now: float,
-        carrier: Carrier = Carrier.SYN,
-    ) -> Flow:
-        """A flow from each side's initial sequence number, SYN window and scale.  `confirmed`: we dialled."""
-        self.last_used[key_id] = now
-        bits = self._epoch_bits
-        egress = Egress(ours[0], HELLO_LENGTH, Keys(session.sending, bits))
-        ingress = Ingress(theirs[0], HELLO_LENGTH, Keys(session.receiving, bits), self._fragments)
-        egress.offered(theirs[1])
-        ingress.offer(ours[1])
-        scaled = ours[2] is not None and theirs[2] is not None
-        return Flow(
-            key,
-            egress,
-            ingress,
-            hello=hello,
-            identity=session.remote_static,
-            key_id=key_id,
-            confirmed=confirmed,
-            outgoing=confirmed,
-            carrier=carrier,
-            mss=mss,
-            scales=(ours[2] or 0, theirs[2] or 0) if scaled else (0, 0),
-            now=now,
-            outcome=self._outcome,
-            paths=self.paths,
-        )
+    def has_proven(self, flow: Flow, now: float) -> None:
+        """The peer that dialled has proven its public key."""
+        self.offers.note(flow.identity, flow.key_id, now, flow.path.peer)
+        self.ephemerals.expect(flow.identity)
 
     def take_policy(self, policy: Policy) -> None:
         """Another policy; attempts of peers that it does not trust are given up."""

@@ -18,7 +18,7 @@ class Dialling:
     __slots__ = ("bare", "begun", "dial", "expires", "isn", "owner", "scale", "syns", "window")
 
     def __init__(self, dial: Dial, segment: Segment, options: SynOptions, owner: int | None, now: float) -> None:
-        """`owner`: the user whose socket it is; None if the kernel knows of no such socket."""
+        """`owner`: the user whose socket it is; None if the kernel knows of no such socket, or was not asked yet."""
         self.dial, self.isn, self.scale, self.window = dial, segment.seq, options.window_scale, segment.window
         self.owner = owner
         self.begun, self.expires = now, now + LIFETIME
@@ -57,6 +57,19 @@ class Dials:
         self.forget(key)
         self.by_key[key] = attempt
         self._of.setdefault(attempt.owner, {})[key] = None
+
+    def is_filling(self) -> bool:
+        """Whether there may soon be no room: whose the attempts are has to be known by then."""
+        return len(self.by_key) >= self.limit // 2
+
+    def belongs(self, key: bytes, owner: int | None) -> None:
+        """The user whose attempt this is has been found out."""
+        attempt = self.by_key.get(key)
+        if attempt is None or attempt.owner == owner:
+            return
+        self.forget(key)
+        attempt.owner = owner
+        self.add(key, attempt)
 
     def which_sent(self, hello: Buffer) -> bytes | None:
         """The key of the attempt whose message 1 this is."""

@@ -98,6 +98,14 @@ class Engine:
         """What the operator allows."""
         return self.admission.policy
 
+    def put_behind(self, behind: Callable[[Callable[[], None]], None]) -> None:
+        """Have `behind` do what no verdict waits for; it must be done before the next packet is decided."""
+        self.admission.behind = behind
+
+    def look_ahead(self, key: bytes) -> None:
+        """A packet has left whose connection is in `outcome.ahead`: be ready for the answer."""
+        self.admission.look_ahead(key)
+
     # -- packets
 
     def egress(self, packet: Buffer, skb_info: int, now: float) -> Verdict:
@@ -168,7 +176,7 @@ class Engine:
         verdict = flow.from_network(segment)
         if self._unconfirmed and flow.confirmed and flow.key in self._unconfirmed:
             self.table.confirm(flow)
-            self.admission.offers.note(flow.identity, flow.key_id, now, flow.path.peer)
+            self.admission.has_proven(flow, now)
         return verdict
 
     def _rare_in(self, segment: Segment, flow: Flow | None, now: float) -> Verdict:
@@ -288,6 +296,7 @@ class Engine:
         for flow in distrusted:
             self.table.abort(flow.key, now, "its peer is not listed any more")
             self.admission.offers.forget(flow.identity)
+            self.ephemerals.forget(flow.identity)
         plain = [key for key in self._plain if not policy.plaintext_allowed(peer_of(key))]
         checks = self.table.check_keys()
         ended = [key for key in checks if not policy.is_probe(peer_of(key)) and policy.leave(peer_of(key)) is None]

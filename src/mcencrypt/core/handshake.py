@@ -142,7 +142,7 @@ class Session(NamedTuple):
 class Dial:
     """Our side of a connection that the local socket opens: message 1, made once per SYN."""
 
-    __slots__ = ("_carrier", "_initiator", "hello", "peer_offers", "secret")
+    __slots__ = ("_carrier", "_ephemeral", "_initiator", "hello", "peer_offers", "secret")
 
     def __init__(
         self,
@@ -157,9 +157,14 @@ class Dial:
         self.secret, self._carrier = secret, carrier
         #: Whether the peer, too, offers this key when it dials; known once `finish` has read message 2.
         self.peer_offers = False
+        self._ephemeral = ephemeral
         self._initiator = Initiator(secret.starts[carrier], static, ephemeral)
         noise = self._initiator.write_message_1(_payload.pack(OFFERS_THIS_KEY if offers else 0, unix_ms))
         self.hello = secret.seal(carrier.message_1, noise)
+
+    def expect(self, remote_static: bytes) -> None:
+        """The peer's public key is likely to be this one: what can be computed with it ahead is."""
+        self._ephemeral.expect(remote_static)
 
     def finish(self, hello: Buffer) -> Session:
         """Read message 2, which must be under the same key.  Raises Refused and can be tried again with another."""

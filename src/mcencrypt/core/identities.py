@@ -58,6 +58,18 @@ class Identities:
                 f"`mcencrypt peers add NAME {key}`",
             )
 
+    def expected_at(self, policy: Policy, key: bytes) -> bytes | None:
+        """The public key that is likely to answer our dial (its key, ours first); None if nobody knows.
+
+        A guess, from which nothing follows but what is computed ahead.
+        """
+        endpoint = endpoints(key)[1]
+        pinned = policy.pinned_at(endpoint)
+        if pinned is not None:
+            return next(iter(pinned)) if len(pinned) == 1 else None
+        known = self.answers.known.get(endpoint)
+        return None if known is None else known.identity
+
     def led_back(self, dialled: bytes, now: float) -> None:
         """A dial of ours (its key, ours first) has come back: what it dialled is an address of this node."""
         endpoint = endpoints(dialled)[1]

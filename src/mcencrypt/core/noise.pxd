@@ -7,6 +7,11 @@ cimport mcencrypt.core.noisecrypto as noisecrypto
 cdef class KeyPair:
     cdef readonly object private
     cdef readonly bytes public
+    cdef bytes _partner, _product
+
+    cpdef expect(self, bytes public)
+
+    cpdef bytes exchange(self, bytes public)
 
 
 cdef class SymmetricState:
@@ -45,3 +50,5 @@ cdef class Responder:
     cdef KeyPair _static
     cdef public SymmetricState _symmetric
     cdef public bytes remote_ephemeral, remote_static
+
+    cpdef tuple write_message_2(self, bytes payload, KeyPair ephemeral)

@@ -40,12 +40,29 @@ class NoiseError(Exception):
 class KeyPair:
     """An X25519 key with its public half, which costs as much as an exchange: computed once."""
 
-    __slots__ = ("private", "public")
+    __slots__ = ("_partner", "_product", "private", "public")
 
     def __init__(self, private: X25519PrivateKey) -> None:
         self.private = private
         #: 32 bytes.
         self.public = public_bytes(private)
+        #: A public key with which the exchange has been made ahead, and what came of it.
+        self._partner = self._product = b""
+
+    def expect(self, public: bytes) -> None:
+        """Make the exchange with that public key ahead; with a later one it is made when it is asked for, as ever."""
+        try:
+            product = _exchange(self, X25519PublicKey.from_public_bytes(public))
+        except NoiseError:
+            return  # whoever asks for it will hear
+        self._partner, self._product = public, product
+
+    def exchange(self, public: bytes) -> bytes:
+        """DH of the two (4.1), 32 bytes. Raises NoiseError if `public` is of low order."""
+        # That they are compared in a time that depends on them gives nothing away: both are public keys.
+        if self._product and self._partner == public:
+            return self._product
+        return _exchange(self, X25519PublicKey.from_public_bytes(public))
 
 
 def rekey(key: bytes) -> bytes:
@@ -119,11 +136,6 @@ def _exchange(own: KeyPair, remote: X25519PublicKey) -> bytes:
         raise NoiseError("low-order public key") from None
 
 
-def exchange(own: KeyPair, public: bytes) -> bytes:
-    """DH of the two (4.1). Raises NoiseError if `public` is of low order."""
-    return _exchange(own, X25519PublicKey.from_public_bytes(public))
-
-
 def public_bytes(private: X25519PrivateKey) -> bytes:
     """The 32-byte public key of `private`."""
     return private.public_key().public_bytes_raw()
@@ -167,7 +179,7 @@ class Initiator:
         symmetric.mix_key(_exchange(self._ephemeral, remote))
         symmetric.mix_key(_exchange(self._static, remote))
         static = symmetric.decrypt_and_hash(message[DH_LENGTH : 2 * DH_LENGTH + TAG_LENGTH])
-        symmetric.mix_key(exchange(self._ephemeral, static))
+        symmetric.mix_key(self._ephemeral.exchange(static))
         payload = symmetric.decrypt_and_hash(message[2 * DH_LENGTH + TAG_LENGTH :])
         self.remote_static = static
         sending, receiving = symmetric.split()
@@ -216,7 +228,7 @@ class Responder:
         symmetric.mix_hash(e)
         symmetric.mix_key(e)
         symmetric.mix_key(_exchange(ephemeral, remote))
-        symmetric.mix_key(exchange(ephemeral, self.remote_static))
+        symmetric.mix_key(ephemeral.exchange(self.remote_static))
         static = symmetric.encrypt_and_hash(self._static.public)
         symmetric.mix_key(_exchange(self._static, remote))
         message = e + static + symmetric.encrypt_and_hash(payload)

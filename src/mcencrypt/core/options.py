@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
+
+import mcencrypt.core.headers as headers
 
 from .packet import MASK32, Buffer
 from .record import OVERHEAD
 
-END, NOP, MSS, WINDOW_SCALE, SACK_PERMITTED, SACK, TIMESTAMPS = 0, 1, 2, 3, 4, 5, 8
-MD5, AUTHENTICATION, MPTCP, FAST_OPEN, EXPERIMENT = 19, 29, 30, 34, 254
+END, NOP, SACK_PERMITTED, SACK, TIMESTAMPS = 0, 1, 4, 5, 8
 
 #: NOP NOP TIMESTAMPS(10): what nearly every segment after the handshake carries, and nothing to translate.
 ONLY_TIMESTAMPS: Final = b"\x01\x01\x08\x0a"
@@ -20,7 +20,6 @@ DEFAULT_MSS: Final = {False: 536, True: 1220}
 #: Linux takes no smaller one (tcp_min_snd_mss).
 SMALLEST_MSS: Final = 48
 
-_EXPERIMENTAL_FAST_OPEN: Final = b"\xf9\x89"  # RFC 7413 section 4.1.1
 _word = Struct("!I").unpack_from
 _two_words = Struct("!II").unpack_from
 
@@ -47,8 +46,7 @@ def walk(options: Buffer) -> Iterator[tuple[int, int, int]]:
         at += length
 
 
-@dataclass(frozen=True, slots=True)
-class SynOptions:
+class SynOptions(NamedTuple):
     """What the options of a SYN or SYN-ACK say, and what of them may be passed on."""
 
     passed: bytes
@@ -67,30 +65,8 @@ def read_syn(options: Buffer, mss_limit: int | None = None, ipv6: bool = False) 
 
     With `mss_limit`, for a peer's SYN, the MSS becomes min(peer's MSS, limit) less a record's overhead.
     """
-    passed = bytearray(options)
-    mss_at = 0
-    mss = DEFAULT_MSS[ipv6]
-    scale = None
-    signed = False
-    for kind, start, end in walk(options):
-        if kind == MSS and end - start == 4:
-            mss_at = start + 2
-            mss = passed[mss_at] << 8 | passed[mss_at + 1]
-        elif kind == WINDOW_SCALE and end - start == 3:
-            scale = min(passed[start + 2], 14)  # RFC 7323 section 2.3
-        elif kind in (MD5, AUTHENTICATION):
-            signed = True
-        elif kind in (MPTCP, FAST_OPEN) or (
-            kind == EXPERIMENT and bytes(passed[start + 2 : start + 4]) == _EXPERIMENTAL_FAST_OPEN
-        ):
-            passed[start:end] = bytes((NOP,)) * (end - start)
-    if mss_limit is not None:
-        mss = max(min(mss, mss_limit) - OVERHEAD, SMALLEST_MSS)
-        if mss_at:
-            passed[mss_at : mss_at + 2] = mss.to_bytes(2, "big")
-        elif len(passed) <= 36:  # the header has room for 40 bytes of options
-            passed[:0] = bytes((MSS, 4)) + mss.to_bytes(2, "big")
-    return SynOptions(bytes(passed), mss, scale, signed)
+    limit = -1 if mss_limit is None else mss_limit
+    return SynOptions(*headers.syn_options(options, DEFAULT_MSS[ipv6], limit, OVERHEAD, SMALLEST_MSS))
 
 
 def timestamps(options: Buffer) -> tuple[int, int] | None:

@@ -10,8 +10,11 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
+import mcencrypt.core.headers as headers
+
 from .checksum import Buffer as Buffer
 from .checksum import ipv4_header_checksum, write_tcp_checksum
+from .headers import source_first as source_first
 from .reasons import Reason
 
 FIN: Final = 0x01
@@ -29,9 +32,7 @@ MASK32: Final = 0xFFFFFFFF
 #: The largest packet that a verdict can carry: nla_len is 16 bits wide and counts its own 4-byte header.
 VERDICT_LIMIT: Final = 65531
 
-_tcp = Struct("!IIBBH").unpack_from
 read_word = Struct("!I").unpack_from
-_write_tcp = Struct("!IIBBHI").pack_into
 _write_u16 = Struct("!H").pack_into
 
 
@@ -54,46 +55,21 @@ class Segment:
 
     def __init__(self, packet: Buffer) -> None:
         """Raises Unusable: truncated packets, fragments, extension headers, anything but TCP."""
-        length = len(packet)
-        if length < 40:
-            raise Unusable("truncated")
-        version = packet[0] >> 4
-        if version == 4:
-            tcp_at = (packet[0] & 15) * 4
-            end = packet[2] << 8 | packet[3]
-            if packet[6] & 0x3F or packet[7]:
-                raise Unusable("fragment")
-            if packet[9] != 6:
-                raise Unusable("not-tcp")
-            if tcp_at < 20:
-                raise Unusable("malformed")
-            ports_at = tcp_at
-            self.ipv6 = False
-        elif version == 6:
-            tcp_at = 40
-            end = 40 + (packet[4] << 8 | packet[5])
-            if packet[6] != 6:
-                raise Unusable("fragment" if packet[6] == 44 else "extension-header")
-            ports_at = 40
-            self.ipv6 = True
-        else:
-            raise Unusable("not-ip")
-        if end > length:
-            raise Unusable("truncated")
-        if end < length or end < tcp_at + 20:
-            raise Unusable("malformed")
-        self.seq, self.ack, offset, self.flags, self.window = _tcp(packet, tcp_at + 4)
-        payload_at = tcp_at + (offset >> 4) * 4
-        if payload_at < tcp_at + 20 or payload_at > end:
-            raise Unusable("malformed")
+        found = headers.dissect(packet)
+        if isinstance(found, str):
+            raise Unusable(found)
         self.packet = packet
-        self.tcp_at = tcp_at
-        self.payload_at = payload_at
-        self.end = end
-        if tcp_at == 20 or version == 6:  # addresses and ports stand side by side
-            self.source_first = bytes(packet[8 if version == 6 else 12 : ports_at + 4])
-        else:
-            self.source_first = source_first(packet)
+        (
+            self.ipv6,
+            self.tcp_at,
+            self.payload_at,
+            self.end,
+            self.seq,
+            self.ack,
+            self.flags,
+            self.window,
+            self.source_first,
+        ) = found
 
     def options(self) -> Buffer:
         """The TCP options, padding included."""
@@ -105,14 +81,6 @@ class Segment:
     def ecn(self) -> int:
         """The ECN bits of the IP header (RFC 3168 section 5)."""
         return (self.packet[1] >> 4 if self.ipv6 else self.packet[1]) & 3
-
-
-def source_first(packet: Buffer) -> bytes:
-    """Addresses and ports in the order of an IP packet, which must have a TCP header right behind its own."""
-    if packet[0] >> 4 == 6:
-        return bytes(packet[8:44])
-    tcp_at = (packet[0] & 15) * 4
-    return bytes(packet[12:20]) + bytes(packet[tcp_at : tcp_at + 4])
 
 
 def rebuild(
@@ -131,32 +99,18 @@ def rebuild(
     receiver lose a byte.  `options` must be padded to a multiple of 4 bytes.  `identification_step` is added to
     the IPv4 identification, for packets that travel beside the original; 0 is avoided, the kernel would replace it.
     """
-    old, tcp_at = segment.packet, segment.tcp_at
-    if options is None:
-        packet = bytearray().join((old[: segment.payload_at], *payload))
-        offset = packet[tcp_at + 12]
-    else:
-        packet = bytearray().join((old[: tcp_at + 20], options, *payload))
-        offset = (20 + len(options)) << 2 | packet[tcp_at + 12] & 0x0F
-    _write_tcp(
-        packet,
-        tcp_at + 4,
-        seq & MASK32,
-        ack & MASK32,
-        offset,
-        (segment.flags if flags is None else flags) & ~URG,
+    return headers.rebuilt(
+        segment.packet,
+        segment.tcp_at,
+        segment.payload_at,
+        options,
+        payload,
+        seq,
+        ack,
+        segment.flags if flags is None else flags,
         segment.window if window is None else window,
-        0,  # checksum and urgent pointer
+        identification_step,
     )
-    if segment.ipv6:
-        _write_u16(packet, 4, len(packet) - 40)
-    else:
-        _write_u16(packet, 2, len(packet))
-        if identification_step:
-            _write_u16(packet, 4, ((packet[4] << 8 | packet[5]) + identification_step) & 0xFFFF or 1)
-        _write_u16(packet, 10, ipv4_header_checksum(packet, tcp_at))
-    write_tcp_checksum(packet, tcp_at, segment.ipv6)
-    return bytes(packet)
 
 
 def with_ecn(packet: bytes, ecn: int) -> bytes:

@@ -7,26 +7,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
-cdef extern from *:
-    """
-    /* RFC 1071, in the machine's byte order, 4 bytes at a time into 64 bits: gcc makes vector code of it. */
-    static uint64_t prim_add(const unsigned char *p, int n) {
-        uint64_t s = 0;
-        int i, words = n >> 2;
-        for (i = 0; i < words; i++) { uint32_t v; memcpy(&v, p + 4 * i, 4); s += v; }
-        p += 4 * words; n -= 4 * words;
-        if (n >= 2) { uint16_t v; memcpy(&v, p, 2); s += v; p += 2; n -= 2; }
-        if (n) s += *p;   /* little-endian: the byte is the low one of its word */
-        return s;
-    }
-    static uint16_t prim_fold(uint64_t s) {
-        while (s >> 16) s = (s & 0xffff) + (s >> 16);
-        return s;
-    }
-    """
-    unsigned long long prim_add(const unsigned char *data, int length) noexcept nogil
-    unsigned int prim_fold(unsigned long long total) noexcept nogil
-
 DEF HEADER_SIZE = 6
 DEF TAG_SIZE = 16
 DEF FINAL_BIT = 0x8000

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .noise import DH_LENGTH, TAG_LENGTH, KeyPair, NoiseError, SymmetricState, exchange
+from .noise import DH_LENGTH, TAG_LENGTH, KeyPair, NoiseError, SymmetricState
 
 PROTOCOL_NAME: Final = b"Noise_X_25519_AESGCM_SHA256".ljust(32, b"\0")
 #: A message without payload.
@@ -26,9 +26,9 @@ def seal(sender: KeyPair, receiver: bytes, ephemeral: KeyPair, payload: bytes, p
     """
     state = _begin(prologue, receiver)
     state.mix_hash(ephemeral.public)
-    state.mix_key(exchange(ephemeral, receiver))
+    state.mix_key(ephemeral.exchange(receiver))
     static = state.encrypt_and_hash(sender.public)
-    state.mix_key(exchange(sender, receiver))
+    state.mix_key(sender.exchange(receiver))
     return ephemeral.public + static + state.encrypt_and_hash(payload)
 
 
@@ -39,9 +39,9 @@ def unseal(receiver: KeyPair, message: bytes, prologue: bytes) -> tuple[bytes, b
     state = _begin(prologue, receiver.public)
     ephemeral, rest = message[:DH_LENGTH], message[DH_LENGTH:]
     state.mix_hash(ephemeral)
-    state.mix_key(exchange(receiver, ephemeral))
+    state.mix_key(receiver.exchange(ephemeral))
     sender = state.decrypt_and_hash(rest[: DH_LENGTH + TAG_LENGTH])
-    state.mix_key(exchange(receiver, sender))
+    state.mix_key(receiver.exchange(sender))
     return sender, state.decrypt_and_hash(rest[DH_LENGTH + TAG_LENGTH :])
 
 

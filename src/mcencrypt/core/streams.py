@@ -290,7 +290,9 @@ class Streams(StreamTable):
         answer = Answer(secret, self._admission.static, hello, unix_ms, Carrier.STREAM)
         self._admission.identities.check(self._admission.policy, answer.remote_static)
         self._admission.replays.admit(answer.ephemeral, name, answer.timestamp_ms, unix_ms, now)
-        message, session = answer.reply(self._admission.ephemerals.take(), unix_ms, self._ring.offered is answer.secret)
+        message, session = answer.reply(
+            self._admission.ephemerals.take(answer.remote_static), unix_ms, self._ring.offered is answer.secret
+        )
         reply = answered.reply
         assert reply is not None
         flow = self._flow(
@@ -312,7 +314,7 @@ class Streams(StreamTable):
         confirmed: bool,
         now: float,
     ) -> Flow:
-        return self._admission.make_flow(
+        return self._admission.making.flow(
             stream.key, ours, theirs, session, key_id, mss, b"", confirmed, now, Carrier.STREAM
         )
 
@@ -363,7 +365,7 @@ class Streams(StreamTable):
         if not self._table.add(flow):
             self._fail(answered, "too-many-connections", "the connection table is full")
             return [answered.reset_socket()]
-        self._admission.offers.note(flow.identity, flow.key_id, flow.created, flow.path.peer)
+        self._admission.has_proven(flow, flow.created)
         outputs = answered.release(self._outcome, echo, segment)
         if flow.ingress.ledger.plain_edge == 0:
             # A record of nothing: our socket does not know that there is something to acknowledge.

@@ -233,10 +233,14 @@ class Table:
 
     # -- coming
 
+    def has_room(self, key: bytes) -> bool:
+        """Whether `add` would take a flow with that key."""
+        return key in self.by_local or len(self.by_local) < MAX_FLOWS
+
     def add(self, flow: Flow) -> bool:
         """Take a flow whose handshake has succeeded, in place of what was there before; False if the table is full."""
         key = flow.key
-        if key not in self.by_local and len(self.by_local) >= MAX_FLOWS:
+        if not self.has_room(key):
             return False
         if self.stage(key) is not Gone.UNKNOWN:
             self._leave(key, Cause.REPLACED)

@@ -36,10 +36,14 @@ class Datapath:
         self._destroy, self._destroy_suspect, self._reporter = destroy, destroy_suspect, reporter
         self._injector = injector
         engine.express.underway = injector.underway
+        #: What the engine does behind a verdict.
+        self._behind: list[Callable[[], None]] = []
+        engine.put_behind(self._behind.append)
         #: Looks up what will be asked of a connection, of which a packet has just left by a device.
         self.look_ahead: Callable[[bytes, int], None] = _nothing
         self._ahead: list[tuple[bytes, int]] = []
         self._queue = open_queue(self._decide)
+        self._queue.behind = self._catch_up
         #: Handles the packets of the queue: `Queue.serve`.
         self.serve: Callable[[int, float], bool] = self._queue.serve
 
@@ -55,7 +59,9 @@ class Datapath:
         if outcome.injections:
             self._inject()
         while self._ahead:
-            self.look_ahead(*self._ahead.pop())
+            key, device = self._ahead.pop()
+            self._engine.look_ahead(key)
+            self.look_ahead(key, device)
         while outcome.sockets:
             self._destroy(outcome.sockets.pop())
         while outcome.suspects:
@@ -102,6 +108,8 @@ class Datapath:
 
     def _decide(self, packet: memoryview, skb_info: int, outgoing: bool, now: float) -> Verdict:
         engine, outcome = self._engine, self._outcome
+        if self._behind:
+            self._catch_up()  # the verdict before this one could not be given
         if outcome.injections:
             self._inject()  # what followed the packet before this one
         if not outgoing:
@@ -117,6 +125,11 @@ class Datapath:
             self._ahead += ((key, device) for key in outcome.ahead)
             outcome.ahead.clear()
         return verdict
+
+    def _catch_up(self) -> None:
+        """Do what the verdict that has just been given did not wait for."""
+        while self._behind:
+            self._behind.pop()()
 
     def _inject_ahead(self) -> None:
         """Send to the network what an incoming packet set free, before the local socket answers that packet."""

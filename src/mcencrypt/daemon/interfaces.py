@@ -158,6 +158,12 @@ class Decider(Protocol):
     def ingress(self, packet: Buffer, skb_info: int, now: float) -> Verdict:
         """One that came from the network."""
 
+    def put_behind(self, behind: Callable[[Callable[[], None]], None]) -> None:
+        """Who does what no verdict waits for, before the next packet is decided."""
+
+    def look_ahead(self, key: bytes) -> None:
+        """Be ready for the answer to a packet of this connection, which has just left."""
+
 
 class Reporter(Protocol):
     """Says what has happened."""
@@ -192,6 +198,8 @@ class Queue(Protocol):
     #: Losses that the kernel reported, and verdicts that could not be given as decided.
     enobufs: int
     bad_verdicts: int
+    #: Called right behind each verdict that was decided.
+    behind: Callable[[], None]
 
     @property
     def outgoing(self) -> bool:

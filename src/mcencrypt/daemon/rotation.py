@@ -73,7 +73,7 @@ class Rotation:
         """The part of a status about keys: those accepted, then retired ones that still carry connections."""
         connections = self._connections(now)
         accepted = [secret.key_id for secret in self._ring]
-        last_used = self._engine.admission.last_used
+        last_used = self._engine.admission.making.last_used
         return {
             "keys": [
                 {

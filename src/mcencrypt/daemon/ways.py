@@ -21,6 +21,9 @@ class Ways:
     def __init__(self, sockets: Sockets, routes: Routes) -> None:
         self.handlings = Handlings(sockets.handling, routes.device)
         self._sockets, self._routes = sockets, routes
+        #: The connection whose socket was looked at last, and what the kernel said of it.
+        self._told_of = b""
+        self._told: Handling | None = None
         #: Index of the device that the packet being decided came by, or leaves by; 0 where it did not, or does not.
         self.came_by: Callable[[], int] = _none
         self.leaves_by: Callable[[], int] = _none
@@ -35,10 +38,12 @@ class Ways:
 
         Not of one whose socket is gone already: that costs a look at all of them, and any user can cause it.
         """
-        if self.owner_of(key) is None:
+        told = self._told if self._told_of == key else self._look_at(key)
+        self._told_of = b""
+        if told is None:
             return
         path = Path.of(key)
-        way = self.handlings.of(key, time.monotonic(), seen)._replace(priority=0)
+        way = self.handlings.of(key, time.monotonic(), seen, told)._replace(priority=0)
         self._routes.mtu(path.peer, path.own, way)
 
     def route_mtu(self, path: Path) -> int:
@@ -50,7 +55,14 @@ class Ways:
 
     def owner_of(self, key: bytes) -> int | None:
         """The user whose socket a connection is, by its key, ours first; None if there is none, or no answer."""
+        told = self._look_at(key)
+        return None if told is None else told.uid
+
+    def _look_at(self, key: bytes) -> Handling | None:
+        """What the kernel says of a connection's socket; kept for who asks of the same one next."""
         try:
-            return self._sockets.owner(Ends.of(key))
+            self._told = self._sockets.handling_lately(Ends.of(key))
         except OSError:
-            return None
+            self._told = None
+        self._told_of = key
+        return self._told

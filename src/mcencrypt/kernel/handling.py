@@ -58,11 +58,11 @@ class Handlings:
         self._socket, self._device = socket, device
         self._known: dict[bytes, _Known] = {}
 
-    def of(self, key: bytes, now: float, seen: int = 0) -> Handling:
+    def of(self, key: bytes, now: float, seen: int = 0, told: Handling | None = None) -> Handling:
         """How this connection's packets are handled, or were last; `now` in seconds, monotonic.
 
         `seen`: the device by which one of them is just leaving, if that is known. Of equal routes the kernel takes one
-        by a hash that nobody else can be sure of.
+        by a hash that nobody else can be sure of. `told`: what the kernel's socket has just said, if it was asked.
         """
         known = self._known.get(key)
         if known is not None and now - known.asked < FRESH and seen in (0, known.seen):
@@ -70,7 +70,7 @@ class Handlings:
         if known is not None and not seen:
             seen = known.seen
         try:
-            handling = self._ask(Ends.of(key), known, seen)
+            handling = self._ask(Ends.of(key), known, seen, told)
         except OSError:  # the kernel did not answer: what it said before still is the best guess
             handling = known.handling if known else ANYHOW
         self._known.pop(key, None)
@@ -78,8 +78,9 @@ class Handlings:
         self._known[key] = _Known(handling, now, seen)
         return handling
 
-    def _ask(self, ends: Ends, known: _Known | None, seen: int) -> Handling:
-        told = self._socket(ends)
+    def _ask(self, ends: Ends, known: _Known | None, seen: int, told: Handling | None) -> Handling:
+        if told is None:
+            told = self._socket(ends)
         if told is None:
             if known is not None:
                 return known.handling

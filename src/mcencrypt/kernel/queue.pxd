@@ -9,6 +9,7 @@ from mcencrypt.core.prim cimport Reply
 cdef class Queue:
     cdef public int number
     cdef public long long enobufs, bad_verdicts
+    cdef public object behind
     cdef object _decide, _queue, _socket
     cdef Express _express
     cdef Reply _reply

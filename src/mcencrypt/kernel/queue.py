@@ -76,6 +76,8 @@ class Queue:
         self.number = number
         self._decide, self._express = decide, express
         self._reply = Reply()
+        #: Called right behind each verdict of `decide`, before the next packet.
+        self.behind: Callable[[], None] = _nothing
         #: Times that the kernel said it had dropped packets because our socket was full.
         self.enobufs = 0
         #: Verdicts that could not be given as decided: the packet was dropped.
@@ -210,6 +212,7 @@ class Queue:
             nfq.accept(self.number, message)
         elif not isinstance(verdict, bytes) or not nfq.replace(self.number, message, verdict):
             self._failed(message)
+        self.behind()
 
     def _failed(self, message: nfq.Message) -> None:
         """Whatever happens, a packet gets a verdict: without one it would stay in the kernel's queue for ever."""
@@ -259,6 +262,10 @@ class Queue:
                     )
                 return
         raise OperatorError(f"the kernel did not answer the configuration of netfilter queue {self.number}")
+
+
+def _nothing() -> None:
+    """Nothing waits for a verdict."""
 
 
 def _nobody(packet: Any) -> None:

@@ -195,13 +195,13 @@ class Sockets:
         found = self._find(ends, AS_OF_NOW)
         return self._destroyed.get(ends) if found is None else found.handling
 
-    def owner(self, ends: Ends) -> int | None:
-        """The user whose socket this connection is; None if there is none.
+    def handling_lately(self, ends: Ends) -> Handling | None:
+        """The same of a socket that is there, None for any other; costs strangers' packets no look at all sockets each.
 
         One that is bound to a device may be missed in its first tenth of a second.
         """
         found = self._find(ends, DUMP_EVERY)
-        return None if found is None else found.handling.uid
+        return None if found is None else found.handling
 
     def can_destroy(self) -> bool:
         """True if the kernel has SOCK_DESTROY and lets us use it. Raises OSError for any other failure."""

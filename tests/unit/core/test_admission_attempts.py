@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from mcencrypt.core import admission, engine
 from mcencrypt.core.handshake import HELLO_LENGTH
+from mcencrypt.core.status import State
 from mcencrypt.core.verdict import DROP
 from tests.helpers.packets import ACK, PSH, RST, SYN, Packet, options_of
 from tests.helpers.sides import (
@@ -257,3 +259,29 @@ def test_valid_messages_from_a_clock_ahead_shut_out_nobody() -> None:
         b.ingress(make(local, B, ISN_A + 1 + HELLO_LENGTH, 0, RST))
     assert b.engine.admission.answering == {} and b.refused["clock-skew"] > 100
     connect(c, b, local=SECOND)
+
+
+def test_what_a_dial_becomes_can_wait_until_its_verdict_is_given() -> None:
+    a, b = pair()
+    behind: list[Callable[[], None]] = []
+    a.engine.put_behind(behind.append)
+    b.gets(a.dials())
+    seen = a.gets(b.sends(make(B, A, ISN_B, ISN_A + 1, SYN | ACK)))
+    assert (seen.flags, seen.ack) == (SYN | ACK, ISN_A + 1), "our socket hears at once"
+    assert a.states() == [State.HANDSHAKE] and len(behind) == 1
+    behind.pop()()
+    assert a.states() == [State.ENCRYPTED] and not a.engine.admission.dialling
+    a.engine.put_behind(lambda work: work())
+    b.gets(a.sends(make(A, B, ISN_A + 1, ISN_B + 1, ACK)))
+    say(a, b, b"words")
+
+
+def test_a_refused_answer_leaves_nothing_to_be_done() -> None:
+    a, b = pair()
+    behind: list[Callable[[], None]] = []
+    a.engine.put_behind(behind.append)
+    b.gets(a.dials())
+    answer = b.sends(make(B, A, ISN_B, ISN_A + 1, SYN | ACK))
+    broken = replace(answer, payload=answer.payload[:-1] + bytes((answer.payload[-1] ^ 1,)))
+    assert a.gets(broken).flags == RST | ACK
+    assert behind == [] and a.states() == []

@@ -26,7 +26,9 @@ class Users:
         return user if user < 9 else None
 
     def dials(self, port: int) -> bool:
-        return self.side.egress(make((A[0], port), B, ISN_A, 0, SYN)) is not DROP
+        left = self.side.egress(make((A[0], port), B, ISN_A, 0, SYN)) is not DROP
+        self.side.engine.look_ahead(key_of((A[0], port), B))
+        return left
 
     def held(self) -> list[int]:
         """The ports that are dialling."""
@@ -66,6 +68,31 @@ def test_an_attempt_on_the_same_ports_takes_the_place_of_the_one_before() -> Non
     assert users.held() == [1000]
     users.side.engine.admission.dials.forget(key_of((A[0], 1000), B))
     assert users.held() == [] and users.side.engine.admission.dials._of == {}
+
+
+def test_whose_a_dial_is_is_asked_when_its_syn_has_left_and_before_where_there_is_little_room() -> None:
+    users = Users(limit=4)
+    owner_of, asked = users.owner_of, list[bytes]()
+
+    def asks(key: bytes) -> int | None:
+        asked.append(key)
+        return owner_of(key)
+
+    admission = users.side.engine.admission
+    admission._around = replace(admission._around, owner_of=asks)
+    for port in (1000, 2000, 3000):
+        assert users.side.egress(make((A[0], port), B, ISN_A, 0, SYN)) is not DROP
+    keys = [key_of((A[0], port), B) for port in (1000, 2000, 3000)]
+    assert asked == keys[2:], "two are half of four"
+    assert [one.owner for one in admission.dialling.values()] == [None, None, 3]
+    for key in keys:
+        users.side.engine.look_ahead(key)
+    assert asked == [keys[2], *keys[:2]] and sorted(one.owner for one in admission.dialling.values()) == [1, 2, 3]
+    assert {owner: list(held) for owner, held in admission.dials._of.items()} == {
+        1: [keys[0]], 2: [keys[1]], 3: [keys[2]]
+    }  # fmt: skip
+    users.side.engine.look_ahead(key_of((A[0], 4000), B))
+    assert len(asked) == 3, "of what is not dialling nothing is asked"
 
 
 @pytest.mark.parametrize("acked", [1, 1 + HELLO_LENGTH])

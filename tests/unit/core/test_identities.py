@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from mcencrypt.core.handshake import HELLO_LENGTH, Answer, NetworkSecret
+from mcencrypt.core.handshake import HELLO_LENGTH, Answer, Dial, NetworkSecret
 from mcencrypt.core.identities import MAX_OWN
 from mcencrypt.core.noise import KeyPair
 from mcencrypt.core.verdict import DROP
@@ -21,6 +23,7 @@ from tests.helpers.sides import (
     Side,
     connect,
     identity,
+    key_of,
     make,
     pair,
     private_key,
@@ -81,3 +84,53 @@ def test_an_answer_with_our_own_key_is_refused() -> None:
     [(toward, reset)] = a.injected()
     assert (toward, reset.flags, reset.seq) == ("network", RST, EDGE_A)
     a.untouched()
+
+
+@pytest.fixture
+def expected(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The public keys that dials expect, as they are told."""
+    told: list[bytes] = []
+    monkeypatch.setattr(Dial, "expect", lambda dial, key: told.append(key))
+    return told
+
+
+def dial_again(a: Side, port: int) -> None:
+    """The SYN of another dial to B leaves."""
+    a.sends(make((A[0], port), B, ISN_A, 0, SYN))
+    [key] = a.engine.outcome.ahead
+    a.engine.outcome.ahead.clear()
+    a.engine.look_ahead(key)
+
+
+def test_a_dial_expects_the_key_that_answered_there_before(expected: list[bytes]) -> None:
+    a, b = pair()
+    dial_again(a, 41000)
+    assert expected == [], "nobody has answered there"
+    a.engine.outcome.ahead.clear()
+    connect(a, b)
+    a.engine.outcome.ahead.clear()
+    dial_again(a, 41001)
+    assert expected == [b.engine.admission.static.public]
+
+
+@pytest.mark.parametrize("pinned", [1, 2])
+def test_a_dial_expects_the_key_that_is_pinned_there_if_it_is_one(expected: list[bytes], pinned: int) -> None:
+    a, b = pair()
+    connect(a, b)
+    a.engine.outcome.ahead.clear()
+    keys = frozenset(bytes((n,)) * 32 for n in range(pinned))
+    a.engine.take_policy(replace(a.engine.policy, pinned={B[0]: keys}), 0.0)
+    dial_again(a, 41000)
+    assert expected == (list(keys) if pinned == 1 else [])
+
+
+def test_who_answers_with_another_key_than_was_expected_is_heard_all_the_same() -> None:
+    a, b = pair()
+    connect(a, b)
+    other = Side(7)
+    second: Host = (A[0], 41000)
+    syn = a.sends(make(second, B, ISN_A, 0, SYN))
+    a.engine.look_ahead(key_of(second, B))
+    other.gets(syn)
+    a.gets(other.sends(make(B, second, ISN_B, ISN_A + 1, SYN | ACK)))
+    assert len(a.states()) == 2

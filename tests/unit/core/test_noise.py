@@ -143,3 +143,42 @@ def test_against_noiseprotocol() -> None:
     cipher.rekey()
     cipher.n = 0
     assert other.decrypt(transport(noise.rekey(sending), b"five")) == b"five"
+
+
+def test_an_exchange_that_is_made_ahead_is_the_same() -> None:
+    one, other, third = generate(), generate(), generate()
+    expected = one.private.exchange(other.private.public_key())
+    assert one.exchange(other.public) == expected == other.exchange(one.public)
+    one.expect(other.public)
+    assert one.exchange(other.public) == expected
+    assert one.exchange(third.public) == third.exchange(one.public), "another key than expected"
+    one.expect(third.public)
+    assert one.exchange(other.public) == expected and one.exchange(third.public) == third.exchange(one.public)
+
+
+def test_a_key_of_low_order_is_refused_whether_it_was_expected_or_not() -> None:
+    one, other = generate(), generate()
+    one.expect(bytes(32))
+    with pytest.raises(noise.NoiseError):
+        one.exchange(bytes(32))
+    one.expect(other.public)
+    one.expect(bytes(32))
+    assert one.exchange(other.public) == other.exchange(one.public)
+
+
+@pytest.mark.parametrize("vector", vectors())
+@pytest.mark.parametrize("right", [True, False])
+def test_vector_with_what_is_computed_ahead(vector: dict[str, bytes], right: bool) -> None:
+    start = noise.begin(vector["preshared_key"], vector.get("prologue", b""))
+    init, resp = pair(vector["gen_init_ephemeral"]), pair(vector["gen_resp_ephemeral"])
+    ours = noise.Initiator(start, pair(vector["init_static"]), init)
+    theirs = noise.Responder(start, pair(vector["resp_static"]))
+    message_1 = ours.write_message_1(vector["msg_0_payload"])
+    theirs.read_message_1(message_1)
+    init.expect(pair(vector["resp_static"]).public if right else generate().public)
+    resp.expect(theirs.remote_static if right else generate().public)
+    message_2, sends, receives = theirs.write_message_2(vector["msg_1_payload"], resp)
+    assert (message_1, message_2) == (vector["msg_0_ciphertext"], vector["msg_1_ciphertext"])
+    payload, initiator_sends, initiator_receives = ours.read_message_2(message_2)
+    assert payload == vector["msg_1_payload"] and (initiator_sends, initiator_receives) == (receives, sends)
+    assert transport(sends, vector["msg_3_payload"]) == vector["msg_3_ciphertext"]

@@ -129,4 +129,25 @@ def test_what_will_be_asked_is_looked_up_behind_the_verdict_with_the_device_of_i
     bench.packet(b"another", outgoing=False)
     bench.datapath.carry_out()
     bench.datapath.carry_out()
-    assert asked == [(KEY, 3)]
+    assert asked == [(KEY, 3)] and bench.acts[-1] == "ready for 0"
+
+
+def test_what_no_verdict_waits_for_is_done_right_behind_it(bench: Bench) -> None:
+    def follow(outcome: Outcome) -> None:
+        bench.engine.behind(lambda: bench.acts.append("made"))
+
+    bench.engine.follows[b"answer"] = (ACCEPT, follow)
+    bench.packet(b"answer", outgoing=False)
+    bench.packet(b"next", outgoing=True)
+    assert bench.acts == ["in answer", "verdict", "made", "out next", "verdict"]
+
+
+def test_it_is_done_before_the_next_packet_where_the_verdict_could_not_be_given(bench: Bench) -> None:
+    def follow(outcome: Outcome) -> None:
+        bench.engine.behind(lambda: bench.acts.append("made"))
+
+    bench.engine.follows[b"answer"] = (ACCEPT, follow)
+    bench.queue.behind = lambda: None
+    bench.packet(b"answer", outgoing=False)
+    bench.packet(b"next", outgoing=True)
+    assert bench.acts == ["in answer", "verdict", "made", "out next", "verdict"]

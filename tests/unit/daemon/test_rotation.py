@@ -288,7 +288,7 @@ def test_adding_refuses_what_is_no_key_without_showing_it(node: Station) -> None
 def test_status_counts_connections_and_peers_by_key(node: Station) -> None:
     node.connected(ALICE, ALICE_AT)
     node.offered_by(ALICE, ALICE_AT, NEW_ID)
-    node.engine.admission.last_used[OLD_ID] = 90.0
+    node.engine.admission.making.last_used[OLD_ID] = 90.0
     old, new = node.rotation.describe(100.0)["keys"]
     assert old == {
         "id": OLD_ID.hex(), "accepted": True, "offered": True, "base": True, "connections": 1, "peers": 0,

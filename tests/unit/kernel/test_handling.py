@@ -43,6 +43,12 @@ def test_what_the_socket_says_and_where_that_leads() -> None:
     assert kernel.handlings.of(KEY, 200.0).interface == 9, "no route, but the socket is bound"
 
 
+def test_what_the_socket_has_just_said_is_not_asked_again() -> None:
+    kernel = Kernel()
+    kernel.fails = True
+    assert kernel.handlings.of(KEY, 100.0, 4, TOLD) == TOLD._replace(interface=4) and not kernel.asked
+
+
 def test_a_packet_that_is_seen_to_leave_knows_best_until_routes_change() -> None:
     kernel = Kernel()
     assert kernel.handlings.of(KEY, 100.0).interface == 3

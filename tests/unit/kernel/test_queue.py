@@ -100,6 +100,36 @@ def test_what_the_message_before_was_like_does_not_matter(bench: Bench) -> None:
         assert bench.take(one, other) == [expected(one), expected(other)]
 
 
+def test_what_waits_for_a_verdict_is_done_behind_it_and_before_the_next_packet(bench: Bench) -> None:
+    acts: list[str] = []
+
+    def decide() -> Verdict:
+        acts.append("decided")
+        return ACCEPT
+
+    def behind() -> None:
+        acts.extend(given.verdict for given in bench.binding.verdicts())
+
+    bench.verdict, bench.queue.behind = decide, behind
+    message = RECORDED["egress-ipv4-syn-1"]
+    bench.take(message, message)
+    assert acts == ["decided", "accept"] * 2
+
+
+def test_a_failure_behind_a_verdict_is_counted_and_the_next_packet_gets_its_own(bench: Bench) -> None:
+    failing = iter([True, False])
+
+    def behind() -> None:
+        if next(failing):
+            raise RuntimeError
+
+    bench.queue.behind = behind
+    message = RECORDED["egress-ipv4-syn-1"]
+    bench.take(message, message)
+    assert bench.queue.bad_verdicts == 1
+    assert [given.verdict for given in bench.binding.verdicts()] == ["accept", "drop", "accept"]
+
+
 def test_a_message_without_a_packet_is_dropped_undecided(bench: Bench) -> None:
     message = RECORDED["egress-ipv4-syn-1"]
     head = message[: -len(expected(message).packet) - 4]
