@@ -126,17 +126,18 @@ class Firewall:
         backend = backends(self._environ)[0]
         # asked first: what changes during the look is looked at the next time
         generation = nftables.generation() if backend.kind == "nft" else None
-        now = backend, self.families(), generation
+        families = self.families()
+        now = backend, families, generation
         if generation is not None and self._present == now:
             return State.PRESENT
         self._present = None
-        state = yield from self._look(backend)
+        state = yield from self._look(backend, families)
         if state is State.PRESENT:
             self._present = now
         return state
 
-    def _look(self, backend: Backend) -> Steps[State]:
-        words = [word for family in self.families() for word in (family, backend.command(family, "save"))]
+    def _look(self, backend: Backend, families: tuple[str, ...]) -> Steps[State]:
+        words = [word for family in families for word in (family, backend.command(family, "save"))]
         mark = f"# {os.urandom(16).hex()} "
         name = os.path.basename(words[1])
         words = ["/bin/sh", "-c", _SAVE_SCRIPT, "sh", mark, *words]
@@ -146,7 +147,7 @@ class Firewall:
             raise OperatorError(f"the rules cannot be read: {said or f'exit status {done.status}'}")
         parts = (part.partition("\n") for part in decode(done.out).split(mark)[1:])
         texts = {family: text for family, _, text in parts}
-        return worst(self._judge(backend, family, Ruleset.parse(texts.get(family, ""))) for family in self.families())
+        return worst(self._judge(backend, family, Ruleset.parse(texts.get(family, ""))) for family in families)
 
     def install(self) -> None:
         """`installing`, and wait for it. Raises OperatorError."""
