@@ -38,9 +38,11 @@ def clean(lossy):
 def test_one_connection(clean, version, loss):
     clean.router.loss(loss)
     size = sized(4e6 if loss > 0.01 else 10e6, 1e9 if loss < 0.05 else 1e8)
-    result = transfer(clean.a, clean.b, PORT, version=version, size=size, deadline=900)
-    assert result.differences == []
-    assert clean.router.loss_count() > 0
+    while True:
+        result = transfer(clean.a, clean.b, PORT, version=version, size=size, deadline=900)
+        assert result.differences == []
+        if clean.router.loss_count():  # a few hundred batches may all come through
+            break
     print(f"loss {loss}, {size:.0f} B: Gbit/s {result.received_gbps}, stall {result.longest_stall}")
 
 
