@@ -241,7 +241,7 @@ class Admission:
     def _admit(self, segment: Segment, key: bytes, hello: bytes, now: float) -> Answering:
         """The attempt that a valid message 1 makes.  Raises Refused, and then has changed nothing."""
         secret = self._ring.named_by(hello)
-        secret.check_named(hello, Carrier.SYN.message_1)
+        noise = secret.check_named(hello, Carrier.SYN.message_1)
         attempt_name = segment.source_first + segment.seq.to_bytes(4, "big")
         self.replays.check(named_ephemeral(hello), attempt_name)
         options = self._check_fit(segment, key)
@@ -250,7 +250,7 @@ class Admission:
             len(self.answering) >= MAX_ANSWERING or self._per_address[address] >= MAX_PER_ADDRESS
         ):
             raise Refused("too-many-attempts", "too many of its connections are half open")
-        answer = Answer(secret, self.static, hello, unix_ms)
+        answer = Answer(secret, self.static, hello, unix_ms, noise=noise)
         self.identities.check(self.policy, answer.remote_static)
         self.replays.admit(answer.ephemeral, attempt_name, answer.timestamp_ms, unix_ms, now)
         if key not in self.answering:

@@ -16,9 +16,10 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+import mcencrypt.core.headers as headers
+
 from .addresses import address_of, on_ports, peer_of, reversed_key
 from .admission import Admission
-from .checksum import tcp_checksum_is_right
 from .ephemerals import Ephemerals
 from .fast import Express
 from .flow import Flow
@@ -140,11 +141,9 @@ class Engine:
             if is_icmp(packet):
                 return self._error_in(packet)
             return self.outcome.drop(unusable.reason)
-        if skb_info & CSUM_NOT_VERIFIED:
-            # We write a new checksum, which would launder a corrupted header into a valid one.
-            whole = packet if isinstance(packet, memoryview) and not packet.readonly else bytearray(packet)
-            if not tcp_checksum_is_right(whole, segment.tcp_at, segment.ipv6):
-                return self.outcome.drop("bad-checksum")
+        # We write a new checksum, which would launder a corrupted header into a valid one.
+        if skb_info & CSUM_NOT_VERIFIED and not headers.checksum_is_right(packet, segment.tcp_at):
+            return self.outcome.drop("bad-checksum")
         flow = self._by_remote.get(segment.source_first)
         if segment.flags & SYN or self._answering or self._dialling or flow is None:
             return self._rare_in(segment, flow, now)

@@ -183,11 +183,18 @@ class Answer:
     __slots__ = ("_carrier", "_responder", "ephemeral", "remote_static", "secret", "timestamp_ms")
 
     def __init__(
-        self, secret: NetworkSecret, static: KeyPair, hello: Buffer, unix_ms: int, carrier: Carrier = Carrier.SYN
+        self,
+        secret: NetworkSecret,
+        static: KeyPair,
+        hello: Buffer,
+        unix_ms: int,
+        carrier: Carrier = Carrier.SYN,
+        noise: bytes | None = None,
     ) -> None:
-        """Raises Refused."""
+        """`noise`: what `secret` has found in `hello` already (`check_named`). Raises Refused."""
         self.secret, self._carrier = secret, carrier
-        noise = secret.check(bytes(hello), carrier.message_1)
+        if noise is None:
+            noise = secret.check(bytes(hello), carrier.message_1)
         self._responder = Responder(secret.starts[carrier], static)
         try:
             payload = self._responder.read_message_1(noise)

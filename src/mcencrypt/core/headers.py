@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from .checksum import Buffer, ipv4_header_checksum, write_tcp_checksum
+from .checksum import Buffer, ipv4_header_checksum, tcp_checksum_is_right, write_tcp_checksum
 from .reasons import Reason
 
 #: What `dissect` finds: whether it is IPv6; where the TCP header, the payload and the packet's end are; sequence
@@ -68,6 +68,12 @@ def source_first(packet: Buffer) -> bytes:
     if tcp_at == 20:  # addresses and ports stand side by side
         return bytes(packet[12:24])
     return bytes(packet[12:20]) + bytes(packet[tcp_at : tcp_at + 4])
+
+
+def checksum_is_right(packet: Buffer, tcp_at: int) -> bool:
+    """Whether the TCP checksum of a whole packet is right; if it is not, the packet must be dropped."""
+    whole = packet if isinstance(packet, memoryview) and not packet.readonly else bytearray(packet)
+    return tcp_checksum_is_right(whole, tcp_at, packet[0] >> 4 == 6)
 
 
 def rebuilt(

@@ -5,6 +5,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.string cimport memcpy, memset
 
+from mcencrypt.core.prim cimport checksum_is_right as prim_right
 from mcencrypt.core.prim cimport prim_add, prim_fold, prim_put16, prim_put32, prim_u16, prim_u32
 
 DEF END = 0
@@ -83,6 +84,18 @@ cpdef bytes source_first(object packet):
         if view.len < 44 if view.len and at[0] >> 4 == 6 else view.len < 20 or view.len < (at[0] & 15) * 4 + 4:
             raise ValueError("a packet without addresses and ports")
         return _source_first(at)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cpdef bint checksum_is_right(object packet, int tcp_at) except -1:
+    cdef Py_buffer view
+    PyObject_GetBuffer(packet, &view, PyBUF_SIMPLE)
+    try:
+        if tcp_at < 20 or view.len < tcp_at + 20 or view.len > 0xFFFF + 40:
+            raise ValueError("a packet is as long as its headers say")
+        return prim_right(<const unsigned char *>view.buf, <int>view.len, tcp_at,
+                          (<const unsigned char *>view.buf)[0] >> 4 == 6)
     finally:
         PyBuffer_Release(&view)
 

@@ -285,9 +285,9 @@ class Streams(StreamTable):
         """Message 1: it is answered.  Raises Refused."""
         unix_ms, hello = self._around.unix_ms(), answered.collected.message()
         secret, name = self._ring.named_by(hello), b"stream" + answered.key + answered.remote_isn.to_bytes(4, "big")
-        secret.check_named(hello, Carrier.STREAM.message_1)
+        noise = secret.check_named(hello, Carrier.STREAM.message_1)
         self._admission.replays.check(named_ephemeral(hello), name)
-        answer = Answer(secret, self._admission.static, hello, unix_ms, Carrier.STREAM)
+        answer = Answer(secret, self._admission.static, hello, unix_ms, Carrier.STREAM, noise)
         self._admission.identities.check(self._admission.policy, answer.remote_static)
         self._admission.replays.admit(answer.ephemeral, name, answer.timestamp_ms, unix_ms, now)
         message, session = answer.reply(

@@ -12,6 +12,7 @@ from mcencrypt.core.handshake import (
     HELLO_LENGTH,
     MAX_SKEW_MS,
     Answer,
+    Carrier,
     Dial,
     NetworkSecret,
     Refused,
@@ -210,3 +211,16 @@ def test_a_clock_that_is_off_is_named(skew_ms: int, words: str) -> None:
 @pytest.mark.parametrize("skew_ms", [0, 1, -1, MAX_SKEW_MS, -MAX_SKEW_MS])
 def test_a_clock_that_is_close_enough_is_accepted(skew_ms: int) -> None:
     assert answer(dial(at=NOW + skew_ms).hello).timestamp_ms == NOW + skew_ms
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_takes_a_message_that_was_checked_as_one_that_it_checks(streamed: bool) -> None:
+    carrier = Carrier.STREAM if streamed else Carrier.SYN
+    secret, ephemeral = NetworkSecret(b"k" * 32), KeyPair(X25519PrivateKey.generate())
+    static = KeyPair(X25519PrivateKey.generate())
+    dial = Dial(secret, KeyPair(X25519PrivateKey.generate()), ephemeral, 1000, carrier=carrier)
+    noise = secret.check_named(dial.hello, carrier.message_1)
+    answers = [Answer(secret, static, dial.hello, 1000, carrier, *given) for given in ((), (noise,))]
+    again = KeyPair(X25519PrivateKey.generate())
+    assert answers[0].reply(again, 1000) == answers[1].reply(again, 1000)
+    assert dial.finish(answers[1].reply(again, 1000)[0])

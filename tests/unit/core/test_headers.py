@@ -67,6 +67,22 @@ def test_packets_are_read_alike(packet: bytes, kind: type) -> None:
         )
 
 
+@given(packet=packets(), flip=st.none() | st.integers(0, 10**6), writable=st.booleans())
+def test_checksums_are_judged_alike(packet: bytes, flip: int | None, writable: bool) -> None:
+    found = headers.dissect(packet)
+    if isinstance(found, str):
+        return
+    tcp_at = found[1]
+    whole = bytearray(headers.rebuilt(packet, tcp_at, found[2], None, (packet[found[2] :],), 1, 2, 16, 3, 0))
+    if flip is not None:
+        whole[12 + flip // 8 % (len(whole) - 12)] ^= 1 << flip % 8
+    given_as = memoryview(whole) if writable else memoryview(bytes(whole))
+    right = headers.checksum_is_right(given_as, tcp_at)
+    assert right is twin.checksum_is_right(memoryview(bytearray(whole)), tcp_at)
+    if flip is None:
+        assert right
+
+
 @given(
     packet=packets(),
     options=st.none() | st.binary(max_size=10).map(lambda some: some * 4),
