@@ -24,6 +24,7 @@ from typing import Any
 from . import streams
 
 _BLOCK = 1 << 20
+_SO_MAX_PACING_RATE = 47  # asm-generic/socket.h
 
 
 def say(**event: Any) -> None:
@@ -49,6 +50,7 @@ def tune(sock: socket.socket, options: argparse.Namespace) -> None:
         ("rcvbuf", socket.SOL_SOCKET, socket.SO_RCVBUF),
         ("sndbuf", socket.SOL_SOCKET, socket.SO_SNDBUF),
         ("nodelay", socket.IPPROTO_TCP, socket.TCP_NODELAY),
+        ("pacing", socket.SOL_SOCKET, _SO_MAX_PACING_RATE),
     ):
         if value := getattr(options, name, 0):
             sock.setsockopt(level, option, int(value))
@@ -298,6 +300,9 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--rcvbuf", type=int, default=0, help="SO_RCVBUF, bytes")
         made.add_argument("--sndbuf", type=int, default=0, help="SO_SNDBUF, bytes")
         made.add_argument("--nodelay", action="store_true", help="TCP_NODELAY")
+        made.add_argument(
+            "--pacing", type=float, default=0, help="bytes per second and connection that it sends at most"
+        )
         made.add_argument("--deadline", type=float, default=120, help="seconds for everything")
         return made
 

@@ -9,15 +9,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import mcencrypt
-
 from . import namespace
 from .namespace import PATIENCE, LabError, run, wait_for
+from .nursery import importable
 from .process import Process
 
 _ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
@@ -160,9 +159,24 @@ class Host:
             found.update(zip(names[1:], map(int, numbers[1:]), strict=True))
         return found
 
+    def received(self, interface: str = "eth0") -> int:
+        """Bytes of the packets that have come in on an interface.
+
+        What waits for a stream to be under way asks the kernel, not a daemon: a busy one answers late, and meanwhile
+        the stream has carried many times as much as was awaited.
+        """
+        with self.enter():
+            rows = Path("/proc/thread-self/net/dev").read_text().splitlines()
+        (found,) = (row.split(":")[1].split()[0] for row in rows if row.split(":")[0].strip() == interface)
+        return int(found)
+
     def ip(self, *words: object) -> str:
         """`ip WORDS...` on this host; returns its output."""
         return run(["ip", "-n", self.namespace, *map(str, words)]).stdout
+
+    def batch(self, lines: Iterable[str]) -> None:
+        """`ip LINE` on this host for each of the lines, in one process."""
+        run(["ip", "-n", self.namespace, "-batch", "-"], stdin="".join(f"{line}\n" for line in lines))
 
     def address(self, version: int = 4, interface: str | None = None) -> str:
         """The first address of that IP version, on `interface` or any. Raises LabError if there is none."""
@@ -314,12 +328,6 @@ class Host:
 def comment_match(text: str) -> list[str]:
     """The words that give an iptables rule a comment."""
     return ["-m", "comment", "--comment", text]
-
-
-def importable() -> dict[str, str]:
-    """PYTHONPATH with which a child imports the same lab and mcencrypt as we did, installed or not."""
-    here = (str(folder.resolve().parent) for folder in (Path(__file__).parent, Path(mcencrypt.__path__[0])))
-    return {"PYTHONPATH": os.pathsep.join(filter(None, (*here, os.environ.get("PYTHONPATH"))))}
 
 
 def _environment(extra: dict[str, str] | None) -> dict[str, str] | None:

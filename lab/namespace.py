@@ -16,10 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from mcencrypt.errors import OperatorError
-from mcencrypt.kernel.namespace import setns
+from mcencrypt.kernel.namespace import OWN, setns
+
+from . import nursery
 
 PREFIX = "mclab"
 MOUNTS = Path("/run/netns")
@@ -45,20 +47,35 @@ def run(
     than `timeout` seconds.
     """
     # files, not pipes: a daemon that the program leaves behind holds its output open
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as problem:
-        feed: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as problem, _feed(stdin) as feed:
         try:
-            ended = subprocess.run(argv, stdout=out, stderr=problem, text=True, timeout=timeout, env=env, **feed)
+            started = nursery.start(argv, (feed.fileno(), out.fileno(), problem.fileno()), env=env)
         except FileNotFoundError:
             raise LabError(f"{argv[0]}: not installed") from None
-        except subprocess.TimeoutExpired:
-            raise LabError(f"{' '.join(argv)}: not done after {timeout:g} s") from None
+        try:
+            code = started.wait(timeout)
+        except BaseException as ended:
+            started.send_signal(signal.SIGKILL)
+            started.wait()
+            if isinstance(ended, subprocess.TimeoutExpired):
+                raise LabError(f"{' '.join(argv)}: not done after {timeout:g} s") from None
+            raise
         out.seek(0)
         problem.seek(0)
-        done = subprocess.CompletedProcess(argv, ended.returncode, out.read(), problem.read())
+        done = subprocess.CompletedProcess(argv, code, out.read(), problem.read())
     if check and done.returncode:
         raise LabError(f"{' '.join(argv)}: exit {done.returncode}: {(done.stderr or done.stdout).strip()}")
     return done
+
+
+@contextlib.contextmanager
+def _feed(text: str | None) -> Iterator[IO[str]]:
+    """A file of what a program reads."""
+    with open(os.devnull) if text is None else tempfile.TemporaryFile("w+") as feed:
+        if text is not None:
+            feed.write(text)
+            feed.seek(0)
+        yield feed
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
@@ -88,7 +105,7 @@ def _setns(descriptor: int) -> None:
 @contextlib.contextmanager
 def entered(name: str) -> Iterator[None]:
     """The calling thread, and it alone, is in the namespace `name` while the context lasts."""
-    with open("/proc/thread-self/ns/net", "rb") as home, open(MOUNTS / name, "rb") as target:
+    with open(OWN, "rb") as home, open(MOUNTS / name, "rb") as target:
         _setns(target.fileno())
         try:
             yield

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, NoReturn
 
+from . import nursery
 from .namespace import PATIENCE, LabError, wait_for
 
 
@@ -33,17 +34,10 @@ class Process:
         self._read, self._text, self._decoder = 0, "", codecs.getincrementaldecoder("utf-8")("replace")
         self._parsed, self._rest = 0, ""
         self._events: list[dict[str, Any]] = []
-        with open(log, "ab") as out:
+        with open(log, "ab") as out, open(os.devnull) as nothing:
+            files = nothing.fileno(), out.fileno(), out.fileno()
             try:
-                self._popen = subprocess.Popen(
-                    argv,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env=env,
-                    cwd=cwd,
-                )
+                self._popen = nursery.start(argv, files, env=env, cwd=cwd, session=True)
             except FileNotFoundError:
                 raise LabError(f"{argv[0]}: not installed") from None
 
@@ -139,7 +133,7 @@ class Process:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(seconds)
         self.kill()
-        return self._popen.returncode
+        return int(self._popen.returncode)
 
     def _tail(self) -> str:
         return self.output()[-800:].strip() or "nothing"

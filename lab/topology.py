@@ -28,10 +28,11 @@ class TwoHosts:
         """What the router forwards toward those sides may be that long from now on: of what is longer, and must not be
         fragmented, it tells the sender.
         """
-        for side, host in (("a", self.a), ("b", self.b)):
-            for text in host.interfaces["eth0"] if side in toward else ():
-                address = ipaddress.ip_interface(text)
-                self.router.ip(f"-{address.version}", "route", "replace", address.ip, "dev", side, "mtu", mtu)
+        self.router.batch(
+            f"route replace {ipaddress.ip_interface(text).ip} dev {side} mtu {mtu}"
+            for side, host in (("a", self.a), ("b", self.b))
+            for text in (host.interfaces["eth0"] if side in toward else ())
+        )
 
     def public(self, version: int = 4) -> str:
         """The address under which side b sees a when the router masquerades; dial it for published ports."""
@@ -166,13 +167,12 @@ def introduce(hosts: list[Host]) -> None:
         (link,) = json.loads(host.ip("-j", "link", "show", "eth0"))
         known[host] = [(address.partition("/")[0], link["address"]) for address in host.interfaces["eth0"]]
     for host in hosts:
-        lines = [
-            f"neigh replace {address} lladdr {link} dev eth0 nud permanent\n"
+        host.batch(
+            f"neigh replace {address} lladdr {link} dev eth0 nud permanent"
             for other in hosts
             if other is not host
             for address, link in known[other]
-        ]
-        host.run(["ip", "-batch", "-"], stdin="".join(lines))
+        )
 
 
 def number_hosts(lab: Lab, hosts: list[Host], ipv6: bool) -> None:

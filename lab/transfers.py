@@ -91,6 +91,7 @@ def start(
     nodelay: bool = False,
     rcvbuf: int = 0,
     sndbuf: int = 0,
+    pacing: float = 0,
     deadline: float = PATIENCE,
     dialling: Sequence[object] = (),
 ) -> Running:
@@ -101,7 +102,9 @@ def start(
     with `mixed` each sends 1 B to 8 MB instead; `endless` goes on until `Running.end`, so that what disturbs it finds
     it under way however slow or quick the machine is. `comparing` counts, at each end, bytes that the other did not
     send. `rcvbuf` is SO_RCVBUF of both ends and `sndbuf` SO_SNDBUF, in
-    bytes, 0 for the kernel's default. All of it may take `deadline` seconds. `dialling` is more of the command line of
+    bytes, 0 for the kernel's default. `pacing`: bytes that each end sends in a second on each connection at most
+    (SO_MAX_PACING_RATE), 0 for no limit: what only has to be under way while something happens to it need not be as
+    fast as the machine. All of it may take `deadline` seconds. `dialling` is more of the command line of
     the end that dials, such as `"--source", "10.0.0.1"`.
     """
     words: list[object] = [
@@ -117,6 +120,8 @@ def start(
         rcvbuf,
         "--sndbuf",
         sndbuf,
+        "--pacing",
+        pacing,
     ]
     flags = {"--mixed": mixed, "--endless": endless, "--no-hash": not hashing, "--compare": comparing}
     words += [flag for flag, wanted in (flags | {"--nodelay": nodelay}).items() if wanted]

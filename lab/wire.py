@@ -7,7 +7,6 @@ import json
 import mmap
 import os
 import struct
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -15,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from .host import Host, importable
-from .namespace import LabError
+from . import nursery
+from .host import Host
+from .namespace import PATIENCE, LabError
+from .nursery import importable
 from .packets import locate
 
 _MAGIC = {0xA1B2C3D4: 1e-6, 0xA1B23C4D: 1e-9}
@@ -185,7 +186,7 @@ class Capture(Recording):
         self.packets = 0
         #: Packets the kernel dropped because the recorder was too slow.
         self.dropped = 0
-        self._recorder: subprocess.Popen[str] | None = None
+        self._recorder: nursery.Started | None = None
 
     def start(self) -> None:
         """Begin; returns when packets are being recorded."""
@@ -198,30 +199,38 @@ class Capture(Recording):
             "--snaplen",
             str(self.snaplen),
         ]
-        with self.host.enter():
-            self._recorder = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                stderr=subprocess.PIPE,
-                env=os.environ | importable(),
-            )
-        assert self._recorder.stdout
-        if not self._recorder.stdout.readline():
-            _, problem = self._recorder.communicate()
-            raise LabError(f"no capture of {self.interface} on {self.host.name}: {problem.strip()[-300:]}")
+        stdin, end = os.pipe()
+        said, stdout = os.pipe()
+        self._end, self._said = open(end, "wb"), open(said)  # noqa: SIM115  # both are closed when it has ended
+        with open(stdin, "rb"), open(stdout, "wb"), open(self._problems, "wb") as problems, self.host.enter():
+            self._recorder = nursery.start(argv, (stdin, stdout, problems.fileno()), env=os.environ | importable())
+        if not self._said.readline():
+            recorder, self._recorder = self._recorder, None
+            self._ended(recorder)
+            raise LabError(f"no capture of {self.interface} on {self.host.name}: {self._problem()}")
 
     def stop(self) -> None:
         """End; what had passed before is in the file."""
         if self._recorder is None:
             return
         recorder, self._recorder = self._recorder, None
-        out, problem = recorder.communicate(timeout=60)
-        if recorder.returncode:
-            raise LabError(f"capture of {self.interface} on {self.host.name} failed: {problem.strip()[-300:]}")
+        out, code = self._ended(recorder)
+        if code:
+            raise LabError(f"capture of {self.interface} on {self.host.name} failed: {self._problem()}")
         counts = json.loads(out)
         self.packets, self.dropped = counts["packets"], counts["dropped"]
+
+    def _ended(self, recorder: nursery.Started) -> tuple[str, int]:
+        with self._end, self._said:
+            self._end.close()
+            return self._said.read(), recorder.wait(PATIENCE)
+
+    @property
+    def _problems(self) -> Path:
+        return self.path.with_suffix(".problems")
+
+    def _problem(self) -> str:
+        return self._problems.read_text(errors="replace").strip()[-300:]
 
     def __enter__(self) -> Self:
         self.start()

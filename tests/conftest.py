@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from lab import nursery
+
 # No deadlines, which a busy machine breaks. HYPOTHESIS_PROFILE=deep tries other examples each time; without it they are
 # the same ones, so that a change is judged by what it changed.
 for _name, _same in (("same", True), ("deep", False)):
@@ -35,7 +37,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure() -> None:
-    """Nothing is tested that was compiled from what the sources were before."""
+    """Nothing is tested that was compiled from what the sources were before.
+
+    Daemons and other programs of ours are copies of a process that has imported them, but for MCENCRYPT_FULL=1.
+    """
+    if os.environ.get("MCENCRYPT_FULL", "") in ("", "0"):
+        nursery.use()
     sources = Path(__file__).parents[1] / "src" / "mcencrypt"
     for types in sources.rglob("*.pxd"):
         for made in types.parent.glob(f"{types.stem}.*.so"):

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.host import Host, importable
+from lab.host import Host
+from lab.nursery import importable
 
 from .screen import Screen
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from lab import Capture, Process, Recording, wait_for
-from lab.host import importable
 from lab.messages import MAGIC
+from lab.nursery import importable
 from mcencrypt.control.client import NoDaemonError, request
 from mcencrypt.store.keys import create_network_key
 from tests.helpers.containers.engine import Docker

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lab import Capture, Host, Process, Recording, wait_for
-from lab.host import importable
+from lab.nursery import importable
 from mcencrypt.control.client import NoDaemonError, request
 from mcencrypt.reading.report import decode
 from mcencrypt.store.keys import create_network_key

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from lab import Host, missing, wait_for
-from lab.host import importable
+from lab.nursery import importable
 from mcencrypt.control.client import NoDaemonError, request
 from mcencrypt.control.replies import Connection, Status
 from mcencrypt.errors import OperatorError
@@ -29,6 +29,8 @@ PORT = PORTS[0]
 #: A port that the daemons have nothing to do with.
 PLAIN_PORT = 9999
 FULL = os.environ.get("MCENCRYPT_FULL", "") not in ("", "0")
+#: Bytes per second on each connection that is only there to be disturbed: its send buffer is full all the same.
+PACING = 4e6
 SCALE = float(os.environ.get("MCENCRYPT_TEST_SCALE") or 1)
 
 

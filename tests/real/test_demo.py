@@ -14,8 +14,8 @@ from lab import PATIENCE, missing
 from lab.demo.dump import side_by_side
 from lab.demo.multichain import find
 from lab.demo.screen import Screen
-from lab.host import importable
 from lab.namespace import MOUNTS, PREFIX, LabError
+from lab.nursery import importable
 
 needs_lab = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 

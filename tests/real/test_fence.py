@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab import Pair, direct_pair, wait_for
-from lab.host import importable
+from lab.nursery import importable
 from mcencrypt.errors import OperatorError
 from mcencrypt.kernel import nftables
 from mcencrypt.kernel.fence import DEFAULT_MARK, Fence, NoFenceError, Standing

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from lab import direct_pair, wait_for
+from lab import Process, direct_pair, wait_for
 from lab.packets import SYN
 from mcencrypt.kernel.fence import DEFAULT_MARK, Standing
 from tests.helpers.gates import (
@@ -177,9 +177,21 @@ while True:
             one.sendall(b"INVOICE-4711")
             one.recv(100)
             one.sendall(b"INVOICE-4711" * 10)
+            print("answered", flush=True)
     except OSError:
         pass
 """
+
+
+def one_begins(clients: Sequence[Process]) -> None:
+    """Wait until a connection that was begun after now has had its answer."""
+
+    def answers() -> list[int]:
+        return [client.output().count("answered") for client in clients]
+
+    before = answers()
+    # the first answer after now may be to a question that was asked before
+    wait_for(lambda: any(now >= then + 2 for now, then in zip(answers(), before, strict=True)), "a new connection")
 
 
 def test_what_began_encrypted_does_not_go_on_in_plaintext(pair: EncryptedPair) -> None:
@@ -194,6 +206,7 @@ def test_what_began_encrypted_does_not_go_on_in_plaintext(pair: EncryptedPair) -
                 for node in (pair.a, pair.b):
                     node.rewrite(ports=[PORT])
                     node.mcencrypt("reload")
+                one_begins(clients)
                 for node in (pair.a, pair.b):
                     node.rewrite(ports=list(PORTS))
                     node.mcencrypt("reload")
@@ -201,6 +214,7 @@ def test_what_began_encrypted_does_not_go_on_in_plaintext(pair: EncryptedPair) -
                 for node in (pair.a, pair.b):
                     node.mcencrypt("off")
                 wait_for(lambda: not pair.a.rules() and not pair.b.rules(), "the rules to go")
+                one_begins(clients)
                 for node in (pair.a, pair.b):
                     node.mcencrypt("on")
     finally:

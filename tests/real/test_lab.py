@@ -26,7 +26,7 @@ from lab import (
     wait_for,
 )
 from lab.behaviours import Chain, Corrupt, Drop, Duplicate, Join, Record, Reorder, Split, Truncate
-from lab.host import importable
+from lab.nursery import importable
 from lab.packets import SYN
 from lab.streams import MODES
 

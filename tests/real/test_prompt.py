@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from lab import PATIENCE, missing
-from lab.host import importable
 from lab.namespace import MOUNTS
+from lab.nursery import importable
 
 LINES = """\
 print(a.run(["ip", "addr"]).stdout)

@@ -17,8 +17,8 @@ import pytest
 
 from lab import PATIENCE, LabError, interrupted_pair, transfer, wait_for
 from lab.behaviours import Chain, Drop, Duplicate, Reorder, Split
-from lab.host import importable
 from lab.middlebox import passing
+from lab.nursery import importable
 from tests.helpers.nodes import PORT, PORTS, needs_lab
 from tests.helpers.pairs import encrypted, event_count, talking
 
