@@ -15,7 +15,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -86,8 +86,14 @@ class Middlebox:
 
     def inject(self, frame: bytes, toward: str, delay: float = 0.0) -> None:
         """Send a frame of our own, from any thread, after `delay` seconds. The behaviour does not see it."""
+        self.inject_all([(toward, frame)], delay)
+
+    def inject_all(self, frames: Iterable[tuple[str, bytes]], delay: float = 0.0) -> None:
+        """The same for many, each with the side it goes to: the box is woken once, and not between two of them."""
         with self._lock:
-            heapq.heappush(self._queue, (time.monotonic() + delay, next(self._order), toward, frame))
+            due = time.monotonic() + delay
+            for toward, frame in frames:
+                heapq.heappush(self._queue, (due, next(self._order), toward, frame))
         os.write(self._wake, b"x")
 
     def __enter__(self) -> Middlebox:

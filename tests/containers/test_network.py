@@ -90,8 +90,10 @@ def test_sidecar_has_what_it_needs_and_no_more(network: Project) -> None:
 
 
 def test_off_and_on(network: Project) -> None:
-    for name in ORGANISATIONS:
-        assert "mcencrypt is off" in network.exec(name, "mcencrypt", "off", "--now")
+    # as operators do it once, and then by the way that takes a tenth of the time
+    assert "mcencrypt is off" in network.exec("alpha", "mcencrypt", "off", "--now")
+    for name in ("beta", "gamma"):
+        assert "mcencrypt is off" in network.inside(name, "mcencrypt", "off", "--now")
     since = now()
     with network.wire("internet") as wire:
         network.await_items(*NODES, since=since)
@@ -100,8 +102,10 @@ def test_off_and_on(network: Project) -> None:
         lambda: network.docker.inspect(network.container("beta"))["State"]["Health"]["Status"] == "healthy", "beta"
     )
     for name in ORGANISATIONS:
-        assert "mcencrypt is on" in network.exec(name, "mcencrypt", "on")
-        assert "mcencrypt is on (require)" in network.exec(name, "mcencrypt", "status")
+        assert "mcencrypt is on" in network.inside(name, "mcencrypt", "on")
+    assert "mcencrypt is on (require)" in network.exec("alpha", "mcencrypt", "status")
+    for name in ORGANISATIONS:
+        assert network.status(name)["mode"] == "require"
     since = now()
     with network.wire("internet") as wire:
         settled(network, since)

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.targets import CORPUS, NAMES, load
+from tests.helpers.nodes import sized
 
 ROOT = Path(__file__).parents[2]
 #: For each target, seconds: as long as it is, a busy machine tries less in it.
-BOX = 8
+BOX = sized(3, 8)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -50,7 +50,7 @@ dbus-daemon --system --nofork --nopidfile &
 until [ -S /run/dbus/system_bus_socket ]; do sleep 0.05; done
 for round in 1 2; do
     firewalld --nofork --nopid & pid=$!
-    until firewall-cmd --state; do sleep 0.1; kill -0 $pid; done
+    until firewall-cmd --state; do sleep 0.5; kill -0 $pid; done
     {shown}
     firewall-cmd --reload
     firewall-cmd --complete-reload

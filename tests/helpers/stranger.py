@@ -150,8 +150,7 @@ class Talk:
         )  # fmt: skip
 
     def inject(self, toward: str, *segments: TcpFrame) -> None:
-        for segment in segments:
-            self.pair.box.inject(segment.packed(), toward)
+        self.pair.box.inject_all([(toward, segment.packed()) for segment in segments])
 
 
 @contextlib.contextmanager

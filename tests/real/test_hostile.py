@@ -12,7 +12,7 @@ from lab import PATIENCE, LabError, start, transfer, wait_for
 from lab.behaviours import Record, Sometimes, data_only, flip
 from lab.packets import ETHERNET, RST, SYN, ones_complement_sum, parse
 from lab.streams import content
-from tests.helpers.nodes import FULL, PORT, PORTS, needs_lab, sized
+from tests.helpers.nodes import FULL, PACING, PORT, PORTS, needs_lab, sized
 
 pytestmark = needs_lab
 
@@ -186,7 +186,7 @@ def test_garbage_in_a_syn_is_refused_and_costs_little(boxed):
 
 def test_old_packets_played_back_change_nothing(boxed):
     record = boxed.box.behaviour = Record(data_only, limit=400)
-    running = start(boxed.a, boxed.b, PORT, endless=True)
+    running = start(boxed.a, boxed.b, PORT, endless=True, pacing=PACING)
     wait_for(lambda: len(record.frames) == 400, "packets to record")
     for toward, frame in record.frames:
         boxed.box.inject(frame, toward)
@@ -200,7 +200,7 @@ def test_old_packets_played_back_change_nothing(boxed):
 
 def test_a_flood_of_invented_segments_in_a_live_connection(boxed):
     record = boxed.box.behaviour = Record(data_only, limit=20)
-    running = start(boxed.a, boxed.b, PORT, endless=True)
+    running = start(boxed.a, boxed.b, PORT, endless=True, pacing=PACING)
     wait_for(lambda: len(record.frames) == 20, "packets to imitate")
     dice = random.Random(5)
     for _ in range(1000):

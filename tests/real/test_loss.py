@@ -37,7 +37,7 @@ def clean(lossy):
 )
 def test_one_connection(clean, version, loss):
     clean.router.loss(loss)
-    size = sized(4e6 if loss > 0.01 else 10e6, 1e9 if loss < 0.05 else 1e8)
+    size = sized(3e6 if loss > 0.01 else 6e6, 1e9 if loss < 0.05 else 1e8)
     while True:
         result = transfer(clean.a, clean.b, PORT, version=version, size=size, deadline=900)
         assert result.differences == []
@@ -48,7 +48,7 @@ def test_one_connection(clean, version, loss):
 
 @pytest.mark.parametrize(("version", "loss"), [(6, 0.01), (4, 0.05)])
 def test_many_connections(clean, version, loss):
-    connections = sized(20, 200)
+    connections = sized(10, 200)
     clean.router.loss(loss)
     # the second of mixed sizes is 8 MB, which alone takes 10 s with 5 % loss
     how = {"mixed": True} if FULL or loss < 0.05 else {"size": 1e5}

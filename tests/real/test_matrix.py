@@ -14,38 +14,43 @@ from tests.helpers.pairs import encrypted
 
 pytestmark = needs_lab
 
-#: Quick ones, of every kind.
-CHOSEN = (
-    "loss-1",
-    "jitter",
-    "late-duplicates",
-    "split-lossy",
-    "renumbered",
-    "mtu-1400",
-    "changed-data",
-    "forged-copies-ahead",
-    "near-reset",
-    "old-acknowledgements",
-    "same-address",
-    "reboot",
-    "pruning",
-)
+VARIANTS = {"batches": 4, "singles": 6}
+#: Quick ones, of every kind, and where they are played. What becomes of data depends on how it is cut; with numbers,
+#: ends of connections and reboots that has nothing to do, and one variant shows it.
+CHOSEN = {
+    "loss-1": VARIANTS,
+    "jitter": VARIANTS,
+    "late-duplicates": VARIANTS,
+    "split-lossy": VARIANTS,
+    "renumbered": ["batches"],
+    "mtu-1400": VARIANTS,
+    "changed-data": VARIANTS,
+    "forged-copies-ahead": ["singles"],
+    "near-reset": ["batches"],
+    "old-acknowledgements": ["singles"],
+    "same-address": ["batches"],
+    "reboot": ["singles"],
+    "pruning": VARIANTS,
+}
 NAMED = {scenario.name: scenario for scenario in SCENARIOS}
+PLAYED = dict.fromkeys((one.name for one in SCENARIOS if not one.slow), VARIANTS) if FULL else CHOSEN
+CASES = [(shape, name) for shape in VARIANTS for name, shapes in PLAYED.items() if shape in shapes]
 
 
-@pytest.fixture(scope="module", params=[("batches", 4), ("singles", 6)], ids=lambda one: one[0])
+@pytest.fixture(scope="module")
 def hostile(request):
-    shape, version = request.param
+    shape, version = request.param, VARIANTS[request.param]
     with hostile_network(SHAPES[shape]) as network, encrypted(network) as pair:
         pair.version = version
         yield pair
 
 
-@pytest.mark.parametrize("name", [one.name for one in SCENARIOS if not one.slow] if FULL else CHOSEN)
+@pytest.mark.parametrize(("hostile", "name"), CASES, indirect=["hostile"], scope="module")
 def test_streams_are_identical_or_their_ends_know(hostile, name):
     scenario, version = NAMED[name], hostile.version
-    if not FULL:  # goodput is not looked at
-        scenario = replace(scenario, traffic=replace(scenario.traffic, size=min(scenario.traffic.size, 6e5)))
+    if not FULL:  # goodput is not looked at; what is done meanwhile takes its time
+        size = min(scenario.traffic.size, 6e5 if scenario.act else 3e5)
+        scenario = replace(scenario, traffic=replace(scenario.traffic, size=size))
 
     def reboot():
         hostile.b.kill()

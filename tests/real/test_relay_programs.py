@@ -10,7 +10,7 @@ import pytest
 from lab import Capture, measure, start, transfer, two_hosts, wait_for
 from lab.relays import ROOTLESS
 from mcencrypt.store.keys import create_network_key
-from tests.helpers.nodes import PORTS, Node, needs_lab, sized, start_all
+from tests.helpers.nodes import PACING, PORTS, Node, needs_lab, sized, start_all
 from tests.helpers.pairs import encrypted
 from tests.helpers.relays import Leg, both_ways, needs_relays, skip_without, start_relay
 from tests.helpers.wire import assert_encrypted
@@ -121,7 +121,7 @@ def test_a_relay_that_is_restarted_is_noticed_and_gone_through_again(which):
     with both_ways() as net, encrypted(net, **RELAYED) as pair:
         relays = net.start(("haproxy", "haproxy"), PORT)
         ending = relays[0] if which == "beside the dialler" else relays[1]
-        running = start(pair.a, pair.b, PORT, address=net.entrance_a, endless=True, deadline=60)
+        running = start(pair.a, pair.b, PORT, address=net.entrance_a, endless=True, pacing=PACING, deadline=60)
         wait_for(lambda: pair.a.status()["totals"]["bytes_in"] > 1e6, "a transfer under way")
         ending.stop()
         result = running.result()
@@ -138,7 +138,7 @@ def test_a_relay_that_is_restarted_is_noticed_and_gone_through_again(which):
 def test_a_daemon_that_is_restarted_is_noticed_at_both_ends(who):
     with both_ways() as net, encrypted(net, **RELAYED) as pair:
         net.start(("socat", "haproxy"), PORT)
-        running = start(pair.a, pair.b, PORT, address=net.entrance_a, endless=True, deadline=60)
+        running = start(pair.a, pair.b, PORT, address=net.entrance_a, endless=True, pacing=PACING, deadline=60)
         wait_for(lambda: pair.a.status()["totals"]["bytes_in"] > 1e6, "a transfer under way")
         getattr(pair, who).restart()
         result = running.result()

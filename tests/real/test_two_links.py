@@ -92,7 +92,7 @@ CASES = [(version, way) for way in WAYS for version in (4, 6) if (version, way) 
 def test_all_of_a_connection_takes_the_same_link(pair, version, way):
     """Batches that outgrow a verdict, and records that wait for a small window: injected packets of both kinds."""
     with policy(pair, version, way) as (address, options):
-        for size, rcvbuf in ((sized(20e6, 100e6), 0), (sized(1e6, 5e6), 8192)):
+        for size, rcvbuf in ((sized(8e6, 100e6), 0), (sized(1e6, 5e6), 8192)):
             with Capture(pair.b.host, "eth0") as wrong, Capture(pair.b.host, "eth1") as right:
                 result = transfer(
                     pair.a, pair.b, PORT, address=address, size=size, server_size=1000, rcvbuf=rcvbuf, dialling=options

@@ -9,7 +9,7 @@ import pytest
 from lab import PATIENCE, Capture, Host, start, transfer, wait_for
 from lab.apps import receive
 from lab.streams import content
-from tests.helpers.nodes import PORT, needs_lab, sized
+from tests.helpers.nodes import PACING, PORT, needs_lab, sized
 from tests.helpers.ways import WAYS, Way, missing
 from tests.helpers.wire import assert_encrypted
 
@@ -49,7 +49,7 @@ def test_all_arrives_and_what_ends_is_noticed(kind: str) -> None:
 def disturbed(way: Way, ending: str) -> None:
     """What is in use when one of three ends: both ends hear of it, or it goes on; and then all is as before."""
     before = way.b.status()["totals"]["bytes_in"]
-    running = start(way.a, way.b, PORT, address=way.entrance, endless=True, deadline=PATIENCE)
+    running = start(way.a, way.b, PORT, address=way.entrance, endless=True, pacing=PACING, deadline=PATIENCE)
     wait_for(lambda: way.b.status()["totals"]["bytes_in"] > before + 2e5, "a transfer under way")
     (carrier,) = {one["carrier"] for one in way.a.connections("encrypted")}
     assert carrier == way.carrier
