@@ -11,9 +11,10 @@ EPOCH_BITS: Final = 20
 # The size is part of the protocol, and so no setting.
 _SMALL_EPOCHS: Final = f"""
 from functools import partial
-from mcencrypt.core import admission
+from mcencrypt.core import making
 from mcencrypt.core.record import Keys
-admission.Keys = lambda key, bits: Keys(key, {EPOCH_BITS})
+assert making.Keys is Keys, "that is not where they are made any more"
+making.Keys = lambda key, bits: Keys(key, {EPOCH_BITS})
 from mcencrypt.cli import main
 main()
 """
