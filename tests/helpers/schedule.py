@@ -56,19 +56,23 @@ LONGEST_FIRST = (
         f"tests/real/test_{name}.py"
         for name in (
             *(
-                "rollout",
                 "doctor",
-                "lifecycle",
+                "matrix",
+                "path_mtu",
                 "paths",
-                "loss",
-                "netns",
                 "gate",
+                "relays",
                 "gate_daemons",
-                "rotation",
-                "transfer",
-                "policy",
+                "rollout",
+                "blind",
+                "lab",
+                "loss",
+                "relay_attacks",
+                "probe",
+                "gate_lesser",
             ),
-            *("thirdparty", "limits", "lab", "hostile", "verify", "metrics", "health", "demo", "live", "peers"),
+            *("demo", "ways", "fence", "hostile", "netns", "bound", "two_links", "lifecycle", "healthchecks"),
+            *("rotation", "relay_programs", "transfer", "policy", "thirdparty", "limits", "verify", "metrics"),
         )
     ),
 )
