@@ -27,6 +27,8 @@ PREFIX = "mclab"
 MOUNTS = Path("/run/netns")
 #: Seconds after which what is awaited counts as hanging. They only tell a hang from a busy machine, so they are many.
 PATIENCE = 90.0
+#: Seconds between two looks that cost much.
+_RARELY = 0.25
 
 
 class LabError(OperatorError):
@@ -92,8 +94,9 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIEN
         now = time.monotonic()
         if now > end:
             raise LabError(f"gave up after {seconds:g} s waiting for {what}")
-        # what takes long to ask, such as a command, leaves half of the time to those that it waits for
-        time.sleep(max(pause, now - asked))
+        # what takes long to ask, such as a command, leaves most of the time to those that it waits for
+        took = now - asked
+        time.sleep(max(pause, took, min(4 * took, _RARELY)))
         pause = min(pause * 1.5, 0.05)
 
 
