@@ -25,24 +25,19 @@ cdef bint egress(Flow flow, const unsigned char *packet, int length, int tcp_at,
 )
 cdef bint ingress(Flow flow, const unsigned char *packet, int length, int tcp_at, prim.Reply reply) except -1
 
-@cython.locals(
-    receiving=Ingress, got=cython.int, ledger=Ledger, pieces=Fragments, wire=cython.longlong, lead=cython.longlong,
-)
+@cython.locals(receiving=Ingress, got=cython.int, lead=cython.int, wire=cython.longlong)
 cdef bint follows(
     Flow flow, const unsigned char *packet, int length, int tcp_at, int payload_at, prim.Reply reply
 ) except -1
 
 @cython.locals(receiving=Ingress, ledger=Ledger, limit=cython.longlong)
 cdef int open_all(
-    Flow flow, long long wire, long long lead, const unsigned char *packet, int payload_at, int got, prim.Reply reply
+    Flow flow, long long wire, const unsigned char *packet, int payload_at, int got, prim.Reply reply
 ) except -2
 
-@cython.locals(
-    receiving=Ingress, ledger=Ledger, pieces=Fragments, at=cython.longlong, batch=cython.int, size=cython.longlong,
-    some=cython.longlong, number=cython.longlong,
-)
+@cython.locals(ledger=Ledger, batch=cython.int, size=cython.longlong, some=cython.longlong, number=cython.longlong)
 cdef int enter(
-    Flow flow, long long wire, long long lead, const unsigned char *packet, int payload_at, int got, prim.Reply reply
+    Flow flow, long long wire, const unsigned char *packet, int payload_at, int got, prim.Reply reply
 ) except -1
 
 
@@ -66,6 +61,7 @@ cdef class Express:
     cdef bint grow(self, const unsigned char *packet, int length, unsigned int skb_info, bint outgoing,
                    prim.Reply reply) except -1
 
+    @cython.locals(flow=Flow, receiving=Ingress)
     cdef int complete(self, prim.Reply reply) except -1
 
     cpdef object verdict(self, bytes packet, unsigned int skb_info, bint outgoing, double now, prim.Reply reply=*)

@@ -175,9 +175,11 @@ def ingress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, reply: pr
     plain = ledger.plain_edge
     prim.copy_head(reply, packet, payload_at)
     if got:
-        if open_all(flow, wire, lead, packet, payload_at, got, reply) <= 0:
+        if not pieces.lead(reply, wire, wire + lead) or open_all(flow, wire, packet, payload_at, got, reply) <= 0:
             return False
-        enter(flow, wire, lead, packet, payload_at, got, reply)
+        enter(flow, wire, packet, payload_at, got, reply)
+        if lead:
+            pieces.drop(wire if wire > receiving.promised else receiving.promised, wire + lead)
     elif wire == receiving.acked:
         plain = receiving.plain_acked
         if flow.ts_recent:
@@ -200,60 +202,45 @@ def follows(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, payload_a
 
     Whether `reply` has that now as well; nothing else of it has changed, but for PSH.
     """
-    receiving, got = flow.ingress, length - payload_at
-    ledger, pieces = receiving.ledger, receiving.fragments
-    wire = ledger.wire_edge
-    lead = pieces.tail(wire) if pieces.memory else 0
+    receiving, got, lead = flow.ingress, length - payload_at, reply.lead_length
+    wire = receiving.ledger.wire_edge
     if (
-        receiving.final_plain is not None
-        or ledger.wire_top != wire
-        or lead < 0
-        or not got
+        not got
         or unwrap(prim.u32(packet, tcp_at + 4) - receiving.isn - 1, wire) != wire + lead
         or wire + lead + got > receiving.right_edge
-        or (receiving.promised > receiving.acked and receiving.is_broken())
-        or open_all(flow, wire, lead, packet, payload_at, got, reply) < 0
+        or open_all(flow, wire, packet, payload_at, got, reply) < 0
     ):
         return False
-    enter(flow, wire, lead, packet, payload_at, got, reply)
+    enter(flow, wire, packet, payload_at, got, reply)
     prim.add_flags(reply, tcp_at, packet)
     return True
 
 
-def open_all(
-    flow: Flow, wire: int, lead: int, packet: prim.Buffer, payload_at: int, got: int, reply: prim.Reply
-) -> int:
-    """Open what `got` bytes make whole, with the `lead` bytes from the edge at `wire` on that wait; plaintext bytes.
+def open_all(flow: Flow, wire: int, packet: prim.Buffer, payload_at: int, got: int, reply: prim.Reply) -> int:
+    """Open what `got` bytes make whole, with the reply's lead, which begins at the edge at `wire`; plaintext bytes.
 
     It goes behind what `reply` has. -1, and nothing has changed, if it is not for the fast way.
     """
     receiving = flow.ingress
     ledger = receiving.ledger
-    if not flow.confirmed or wire + lead + got > receiving.keys.until or len(ledger.runs) > _RUNS:
+    if not flow.confirmed or wire + reply.lead_length + got > receiving.keys.until or len(ledger.runs) > _RUNS:
         return -1
-    if not receiving.fragments.lead(reply, wire, wire + lead):
-        return -1
-    limit = _DELIVERED - payload_at
+    limit = _DELIVERED - reply.head_length
     if flow.streamed and receiving.plain_right_edge - ledger.plain_edge + reply.body_length < limit:
         limit = receiving.plain_right_edge - ledger.plain_edge + reply.body_length
     return prim.open_records(receiving.keys.current, wire, ledger.plain_edge, packet, payload_at, got, reply, limit)
 
 
-def enter(flow: Flow, wire: int, lead: int, packet: prim.Buffer, payload_at: int, got: int, reply: prim.Reply) -> int:
-    """What `open_all` has opened is known from now on, and what it has left is kept. Returns the batches entered."""
-    receiving = flow.ingress
-    ledger, pieces = receiving.ledger, receiving.fragments
-    at = wire
+def enter(flow: Flow, wire: int, packet: prim.Buffer, payload_at: int, got: int, reply: prim.Reply) -> int:
+    """What `open_all` has opened is known from now on; what it has left is the reply's lead. Returns the batches."""
+    ledger = flow.ingress.ledger
     for batch in range(reply.batches):
         size, some = reply.sizes[batch], reply.lengths[batch]
         number = (some + size - 1) // size
-        if not ledger.extend(ledger.plain_edge, at, some, size, number):
-            ledger.insert(run_of(ledger.plain_edge, at, some, size, b"", 0))
-        at += some + number * _OVERHEAD
-    if lead and reply.batches:
-        pieces.drop(wire if wire > receiving.promised else receiving.promised, wire + lead)
-    if reply.consumed < got:
-        pieces.put(at if reply.batches else wire + lead, packet, payload_at + reply.consumed, got - reply.consumed)
+        if not ledger.extend(ledger.plain_edge, wire, some, size, number):
+            ledger.insert(run_of(ledger.plain_edge, wire, some, size, b"", 0))
+        wire += some + number * _OVERHEAD
+    prim.go_on(reply, packet, payload_at, got)
     return reply.batches
 
 
@@ -349,7 +336,11 @@ class Express:
         return True
 
     def complete(self, reply: prim.Reply) -> int:
-        """Give a reply its lengths and checksums; returns its length in bytes."""
+        """Give a reply its lengths and checksums, and keep what it leaves of a record; returns its length in bytes."""
+        flow = self._flow
+        if flow is not None and reply.lead_length:
+            receiving = flow.ingress
+            receiving.fragments.put(receiving.ledger.wire_edge, reply.lead, 0, reply.lead_length)
         self._flow = None
         prim.finish(reply, reply.tcp_at, reply.tcp_at == 40)
         return reply.head_length + reply.body_length

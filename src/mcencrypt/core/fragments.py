@@ -58,7 +58,7 @@ class Pool:
     def changed(self, holder: Fragments, before: int) -> None:
         """A flow that held `before` bytes holds another amount now."""
         self.memory += holder.memory - before
-        old, new = before.bit_length(), holder.memory.bit_length()
+        old, new = prim.digits(before), prim.digits(holder.memory)
         if old != new:
             self._by_size[old].pop(holder, None)
             if new:
@@ -123,14 +123,20 @@ class Fragments:
         if not self._make_room(wire, end):
             return False
         starts, ends, pages = self._starts, self._ends, self._pages
-        first, behind = bisect_left(ends, wire), bisect_right(starts, end)
-        start, stop = wire, end
-        if first < behind:
-            start, stop = min(wire, starts[first]), max(end, ends[behind - 1])
-        starts[first:behind], ends[first:behind] = (start,), (stop,)
+        if not ends or wire > ends[-1]:  # mostly what comes next, behind all that waits
+            starts.append(wire)
+            ends.append(end)
+        elif wire == ends[-1]:
+            ends[-1] = end
+        else:
+            first, behind = bisect_left(ends, wire), bisect_right(starts, end)
+            start, stop = wire, end
+            if first < behind:
+                start, stop = min(wire, starts[first]), max(end, ends[behind - 1])
+            starts[first:behind], ends[first:behind] = (start,), (stop,)
         for number in range(wire >> _PAGE_BITS, (end - 1 >> _PAGE_BITS) + 1):
             if number not in pages:
-                pages[number] = bytearray(PAGE)
+                pages[number] = prim.room(PAGE)
         self._settle()
         return True
 
@@ -159,6 +165,21 @@ class Fragments:
             return None
         return self._starts[index], self._ends[index]
 
+    def reach(self, wire: int) -> int:
+        """Where the span around offset `wire` ends; -1 if that byte is not there."""
+        starts, ends = self._starts, self._ends
+        if not ends or wire >= ends[-1]:
+            return -1
+        index = bisect_right(starts, wire) - 1
+        return ends[index] if index >= 0 and ends[index] > wire else -1
+
+    def u16(self, wire: int) -> int:
+        """The 16-bit number at offset `wire`, big-endian, which must be there."""
+        at = wire & PAGE - 1
+        high = self._pages[wire >> _PAGE_BITS][at]
+        low = self._pages[wire + 1 >> _PAGE_BITS][at + 1 & PAGE - 1]
+        return high << 8 | low
+
     def read(self, start: int, end: int) -> bytes:
         """The bytes [start, end), which must be there."""
         pieces = []
@@ -175,15 +196,20 @@ class Fragments:
             return
         starts, ends = self._starts, self._ends
         first, behind = bisect_right(ends, start), bisect_left(starts, end)
-        if first >= behind:
-            return
-        gone = [(max(start, starts[index]), min(end, ends[index])) for index in range(first, behind)]
-        left = [(starts[first], start)] if starts[first] < start else []
-        if ends[behind - 1] > end:
-            left.append((end, ends[behind - 1]))
-        starts[first:behind] = [one for one, _ in left]
-        ends[first:behind] = [one for _, one in left]
-        for begin, stop in gone:
+        # From the last one on, so that those before keep their places. Mostly there is one, and all of it goes.
+        for index in range(behind - 1, first - 1, -1):
+            begin, stop = starts[index], ends[index]
+            if begin < start:
+                ends[index] = start
+                if stop > end:
+                    starts.insert(index + 1, end)
+                    ends.insert(index + 1, stop)
+                    stop = end
+                begin = start
+            elif stop > end:
+                starts[index] = stop = end
+            else:
+                del starts[index], ends[index]
             for number in range(begin >> _PAGE_BITS, (stop - 1 >> _PAGE_BITS) + 1):
                 if not self._touches(number):
                     self._pages.pop(number, None)
@@ -203,12 +229,14 @@ class Fragments:
             self._drop_last_page()
 
     def _make_room(self, wire: int, end: int) -> bool:
-        memory = SPAN_MEMORY
+        pool, memory = self._pool, SPAN_MEMORY
         for number in range(wire >> _PAGE_BITS, (end - 1 >> _PAGE_BITS) + 1):
             if number not in self._pages:
                 memory += PAGE_MEMORY
         while True:
-            if self.memory + memory <= self.limit and self._pool.make_room(self, memory):
+            if self.memory + memory <= self.limit and (
+                pool.memory + memory <= pool.limit or pool.make_room(self, memory)
+            ):
                 return True
             if not self._ends or self._ends[-1] - 1 >> _PAGE_BITS <= end - 1 >> _PAGE_BITS:
                 return False
@@ -219,8 +247,11 @@ class Fragments:
 
     def _touches(self, number: int) -> bool:
         """Whether any byte of a page is there."""
-        index = bisect_right(self._ends, number << _PAGE_BITS)
-        return index < len(self._starts) and self._starts[index] < number + 1 << _PAGE_BITS
+        starts, ends = self._starts, self._ends
+        if not ends or ends[-1] <= number << _PAGE_BITS:
+            return False
+        index = bisect_right(ends, number << _PAGE_BITS)
+        return starts[index] < number + 1 << _PAGE_BITS
 
     def _settle(self) -> None:
         before = self.memory

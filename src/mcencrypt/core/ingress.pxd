@@ -1,5 +1,6 @@
 # Types with which ingress.py is compiled.
 
+cimport cython
 from mcencrypt.core.fragments cimport Fragments
 from mcencrypt.core.ledger cimport Ledger, Run
 from mcencrypt.core.record cimport Keys, Opened
@@ -13,6 +14,9 @@ cdef class Ingress:
     cdef public object final_plain, final_wire, fin_claims
     cdef public object _repeated_at
 
+    @cython.locals(
+        acked=cython.longlong, fragments=Fragments, promised=cython.longlong, edge=cython.longlong, end=cython.longlong,
+    )
     cpdef long long promise(self) except -1
     cpdef bint is_broken(self) except -1
     cpdef object acknowledge(self, long long wire, long long plain, long long window)

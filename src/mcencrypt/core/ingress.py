@@ -17,7 +17,7 @@ from typing import NamedTuple
 from .fragments import Fragments, Pool
 from .ledger import Ledger, Run, alike, unwrap
 from .packet import Buffer
-from .record import HEADER, OVERHEAD, Keys, Opened, open_run, whole_length
+from .record import HEADER, LENGTH_MASK, OVERHEAD, Keys, Opened, open_run, whole_length
 
 #: Bytes of kept pieces that are opened at once; the largest record fits.
 _CHUNK = 1 << 16
@@ -284,8 +284,7 @@ class Ingress:
     def reach(self) -> int:
         """Wire offset up to which every byte is here, whether its record is whole or not."""
         edge = self.ledger.wire_edge
-        span = self.fragments.span(edge) if self.fragments else None
-        return span[1] if span else edge
+        return max(self.fragments.reach(edge), edge)
 
     def promise(self) -> int:
         """Wire offset up to which we may acknowledge: behind pieces that follow on what our socket has acknowledged.
@@ -293,14 +292,17 @@ class Ingress:
         Nobody will send those again, so they are kept until the socket has acknowledged their record. The last byte of
         a record is for the socket alone to acknowledge: with it, it gets the record again that it did not take.
         """
-        acked, fragments = self.acked, self.fragments
-        span = fragments.span(acked) if fragments else None
-        if span is not None and span[1] > self.promised:
-            edge, end = span[1], self.ledger.record_end(acked)
+        acked, fragments, promised = self.acked, self.fragments, self.promised
+        edge = fragments.reach(acked)
+        if edge > promised:
+            end = self.ledger.record_end(acked)
             if end == acked and edge - acked >= OVERHEAD:
-                end += whole_length(fragments.read(acked, acked + HEADER))
-            self.promised = max(self.promised, min(edge, end - 1) if end > acked else edge)
-        return max(self.promised, acked)
+                end += OVERHEAD + (fragments.u16(acked) & LENGTH_MASK)
+            if edge >= end > acked:
+                edge = end - 1
+            if edge > promised:
+                self.promised = promised = edge
+        return promised if promised > acked else acked
 
     def take_end(self) -> bool:
         """Whether all is here, and acknowledged, but for a FINAL record without data: from now on that is as well.
@@ -316,8 +318,7 @@ class Ingress:
         """Whether pieces that were promised had to go for want of memory: then the stream cannot go on."""
         if self.promised <= self.acked:
             return False
-        span = self.fragments.span(self.acked)
-        return span is None or span[1] < self.promised
+        return self.fragments.reach(self.acked) < self.promised
 
     # -- numbers
 
@@ -393,7 +394,7 @@ class Ingress:
         if wire > self.acked:
             self.acked, self.plain_acked = wire, plain
             self.ledger.forget(wire)
-            if self.fragments:
+            if self.fragments.memory:
                 self.fragments.drop(0, wire)
         elif plain > self.plain_acked:
             self.plain_acked = plain

@@ -36,6 +36,7 @@ cdef class Ledger:
     cpdef long long wire_floor(self, long long plain)
     cpdef long long plain_floor(self, long long wire)
     cpdef bint is_boundary(self, long long wire)
+    @cython.locals(runs=list, acked=cython.Py_ssize_t, count=cython.Py_ssize_t, run=Run, last=Run)
     cpdef object forget(self, long long wire)
     cpdef bint _has_room(self, long long wire)
     cpdef tuple floor(self, long long wire)

@@ -325,9 +325,12 @@ class Ledger:
 
     def forget(self, wire: int) -> None:
         """Everything before `wire` is acknowledged: drop its ciphertext, and all but the newest of its runs."""
-        runs, acked = self.runs, self._acked
-        while acked < len(runs) and runs[acked].wire_end <= wire:
-            runs[acked].blob = b""
+        runs, acked, count = self.runs, self._acked, len(self.runs)
+        while acked < count:
+            run = runs[acked]
+            if run.wire_end > wire:
+                break
+            run.blob = b""
             acked += 1
         if acked >= 2 * RETIRED:
             last = runs[acked - RETIRED - 1]

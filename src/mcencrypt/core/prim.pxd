@@ -125,9 +125,12 @@ cdef void take_blob(Reply reply, bytes blob) noexcept
 cdef bytes seal(Cipher cipher, long long wire, long long plain, const unsigned char *packet, int at, int length, int size)
 cdef void no_lead(Reply reply) noexcept
 cdef bint add_lead(Reply reply, bytearray page, int at, int length) except -1
+cdef bytearray room(Py_ssize_t length)
+cdef int digits(unsigned long long number) noexcept
 cdef void copy_into(bytearray page, int at, const unsigned char *packet, int start, int length) noexcept
 cdef int open_records(Cipher cipher, long long wire, long long plain, const unsigned char *packet, int at, int length,
                       Reply reply, int limit) except -2
+cdef void go_on(Reply reply, const unsigned char *packet, int at, int length) noexcept
 cdef void remember(Reply reply, const unsigned char *packet, int tcp_at) noexcept
 cdef bint is_alike(Reply reply, const unsigned char *packet) noexcept
 cdef void add_flags(Reply reply, int tcp_at, const unsigned char *packet) noexcept

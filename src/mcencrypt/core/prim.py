@@ -169,6 +169,16 @@ def add_lead(reply: Reply, page: bytearray, at: int, length: int) -> bool:
     return True
 
 
+def room(length: int) -> bytearray:
+    """`length` bytes to write to, whatever stands there."""
+    return bytearray(length)
+
+
+def digits(number: int) -> int:
+    """How many binary digits a number has that is not negative."""
+    return number.bit_length()
+
+
 def copy_into(page: bytearray, at: int, packet: Buffer, start: int, length: int) -> None:
     """`length` bytes at `start` of a packet become those at `at` of a page."""
     page[at : at + length] = packet[start : start + length]
@@ -220,6 +230,13 @@ def open_records(
     reply.batches, reply.consumed = batch + 1, consumed
     reply.body_length += opened
     return opened
+
+
+def go_on(reply: Reply, packet: Buffer, at: int, length: int) -> None:
+    """What `open_records` has left of the `length` bytes at `at` is the lead from now on, or goes on with it."""
+    begin = reply.lead_length if not reply.batches else 0
+    reply.lead_length = begin + length - reply.consumed
+    reply.lead[begin : reply.lead_length] = packet[at + reply.consumed : at + length]
 
 
 def remember(reply: Reply, packet: Buffer, tcp_at: int) -> None:

@@ -2,10 +2,13 @@
 """The compiled twin of prim.py, which says what each function means."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
+
+cdef extern from *:
+    int __builtin_clzll(unsigned long long number) noexcept nogil
 
 DEF HEADER_SIZE = 6
 DEF TAG_SIZE = 16
@@ -239,6 +242,14 @@ cdef bint add_lead(Reply reply, bytearray page, int at, int length) except -1:
     return True
 
 
+cdef bytearray room(Py_ssize_t length):
+    return PyByteArray_FromStringAndSize(NULL, length)
+
+
+cdef int digits(unsigned long long number) noexcept:
+    return 64 - __builtin_clzll(number) if number else 0
+
+
 cdef void copy_into(bytearray page, int at, const unsigned char *packet, int start, int length) noexcept:
     memcpy(PyByteArray_AS_STRING(page) + at, packet + start, length)
 
@@ -294,6 +305,12 @@ cdef int open_records(Cipher cipher, long long wire, long long plain, const unsi
     reply.body_length += opened
     reply.consumed = consumed
     return opened
+
+
+cdef void go_on(Reply reply, const unsigned char *packet, int at, int length) noexcept:
+    cdef int begin = 0 if reply.batches else reply.lead_length
+    memcpy(reply.lead + begin, packet + at + reply.consumed, length - reply.consumed)
+    reply.lead_length = begin + length - reply.consumed
 
 
 cdef void remember(Reply reply, const unsigned char *packet, int tcp_at) noexcept:

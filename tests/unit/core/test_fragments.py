@@ -42,8 +42,11 @@ def check(fragments: Fragments, model: dict[int, int]) -> None:
     for start, end in spans:
         assert fragments.read(start, end) == bytes(model[at] for at in range(start, end))
         for at in (start, (start + end) // 2, end - 1):
-            assert fragments.span(at) == (start, end)
+            assert fragments.span(at) == (start, end) and fragments.reach(at) == end
         assert fragments.span(start - 1) is None and fragments.span(end) is None
+        assert fragments.reach(start - 1) == fragments.reach(end) == -1
+        for at in {start, end - 2, (start // PAGE + 1) * PAGE - 1} & set(range(start, end - 1)):
+            assert fragments.u16(at) == int.from_bytes(fragments.read(at, at + 2), "big")
 
 
 @given(ACTIONS)
