@@ -10,8 +10,10 @@ from random import Random
 
 import pytest
 
+from mcencrypt.core.checksum import tcp_checksum_is_right
+from mcencrypt.core.prim import Reply
 from mcencrypt.core.record import MAX_PLAIN, OVERHEAD
-from tests.helpers.packets import PSH
+from tests.helpers.packets import PSH, parse
 from tests.helpers.relayed import Relayed
 
 PIECES = (1, 7, 100, 1448, 8192, 65160)
@@ -90,6 +92,38 @@ def test_relays_of_usual_sizes_take_the_fast_way() -> None:
     relayed.arrive(seq, stream, 16384)
     assert relayed.reached == data
     assert relayed.taken > 0.95 * (len(stream) // 16384)
+
+
+@pytest.mark.parametrize("piece", [500, 1448])
+def test_packets_that_bring_a_record_to_its_end_together_take_the_fast_way_together(piece: int) -> None:
+    relayed, data = Relayed(), Random(piece).randbytes(3 * 8666)
+    raw = [packet.build() for packet in relayed.packets(*relayed.sealed(data, 8666), piece)]
+    assert relayed.take(list(raw)) == len(raw)
+    assert relayed.reached == data
+    assert not relayed.receiving.ingress.fragments
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_what_ends_no_record_changes_nothing_and_is_one_packet_for_the_engine(before: int) -> None:
+    """`before`: packets that came earlier, and wait."""
+    relayed, data = Relayed(), Random(5).randbytes(8666)
+    raw = [packet.build() for packet in relayed.packets(*relayed.sealed(data, 8666), 1448)]
+    for some in raw[:before]:
+        relayed.take([some])
+    ingress, reply = relayed.receiving.ingress, Reply()
+    relayed.b.injected()  # the acknowledgement of those
+    known = ingress.fragments.reach(ingress.ledger.wire_edge), ingress.fragments.memory
+    express, some = relayed.b.engine.express, raw[before : before + 3]
+    assert express.joined(some, 0.0, reply) == (0, None)
+    assert known == (ingress.fragments.reach(ingress.ledger.wire_edge), ingress.fragments.memory)
+    whole = reply.whole()
+    assert tcp_checksum_is_right(bytearray(whole), 20, False)
+    assert parse(whole).payload == b"".join(parse(packet).payload for packet in some)
+    assert parse(whole).seq == parse(some[0]).seq
+    relayed.take([whole])
+    for packet in raw[before + 3 :]:
+        relayed.take([packet])
+    assert relayed.reached == data
 
 
 def spent(size: int, piece: int, length: int) -> float:

@@ -20,14 +20,27 @@ cdef bint egress(Flow flow, const unsigned char *packet, int length, int tcp_at,
 
 @cython.locals(
     payload_at=cython.int, sending=Egress, receiving=Ingress, ledger=Ledger, sealed=Ledger, wire=cython.longlong,
-    wire_ack=cython.longlong, plain=cython.longlong, got=cython.int, plain_ack=cython.longlong, right=cython.longlong,
-    shown=cython.longlong, stamp=cython.longlong, pieces=Fragments, lead=cython.longlong,
+    wire_ack=cython.longlong, got=cython.int, stamp=cython.longlong, pieces=Fragments, lead=cython.longlong,
+    opened=cython.int,
 )
-cdef bint ingress(Flow flow, const unsigned char *packet, int length, int tcp_at, prim.Reply reply) except -1
+cdef int ingress(Flow flow, const unsigned char *packet, int length, int tcp_at, prim.Reply reply) except -1
 
-@cython.locals(receiving=Ingress, got=cython.int, lead=cython.int, wire=cython.longlong)
+@cython.locals(
+    sending=Egress, receiving=Ingress, ledger=Ledger, sealed=Ledger, wire=cython.longlong, plain=cython.longlong,
+    plain_ack=cython.longlong, right=cython.longlong, shown=cython.longlong,
+)
+cdef int come(
+    Flow flow, long long lead, long long wire_ack, long long stamp, const unsigned char *packet, int tcp_at,
+    int payload_at, int got, prim.Reply reply
+) except -1
+
+@cython.locals(
+    receiving=Ingress, sending=Egress, got=cython.int, lead=cython.int, wire=cython.longlong, bare=cython.bint,
+    begin=cython.longlong,
+    opened=cython.int, wire_ack=cython.longlong,
+)
 cdef bint follows(
-    Flow flow, const unsigned char *packet, int length, int tcp_at, int payload_at, prim.Reply reply
+    Flow flow, const unsigned char *packet, int length, int tcp_at, int payload_at, int kept, prim.Reply reply
 ) except -1
 
 @cython.locals(receiving=Ingress, ledger=Ledger, limit=cython.longlong)
@@ -47,10 +60,10 @@ cdef class Express:
     cdef public dict underway
     cdef object _outcome
     cdef Flow _flow
-    cdef int _streak
+    cdef int _kept, _streak
     cdef double _large_at
 
-    @cython.locals(tcp_at=cython.int, flow=Flow, taken=cython.bint)
+    @cython.locals(tcp_at=cython.int, flow=Flow, taken=cython.int)
     cdef bint take(self, const unsigned char *packet, int length, unsigned int skb_info, bint outgoing, double now,
                    prim.Reply reply) except -1
 
@@ -61,10 +74,12 @@ cdef class Express:
     cdef bint grow(self, const unsigned char *packet, int length, unsigned int skb_info, bint outgoing,
                    prim.Reply reply) except -1
 
+    cpdef object bare(self, prim.Reply reply)
+
     @cython.locals(flow=Flow, receiving=Ingress)
     cdef int complete(self, prim.Reply reply) except -1
 
     cpdef object verdict(self, bytes packet, unsigned int skb_info, bint outgoing, double now, prim.Reply reply=*)
 
     @cython.locals(packet=bytes)
-    cpdef object joined(self, list packets, double now)
+    cpdef object joined(self, list packets, double now, prim.Reply reply=*)

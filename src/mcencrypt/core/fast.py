@@ -139,11 +139,14 @@ def egress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, gso: bool,
     return True
 
 
-def ingress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, reply: prim.Reply) -> bool:
-    """A packet from the network. Whether `reply` is what the local socket gets in its place."""
+def ingress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, reply: prim.Reply) -> int:
+    """A packet from the network. 0: it is left to the engine; 1: `reply` is what the local socket gets in its place.
+
+    2: it brings no record to its end; nothing has changed, but `reply` has its headers and, as its lead, its data.
+    """
     payload_at = payload_offset(packet, length, tcp_at)
     if not payload_at:
-        return False
+        return 0
     sending, receiving = flow.egress, flow.ingress
     ledger, sealed, pieces = receiving.ledger, sending.ledger, receiving.fragments
     wire = ledger.wire_edge
@@ -165,21 +168,40 @@ def ingress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, reply: pr
         or wire + lead + got > receiving.right_edge
         or (receiving.promised > receiving.acked and receiving.is_broken())
     ):
-        return False
+        return 0
     wire_ack = unwrap(prim.u32(packet, tcp_at + 8) - sending.isn - 1, sending.una)
     if wire_ack > sending.sent or wire_ack < sending.una:
-        return False
+        return 0
     stamp = prim.u32(packet, tcp_at + 24) if payload_at - tcp_at == 32 else flow.ts_recent
     if flow.ts_recent and (stamp - flow.ts_recent) & 0xFFFFFFFF > 0x80000000:
-        return False
-    plain = ledger.plain_edge
+        return 0
     prim.copy_head(reply, packet, payload_at)
     if got:
-        if not pieces.lead(reply, wire, wire + lead) or open_all(flow, wire, packet, payload_at, got, reply) <= 0:
-            return False
+        opened = open_all(flow, wire, packet, payload_at, got, reply) if pieces.lead(reply, wire, wire + lead) else -1
+        if opened < 0 or not (opened or flow.streamed):
+            return 0
+        if not opened:
+            prim.go_on(reply, packet, payload_at, got)
+            return 2
+    come(flow, lead, wire_ack, stamp, packet, tcp_at, payload_at, got, reply)
+    return 1
+
+
+def come(
+    flow: Flow, lead: int, wire_ack: int, stamp: int, packet: prim.Buffer, tcp_at: int, payload_at: int, got: int,
+    reply: prim.Reply,
+) -> int:  # fmt: skip
+    """A packet that is taken changes what is known, and the reply gets its numbers; returns the window shown.
+
+    `lead`: bytes in front of its data that have waited until now. `stamp`: its timestamp.
+    """
+    sending, receiving = flow.egress, flow.ingress
+    ledger, sealed = receiving.ledger, sending.ledger
+    wire, plain = ledger.wire_edge, ledger.plain_edge
+    if got:
         enter(flow, wire, packet, payload_at, got, reply)
         if lead:
-            pieces.drop(wire if wire > receiving.promised else receiving.promised, wire + lead)
+            receiving.fragments.drop(wire if wire > receiving.promised else receiving.promised, wire + lead)
     elif wire == receiving.acked:
         plain = receiving.plain_acked
         if flow.ts_recent:
@@ -194,24 +216,30 @@ def ingress(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, reply: pr
     prim.put32(reply.head, tcp_at + 4, receiving.isn + 1 + plain & 0xFFFFFFFF)
     prim.put32(reply.head, tcp_at + 8, sending.isn + 1 + plain_ack & 0xFFFFFFFF)
     prim.put16(reply.head, tcp_at + 14, shown)
-    return True
+    return shown
 
 
-def follows(flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, payload_at: int, reply: prim.Reply) -> bool:
+def follows(
+    flow: Flow, packet: prim.Buffer, length: int, tcp_at: int, payload_at: int, kept: int, reply: prim.Reply
+) -> bool:
     """A packet from the network right behind the one that `reply` is made of, and like it but for what it carries.
 
-    Whether `reply` has that now as well; nothing else of it has changed, but for PSH.
+    Whether `reply` has that now as well; nothing else of it has changed, but for PSH. `kept`: as in `Express`.
     """
-    receiving, got, lead = flow.ingress, length - payload_at, reply.lead_length
-    wire = receiving.ledger.wire_edge
-    if (
-        not got
-        or unwrap(prim.u32(packet, tcp_at + 4) - receiving.isn - 1, wire) != wire + lead
-        or wire + lead + got > receiving.right_edge
-        or open_all(flow, wire, packet, payload_at, got, reply) < 0
-    ):
+    receiving, sending, got, lead = flow.ingress, flow.egress, length - payload_at, reply.lead_length
+    wire, bare, opened = receiving.ledger.wire_edge, not reply.body_length, -1
+    begin = unwrap(prim.u32(packet, tcp_at + 4) - receiving.isn - 1, wire)
+    if got and begin == wire + lead and begin + got <= receiving.right_edge:
+        opened = open_all(flow, wire, packet, payload_at, got, reply)
+    if opened < 0:
         return False
-    enter(flow, wire, packet, payload_at, got, reply)
+    if not opened:
+        prim.go_on(reply, packet, payload_at, got)
+    elif bare:
+        wire_ack = unwrap(prim.u32(packet, tcp_at + 8) - sending.isn - 1, sending.una)
+        come(flow, kept, wire_ack, flow.ts_recent, packet, tcp_at, payload_at, got, reply)
+    else:
+        enter(flow, wire, packet, payload_at, got, reply)
     prim.add_flags(reply, tcp_at, packet)
     return True
 
@@ -247,8 +275,8 @@ def enter(flow: Flow, wire: int, packet: prim.Buffer, payload_at: int, got: int,
 class Express:
     """The fast way for all connections of an engine."""
 
-    __slots__ = ("_answering", "_by_local", "_by_remote", "_dialling", "_flow", "_large_at", "_outcome", "_streak",
-                 "underway")  # fmt: skip
+    __slots__ = ("_answering", "_by_local", "_by_remote", "_dialling", "_flow", "_kept", "_large_at", "_outcome",
+                 "_streak", "underway")  # fmt: skip
 
     def __init__(
         self,
@@ -269,6 +297,8 @@ class Express:
         self._dialling, self._answering = dialling, answering
         #: Whose data the last reply has; None: it has none.
         self._flow: Flow | None = None
+        #: While it has no record, but the beginning of one: how much of that was here before.
+        self._kept = 0
         #: Large packets of relays, each soon after the one before, and when the last of them came.
         self._streak, self._large_at = 0, 0.0
 
@@ -277,7 +307,7 @@ class Express:
     ) -> bool:
         """Whether `reply` is what goes in the place of this packet; else it is for the engine, and nothing has changed.
 
-        `skb_info`: NFQA_SKB_INFO. `now`: seconds, monotonic. A reply is to be completed.
+        `skb_info`: NFQA_SKB_INFO. `now`: seconds, monotonic. A reply is to be completed, unless it is `bare`.
         """
         tcp_at = tcp_header(packet, length)
         if not tcp_at:
@@ -288,7 +318,7 @@ class Express:
         if flow is None or flow.key in self._dialling or flow.key in self._answering:
             return False
         if outgoing:
-            taken = egress(flow, packet, length, tcp_at, skb_info & _GSO != 0, reply)
+            taken = 1 if egress(flow, packet, length, tcp_at, skb_info & _GSO != 0, reply) else 0
         else:
             if skb_info & _NOT_VERIFIED and not prim.checksum_is_right(packet, length, tcp_at, tcp_at == 40):
                 return False
@@ -297,8 +327,9 @@ class Express:
             flow.seen = now
             flow.note_positions()
             prim.remember(reply, packet, tcp_at)
-            self._flow = None if outgoing or not reply.body_length else flow
-        return taken
+            self._flow = flow if taken == 2 or (reply.body_length and not outgoing) else None
+            self._kept = reply.lead_length - (length - reply.head_length)
+        return taken != 0
 
     def patience(self, reply: prim.Reply, alone: bool, now: float) -> int:
         """How long the last reply should wait for another packet of the same stream.
@@ -309,6 +340,8 @@ class Express:
         flow, length = self._flow, reply.body_length
         if flow is None:
             return 0
+        if not length:
+            return 2 if self._streak >= _MUCH and now - self._large_at < _GAP else 1
         if flow.streamed and length >= _LARGE:
             self._streak = self._streak + 1 if now - self._large_at < _GAP else 0
             self._large_at = now
@@ -330,10 +363,19 @@ class Express:
             return False
         if skb_info & _NOT_VERIFIED and not prim.checksum_is_right(packet, length, tcp_at, tcp_at == 40):
             return False
-        if not follows(flow, packet, length, tcp_at, payload_at, reply):
+        if not follows(flow, packet, length, tcp_at, payload_at, self._kept, reply):
             return False
         flow.note_positions()
         return True
+
+    def bare(self, reply: prim.Reply) -> bytes | None:
+        """If the last reply has no record: one packet with what came, for the engine; else None: complete it."""
+        if self._flow is None or reply.body_length:
+            return None
+        self._flow = None
+        prim.take_lead(reply, self._kept)
+        prim.finish(reply, reply.tcp_at, reply.tcp_at == 40)
+        return reply.whole()
 
     def complete(self, reply: prim.Reply) -> int:
         """Give a reply its lengths and checksums, and keep what it leaves of a record; returns its length in bytes."""
@@ -351,16 +393,19 @@ class Express:
         """`take` for who wants one piece: what goes in the packet's place, or None."""
         if reply is None:
             reply = prim.Reply()
-        if not self.take(packet, len(packet), skb_info, outgoing, now, reply):
+        if not self.take(packet, len(packet), skb_info, outgoing, now, reply) or self.bare(reply) is not None:
             return None
         self.complete(reply)
         return reply.whole()
 
-    def joined(self, packets: list[bytes], now: float) -> tuple[int, bytes | None]:
-        """How many of these packets from the network, from the first one on, are taken as one, and what goes in place
-        of them: `take` and `grow` for who wants one piece.
+    def joined(self, packets: list[bytes], now: float, reply: prim.Reply | None = None) -> tuple[int, bytes | None]:
+        """How many of these packets from the network, from the first on, are taken as one; what goes there.
+
+        `take` and `grow` for who wants one piece; `bare` has been asked.
         """
-        reply, count, packet = prim.Reply(), 1, packets[0]
+        if reply is None:
+            reply = prim.Reply()
+        count, packet = 1, packets[0]
         if not self.take(packet, len(packet), 0, False, now, reply):
             return 0, None
         while count < len(packets) and self.patience(reply, False, now):
@@ -368,5 +413,7 @@ class Express:
             if not self.grow(packet, len(packet), 0, False, reply):
                 break
             count += 1
+        if self.bare(reply) is not None:
+            return 0, None
         self.complete(reply)
         return count, reply.whole()

@@ -122,6 +122,7 @@ cdef class Slot:
 cdef bytes key_of(const unsigned char *packet, bint ipv6)
 cdef void copy_head(Reply reply, const unsigned char *packet, int length) noexcept
 cdef void take_blob(Reply reply, bytes blob) noexcept
+cdef void take_lead(Reply reply, int start)
 cdef bytes seal(Cipher cipher, long long wire, long long plain, const unsigned char *packet, int at, int length, int size)
 cdef void no_lead(Reply reply) noexcept
 cdef bint add_lead(Reply reply, bytearray page, int at, int length) except -1

@@ -138,6 +138,11 @@ def take_blob(reply: Reply, blob: bytes) -> None:
     reply.blob, reply.body_length = blob, len(blob)
 
 
+def take_lead(reply: Reply, start: int) -> None:
+    """Let what the reply's lead has from `start` on be its payload."""
+    take_blob(reply, bytes(reply.lead[start : reply.lead_length]))
+
+
 def seal(cipher: Cipher, wire: int, plain: int, packet: Buffer, at: int, length: int, size: int) -> bytes:
     """`length` bytes at `at`, from plain offset `plain` on, as records of `size` bytes from wire offset `wire` on.
 

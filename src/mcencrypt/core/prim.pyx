@@ -211,6 +211,10 @@ cdef void take_blob(Reply reply, bytes blob) noexcept:
     reply.body_length = <int>len(blob)
 
 
+cdef void take_lead(Reply reply, int start):
+    take_blob(reply, PyBytes_FromStringAndSize(<char *>reply.lead + start, reply.lead_length - start))
+
+
 cdef bytes seal(Cipher cipher, long long wire, long long plain, const unsigned char *packet, int at, int length, int size):
     cdef int records = (length + size - 1) // size
     cdef bytes sealed = PyBytes_FromStringAndSize(NULL, length + records * (HEADER_SIZE + TAG_SIZE))

@@ -21,13 +21,13 @@ cdef class Queue:
                    before=cython.double, now=cython.double)
     cpdef bint serve(self, int other, double seconds) except -1
 
-    @cython.locals(message=nfq.Message)
-    cpdef object _ask(self)
+    @cython.locals(current=nfq.Message)
+    cdef object _ask(self, nfq.Message message, object packet)
 
     @cython.locals(express=Express)
     cdef bint _grows(self, nfq.Message message) except -1
 
     @cython.locals(express=Express)
-    cdef int _give(self, nfq.Message message) except -1
+    cdef bint _give(self, nfq.Message message) except -1
 
     cdef int _failed(self, nfq.Message message) except -1

@@ -132,7 +132,7 @@ class Queue:
                     patience = 1
                     nfq.pause(LINGER)
                 elif held is not None:
-                    self._give(held)
+                    asked = self._give(held) or asked
                     held = None
                 elif asked:
                     return False
@@ -152,7 +152,7 @@ class Queue:
                         held = message
                         self._message = message = self._second if held is self._first else self._first
                         continue
-                    self._give(held)
+                    asked = self._give(held) or asked
                     held = None
                 try:
                     if express is not None and express.take(
@@ -160,13 +160,13 @@ class Queue:
                     ):
                         patience = express.patience(reply, alone, now)
                         if not patience:
-                            self._give(message)
+                            asked = self._give(message) or asked
                         else:
                             held = message
                             self._message = message = self._second if held is self._first else self._first
                     else:
                         asked = True
-                        self._ask()
+                        self._ask(message, None)
                 except Exception:
                     self._failed(message)
             elif kind == -1:
@@ -190,22 +190,34 @@ class Queue:
             self._note_failure()
             return False
 
-    def _give(self, message: nfq.Message) -> None:
-        """Let the reply go in a packet's place."""
+    def _give(self, message: nfq.Message) -> bool:
+        """Let the reply go in a packet's place. Whether the engine was asked: the reply has no record to its end."""
         express = self._express
-        if (
-            express is None
-            or not express.complete(self._reply)
-            or not nfq.replace_by(self.number, message, self._reply)
-        ):
+        try:
+            whole = None if express is None else express.bare(self._reply)
+            if whole is not None:
+                self._ask(message, memoryview(whole))
+            elif (
+                express is None
+                or not express.complete(self._reply)
+                or not nfq.replace_by(self.number, message, self._reply)
+            ):
+                self._failed(message)
+            return whole is not None
+        except Exception:
             self._failed(message)
+            return True
 
-    def _ask(self) -> None:
-        """Ask `decide`, and give its verdict."""
-        message = self._message
+    def _ask(self, message: nfq.Message, packet: memoryview | None) -> None:
+        """Ask `decide` about a packet, or about another one in its place, and give the verdict."""
         verdict: Verdict = DROP
-        if message.length:
-            verdict = self._decide(message.view(), message.skb_info, message.outgoing, time.monotonic())
+        current, self._message = self._message, message  # so that its device is that of the packet being decided
+        try:
+            if message.length:
+                seen = message.view() if packet is None else packet
+                verdict = self._decide(seen, message.skb_info, message.outgoing, time.monotonic())
+        finally:
+            self._message = current
         if verdict is DROP:
             nfq.drop(self.number, message)
         elif verdict is ACCEPT:

@@ -192,6 +192,44 @@ def test_what_waits_of_one_stream_goes_to_the_socket_as_one() -> None:
     assert [one.verdict for one in given].count("drop") == len(packets) - len(passed)
 
 
+@pytest.mark.parametrize("number", [1, 3])
+def test_what_ends_no_record_is_decided_once_and_as_one_packet(number: int) -> None:
+    relayed, data = Relayed(), bytes(range(250)) * 16
+    packets = [packet.build() for packet in relayed.packets(*relayed.sealed(data, 4000), 1000)][:number]
+    bench = Bench(relayed.b.engine.express)
+    bench.verdict = lambda: b"what is left"
+    try:
+        seen = bench.take(*(carrying(at, packet) for at, packet in enumerate(packets)))
+        bench.queue.ready()
+        given = bench.binding.verdicts()
+    finally:
+        bench.queue.close()
+        bench.binding.close()
+    [one] = seen
+    assert parse(one.packet).payload == b"".join(parse(packet).payload for packet in packets)
+    assert not one.outgoing and bench.queue.bad_verdicts == 0
+    assert [*given] == [*((at, "drop", None) for at in range(number - 1)), (number - 1, "accept", b"what is left")]
+
+
+def test_an_error_about_what_ends_no_record_drops_it() -> None:
+    relayed = Relayed()
+    [packet, *_] = [packet.build() for packet in relayed.packets(*relayed.sealed(bytes(4000), 4000), 1000)]
+    bench = Bench(relayed.b.engine.express)
+
+    def broken() -> Verdict:
+        raise ZeroDivisionError
+
+    bench.verdict = broken
+    try:
+        bench.take(carrying(1, packet))
+        assert bench.binding.verdicts() == [(1, "drop", None)] and bench.queue.bad_verdicts == 1
+        bench.verdict = lambda: ACCEPT
+        assert bench.take(RECORDED["ingress-ipv4-syn-1"]) == [expected(RECORDED["ingress-ipv4-syn-1"])]
+    finally:
+        bench.queue.close()
+        bench.binding.close()
+
+
 # -- verdicts
 
 
