@@ -52,8 +52,9 @@ for round in 1 2; do
     firewalld --nofork --nopid & pid=$!
     until firewall-cmd --state; do sleep 0.5; kill -0 $pid; done
     {shown}
-    firewall-cmd --reload
-    firewall-cmd --complete-reload
+    # ebtables-restore, which it calls, may stumble over what is changed meanwhile, as our rules are that come back
+    until firewall-cmd --reload; do sleep 0.5; kill -0 $pid; done
+    until firewall-cmd --complete-reload; do sleep 0.5; kill -0 $pid; done
     kill $pid; wait $pid || true
 done
 """,
