@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -107,15 +108,19 @@ def slirp4netns(host: Host, inside: Host, port: int) -> Process:
          f"/run/netns/{inside.namespace}", "tap0"]
     )  # fmt: skip
 
-    def ready() -> bool:
-        _alive(process)
-        return api.exists()
-
-    wait_for(ready, "slirp4netns to start")
     words = {"proto": "tcp", "host_addr": "0.0.0.0", "host_port": port, "guest_addr": SLIRP_INSIDE, "guest_port": port}
     with socket.socket(socket.AF_UNIX) as asking:
         asking.settimeout(PATIENCE)
-        asking.connect(str(api))
+
+        def ready() -> bool:
+            _alive(process)
+            # its file is there before it listens
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                asking.connect(str(api))
+                return True
+            return False
+
+        wait_for(ready, "slirp4netns to start")
         asking.sendall(json.dumps({"execute": "add_hostfwd", "arguments": words}).encode())
         asking.shutdown(socket.SHUT_WR)
         answer = asking.recv(1000)
