@@ -62,6 +62,7 @@ def test_a_copy_is_what_would_have_been_started(made: nursery.Nursery, host: Hos
             proc = Path(f"/proc/{running.pid}")
             assert os.readlink(proc / "ns/net") == there != os.readlink("/proc/self/ns/net")
             descriptors = {name: os.readlink(proc / "fd" / name) for name in sorted(os.listdir(proc / "fd"))}
+            status = (proc / "status").read_text().splitlines()
             found.append(
                 {
                     "cmdline": (proc / "cmdline").read_bytes().rstrip(b"\0"),
@@ -70,7 +71,7 @@ def test_a_copy_is_what_would_have_been_started(made: nursery.Nursery, host: Hos
                     "cwd": os.readlink(proc / "cwd"),
                     "leads its session": os.getsid(running.pid) == os.getpgid(running.pid) == running.pid,
                     "descriptors": [where.partition(":")[0].removesuffix(how) for where in descriptors.values()],
-                    "signals": [line for line in (proc / "status").open() if line.startswith(SIGNALS)],
+                    "signals": [line for line in status if line.startswith(SIGNALS)],
                 }
             )
         finally:

@@ -74,7 +74,8 @@ def test_translate_another_option(tree: Tree) -> None:
         "tests/unit/core/test_options.py", "read_syn, translate_sack", "read_syn, translate_mark, translate_sack"
     )
     tree.append("tests/unit/core/test_options.py", first)
-    tree.replace(options, "\n#: NOP NOP TIMESTAMPS(10)", "MARK: Final = 253\n\n#: NOP NOP TIMESTAMPS(10)")
+    tree.replace(f"{core}/kinds.py", "\n\n\ndef walk", "\nMARK = 253\n\n\ndef walk")
+    tree.replace(options, "from .kinds import NOP", "from .kinds import MARK, NOP")
     tree.append(options, function)
     tree.append("tests/unit/core/test_flow.py", second)
     for file, name, shortest, new in (

@@ -76,7 +76,7 @@ class Ephemerals:
                 ready.append(key)
             if ready is None or len(ready) >= FOR_EACH:
                 del self._lacking[peer]
-        elif len(self._ready) < self.ahead or self._lacking:
+        elif self.wanting():
             self._ready.append(self._fresh())
 
     def _fresh(self) -> KeyPair:

@@ -10,14 +10,13 @@ from struct import Struct
 from typing import Final
 
 from .checksum import Buffer, ipv4_header_checksum, tcp_checksum_is_right, write_tcp_checksum
+from .kinds import AUTHENTICATION, EXPERIMENT, FAST_OPEN, MD5, MPTCP, MSS, NOP, WINDOW_SCALE, walk
 from .reasons import Reason
 
 #: What `dissect` finds: whether it is IPv6; where the TCP header, the payload and the packet's end are; sequence
 #: number, acknowledgement, flags, window; addresses and ports in the order of the packet.
 Dissected = tuple[bool, int, int, int, int, int, int, int, bytes]
 
-END, NOP, MSS, WINDOW_SCALE = 0, 1, 2, 3
-MD5, AUTHENTICATION, MPTCP, FAST_OPEN, EXPERIMENT = 19, 29, 30, 34, 254
 _EXPERIMENTAL_FAST_OPEN: Final = b"\xf9\x89"  # RFC 7413 section 4.1.1
 _MASK32: Final = 0xFFFFFFFF
 _URG: Final = 0x20
@@ -118,22 +117,11 @@ def syn_options(
     both, less `overhead`, but not less than `smallest`. `options.read_syn` says more.
     """
     passed = bytearray(options)
-    mss_at = at = 0
+    mss_at = 0
     scale: int | None = None
     signed = False
-    end = len(passed)
-    while at < end:
-        kind = passed[at]
-        if kind == END:
-            break
-        if kind == NOP:
-            at += 1
-            continue
-        if at + 1 >= end:
-            break
-        length = passed[at + 1]
-        if length < 2 or at + length > end:
-            break
+    for kind, at, end in walk(options):
+        length = end - at
         if kind == MSS and length == 4:
             mss_at = at + 2
             mss = passed[mss_at] << 8 | passed[mss_at + 1]
@@ -144,8 +132,7 @@ def syn_options(
         elif kind in (MPTCP, FAST_OPEN) or (
             kind == EXPERIMENT and length >= 4 and passed[at + 2 : at + 4] == _EXPERIMENTAL_FAST_OPEN
         ):
-            passed[at : at + length] = bytes((NOP,)) * length
-        at += length
+            passed[at:end] = bytes((NOP,)) * length
     if limit >= 0:
         mss = max(min(mss, limit) - overhead, smallest)
         if mss_at:

@@ -13,8 +13,9 @@ from struct import pack
 from typing import Final
 
 from .handshake import HELLO_LENGTH, MAGIC
+from .kinds import TIMESTAMPS, walk
 from .ledger import unwrap
-from .options import ONLY_TIMESTAMPS, TIMESTAMPS, timestamps, walk
+from .options import ONLY_TIMESTAMPS, timestamps
 from .packet import ACK, FIN, MASK32, PSH, Buffer, Segment, rebuild
 
 #: Seconds after which a message that is not acknowledged is sent again, and again after twice that (RFC 6298).

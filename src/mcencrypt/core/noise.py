@@ -52,7 +52,7 @@ class KeyPair:
     def expect(self, public: bytes) -> None:
         """Make the exchange with that public key ahead; with a later one it is made when it is asked for, as ever."""
         try:
-            product = _exchange(self, X25519PublicKey.from_public_bytes(public))
+            product = self.exchange(public)
         except NoiseError:
             return  # whoever asks for it will hear
         self._partner, self._product = public, product

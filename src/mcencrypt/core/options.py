@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from struct import Struct
 from typing import Final, NamedTuple
 
 import mcencrypt.core.headers as headers
 
+from .kinds import NOP, SACK, TIMESTAMPS, walk
 from .packet import MASK32, Buffer
 from .record import OVERHEAD
-
-END, NOP, SACK_PERMITTED, SACK, TIMESTAMPS = 0, 1, 4, 5, 8
 
 #: NOP NOP TIMESTAMPS(10): what nearly every segment after the handshake carries, and nothing to translate.
 ONLY_TIMESTAMPS: Final = b"\x01\x01\x08\x0a"
@@ -25,25 +24,6 @@ _two_words = Struct("!II").unpack_from
 
 #: What a SACK block becomes: (left edge, right edge, whether it is the first) to new edges, or None if it vanishes.
 Block = Callable[[int, int, bool], tuple[int, int] | None]
-
-
-def walk(options: Buffer) -> Iterator[tuple[int, int, int]]:
-    """(kind, start, end) of each option with a length; stops at END or at the first malformed one."""
-    at, end = 0, len(options)
-    while at < end:
-        kind = options[at]
-        if kind == END:
-            return
-        if kind == NOP:
-            at += 1
-            continue
-        if at + 1 >= end:
-            return
-        length = options[at + 1]
-        if length < 2 or at + length > end:
-            return
-        yield kind, at, at + length
-        at += length
 
 
 class SynOptions(NamedTuple):

@@ -70,17 +70,22 @@ class Conversation:
 
     @property
     def verdict(self) -> Verdict:
+        found = self._as_captured()
+        return Verdict.CUT if self.cut and found not in (Verdict.PLAINTEXT, Verdict.ENCRYPTED) else found
+
+    def _as_captured(self) -> Verdict:
+        """What it would be if no packet had been cut."""
         halves = self.halves
         if any(half.found[Finding.PLAINTEXT] for half in halves):
             return Verdict.PLAINTEXT
         if not any(half.bytes or half.missing or half.foreign for half in halves):
-            return Verdict.CUT if self.cut else Verdict.EMPTY
+            return Verdict.EMPTY
         if not any(half.records or half.greeting for half in halves):
-            return Verdict.CUT if self.cut else Verdict.FOREIGN
+            return Verdict.FOREIGN
         if any(half.foreign for half in halves):
-            return Verdict.CUT if self.cut else Verdict.PARTLY
+            return Verdict.PARTLY
         if any(half.missing for half in halves):
-            return Verdict.CUT if self.cut else Verdict.MISSING
+            return Verdict.MISSING
         return Verdict.ENCRYPTED
 
     def close(self) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import TCP
 
-from mcencrypt.core.options import ONLY_TIMESTAMPS, read_syn, translate_sack, walk
+from mcencrypt.core.kinds import walk
+from mcencrypt.core.options import ONLY_TIMESTAMPS, read_syn, translate_sack
 from mcencrypt.core.record import OVERHEAD
 
 LINUX = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 10)]
